@@ -1,0 +1,41 @@
+# make demo and make test set up all they need on a fresh Debian or Ubuntu.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-quick test-full check format lock bench clean
+
+demo: $(STAMP)
+	$(VENV)/bin/cairn demo
+
+test: $(STAMP) check
+	$(PY) -m pytest
+
+test-quick: $(STAMP) check  ## the part that runs in about a minute
+	$(PY) -m pytest -m "not swarm"
+
+test-full: $(STAMP) check  ## the same tests with the large numbers
+	CAIRN_TEST_FULL=1 $(PY) -m pytest
+
+check: $(STAMP)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(STAMP)
+	$(PY) -m benchmarks
+
+$(STAMP): scripts/setup requirements.lock requirements-build.lock pyproject.toml
+	scripts/setup $(VENV)
+
+lock: $(STAMP)  ## after a change of dependencies in pyproject.toml or requirements-build.in
+	$(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements-build.lock requirements-build.in
+	$(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache

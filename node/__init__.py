@@ -1,0 +1,1 @@
+"""A Cairn node: peer-to-peer storage that nobody can switch off."""

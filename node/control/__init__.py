@@ -1,0 +1,1 @@
+"""The local API between the daemon and the command line."""

@@ -1,0 +1,1 @@
+"""Hashing, keys, sealing, signing, links."""

@@ -1,0 +1,1 @@
+"""One node, composed: configuration, wiring, lifetime."""

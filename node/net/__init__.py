@@ -1,0 +1,1 @@
+"""The outside network: the only package that imports libp2p."""

@@ -1,0 +1,1 @@
+"""Everything that is signed: canonical records shared by chunks and credit."""

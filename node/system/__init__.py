@@ -1,0 +1,1 @@
+"""Adapters to this machine: disk, LMDB, calendar, entropy, threads."""
