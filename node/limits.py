@@ -81,3 +81,7 @@ ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announ
 ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
+
+# --- get, health, renew ---------------------------------------------------------------------------------
+
+SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory

@@ -155,7 +155,7 @@ class SegmentSchedule:
         return self._fill(self._open, now)
 
     def interrupt_holder(self, holder: int, now: float) -> list[Ask]:
-        """The holder's stream broke: what it owed is lost, and it is asked again only where nobody else can be."""
+        """The holder's stream broke: what it owed is lost; it is asked again only if nobody else can be."""
         state = self._holders[holder]
         for column, stripe in state.owed:
             if stripe in self._open:
@@ -193,7 +193,9 @@ class SegmentSchedule:
     def missing_shards(self) -> int:
         """How many shards are lacking for some stripe to become complete; 0 while all can."""
         alive = {column.shard for column, alive in zip(self._columns, self._alive, strict=True) if alive}
-        worst = min((len(alive | stripe.arrived) for stripe in self._open.values()), default=self._data_shards)
+        worst = min(
+            (len(alive | stripe.arrived) for stripe in self._open.values()), default=self._data_shards
+        )
         if self._window_end < self._end_stripe:
             worst = min(worst, len(alive))
         return max(0, self._data_shards - worst)
@@ -247,7 +249,7 @@ class SegmentSchedule:
         for stripe in stripes:
             state = self._open[stripe]
             coming = set(state.arrived)
-            owed_late = set()
+            owed_late: set[int] = set()
             for number in state.asked:
                 column = self._columns[number]
                 (owed_late if self._holders[column.holder].late else coming).add(column.shard)
