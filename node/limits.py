@@ -111,3 +111,6 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+# --- dht (design.md, section 5) -----------------------------------------------------------------------
+
+DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
