@@ -31,7 +31,6 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 
 RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
 LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
-BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of an ordinary file (design.md, section 3)
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
 RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
@@ -59,7 +58,6 @@ BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write
 PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
 PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
 PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
-NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 
