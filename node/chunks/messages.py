@@ -55,7 +55,7 @@ ATTACHED_BUNDLE: Final = "bundle"
 ATTACHMENT_BYTES_MAX: Final = {
     ATTACHED_PLACEMENT: limits.PLACEMENT_BYTES_MAX,
     ATTACHED_MANIFEST: limits.FILE_MANIFEST_BYTES_MAX,
-    ATTACHED_BUNDLE: limits.BUNDLE_BYTES_MAX,
+    ATTACHED_BUNDLE: limits.SEGMENT_BUNDLE_BYTES_MAX,
 }
 """Kinds of attachment; the placement comes first, since the owner's signature on it admits the others."""
 

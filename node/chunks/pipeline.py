@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from node.chunks.erasure import CodingEngine
 from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
-from node.crypto.sealing import FileKeys, StripeKey, Suite
+from node.crypto.sealing import FileKeys, SegmentKey, Suite
 from node.ports import Buffer
 from node.units import OwnerKey
 
@@ -54,7 +54,7 @@ class SegmentCodec:
     geometry: SegmentGeometry
     segment_index: int
     is_last_segment: bool
-    key: StripeKey
+    key: SegmentKey
     engine: CodingEngine
     pool: BufferPool | None = None
 
