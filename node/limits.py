@@ -40,3 +40,8 @@ MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in 
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+
+# --- coding ---------------------------------------------------------------------------------------------
+
+CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
+CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
