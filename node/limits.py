@@ -125,3 +125,8 @@ HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay vali
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
 DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
+
+# --- coding ---------------------------------------------------------------------------------------------
+
+CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
+CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each

@@ -57,7 +57,7 @@ def safe_entry_path(text: str) -> str:
 
 
 def folded(path: str) -> str:
-    """What file systems that ignore case or composition take `path` for (Unicode canonical caseless match)."""
+    """What file systems that ignore case or composition take `path` for (a canonical caseless match)."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
