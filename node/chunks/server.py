@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from trio import TaskStatus
 
 from node import limits
 from node.chunks import messages
@@ -36,6 +35,9 @@ from node.framing import Frame, FramedStream, Preamble
 from node.ports import Clock, Directory, Network, Offload, Stream
 from node.records.offer import Offer
 from node.units import HOUR_S, AccountId
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
 OFFER_LIFE_S: Final = HOUR_S
 PRICE_MICROCREDITS: Final = 1_000_000
