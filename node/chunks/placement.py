@@ -119,7 +119,8 @@ def replace(
     usable = [d for d in rank(donors) if d.peer_id not in failed and d.free_bytes >= cost]
     if not usable:
         return {}
-    each_max = shards_per_holder_max(code, len(usable))
+    present = {donor.peer_id for donor in usable} | kept.keys()
+    each_max = shards_per_holder_max(code, len(present))
     load = {donor.peer_id: kept.get(donor.peer_id, 0) for donor in usable}
     room = {donor.peer_id: donor.free_bytes // cost for donor in usable}
     order = {donor.peer_id: position for position, donor in enumerate(usable)}
