@@ -26,3 +26,16 @@ SEGMENTS_MAX: Final = 120_000  # segments a file: 5 TB at 10/30
 SEGMENT_MANIFEST_BYTES_MAX: Final = 16 * 1024  # bytes: 255 roots, 64 stripe hashes and the rest are 11 KiB
 FILE_MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes: 120,000 segment ids and a 64 KiB folder index
 FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a sealed file of its own
+
+# --- store of a donor (design.md, section 6) ----------------------------------------------------------
+
+STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
+PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
+LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
+ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
+SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
+PLACEMENT_BYTES_MAX: Final = 64 * 1024  # bytes: holders of segments by number, for the owner's next device
+STORE_RECORD_BYTES_MAX: Final = (
+    FILE_MANIFEST_BYTES_MAX + 4_096
+)  # bytes: the largest record is a file manifest
+EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
