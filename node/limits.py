@@ -32,9 +32,7 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
 SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
 NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
+ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
 ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
 MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
@@ -45,6 +43,7 @@ SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the in
 
 CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
 CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
+
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
 
 ADDRESS_BYTES_MAX: Final = 256  # bytes a multiaddr as text: /dns6 with a long name, a port and /p2p are 180
