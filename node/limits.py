@@ -72,9 +72,7 @@ DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
 SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
 NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
+ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
 ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
 MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
@@ -92,6 +90,9 @@ RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial ou
 LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
 PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
 LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
+
+CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
+CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
 
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
 
