@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 import trio
 
 from node import limits
+from node.crypto.identity import peer_id_text
 from node.errors import ConfigError, NodeError, ProtocolError, UnreachableError
 from node.net import identify, multistream
 from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint, subnet
 from node.net.dialling import Backoff, dial_staggered
 from node.net.noise import ChannelError, Handshake, SecureChannel
 from node.net.reachability import Reachability, Standing, advertised
-from node.net.stream import NetworkStream, peer_text
+from node.net.stream import NetworkStream
 from node.net.upgrade import upgrade_accepted, upgrade_dialled
 from node.net.yamux import UnreadBytes, YamuxConnection, YamuxStream
 from node.ports import Stream, StreamHandler
@@ -56,6 +57,11 @@ async def open_network(
                 yield network
             finally:
                 nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The tasks of a network raise nothing: what is in the group is the one error of the caller's body.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
     finally:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
@@ -198,7 +204,7 @@ class Libp2pNetwork:
         try:
             muxed = connection.yamux.open_stream()
         except ChannelError as error:
-            raise UnreachableError(peer_text(connection.peer_id), str(error)) from error
+            raise UnreachableError(peer_id_text(connection.peer_id), str(error)) from error
         stream = NetworkStream(muxed, connection.peer_id)
         try:
             with trio.move_on_after(limits.NEGOTIATION_TIMEOUT_S) as scope:
@@ -217,7 +223,7 @@ class Libp2pNetwork:
 
     async def _connection_to(self, contact: Contact) -> _Connection:
         peer_id = contact.peer_id
-        name = peer_text(peer_id)
+        name = peer_id_text(peer_id)
         if peer_id == self.peer_id:
             raise UnreachableError(name, "that is this node itself")
         wanted = [endpoint for endpoint in map(parse_endpoint, contact.addresses) if endpoint is not None]
@@ -400,7 +406,9 @@ class Libp2pNetwork:
             if not siblings:
                 del self._connections[connection.peer_id]
             logger.debug(
-                "the connection to %s ended: %s", peer_text(connection.peer_id), connection.yamux.end_reason
+                "the connection to %s ended: %s",
+                peer_id_text(connection.peer_id),
+                connection.yamux.end_reason,
             )
 
     async def _ask_observed(self, peer_id: PeerId, remote: Endpoint) -> None:
@@ -413,7 +421,7 @@ class Libp2pNetwork:
                 finally:
                     await stream.reset()
         except NodeError as error:
-            logger.debug("no identify from %s: %s", peer_text(peer_id), error)
+            logger.debug("no identify from %s: %s", peer_id_text(peer_id), error)
 
     def _count_subnet(self, remote: Endpoint, change: int) -> None:
         network = subnet(remote.ip) if remote.ip else None
