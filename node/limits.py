@@ -159,8 +159,6 @@ DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life
 
 # --- coding ---------------------------------------------------------------------------------------------
 
-CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
-CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 
 STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
@@ -168,7 +166,6 @@ PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
 LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
 ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
 SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
-PLACEMENT_BYTES_MAX: Final = 64 * 1024  # bytes: holders of segments by number, for the owner's next device
 STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest
