@@ -68,6 +68,7 @@ class FakeDisk:
     def __init__(self, *, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.operations = 0
+        self.read_bytes = 0
         self.crash_at: int | None = None
         """Number of the operation before which the power goes."""
         self.fail_syncs = False
@@ -246,7 +247,9 @@ class FakeFile:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes."""
-        return bytes(self._usable().content[offset : offset + count])
+        data = bytes(self._usable().content[offset : offset + count])
+        self._disk.read_bytes += len(data)
+        return data
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write all of `data`, not durably."""
