@@ -30,3 +30,33 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 # --- control (node/control) ---------------------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
+# --- crypto: links, passwords, keystore ---------------------------------------------------------------
+
+ADDRESS_BYTES_MAX: Final = 256  # bytes a multiaddr as text: /dns6 with a long name, a port and /p2p are 180
+LINK_CHARS_MAX: Final = 4_096  # characters of a link: hash, 8 addresses percent-encoded, a wrapped key
+LINK_ADDRESSES_MAX: Final = 8  # `via` addresses in a link: a reader needs one that answers
+PASSWORD_BYTES_MAX: Final = 1_024  # bytes of UTF-8: a long sentence
+ARGON2_MEMORY_KIB_MAX: Final = 256 * 1024  # KiB: a link must not make its reader allocate more than 256 MiB
+ARGON2_MEMORY_KIB_MIN: Final = 8  # KiB: libsodium's least
+ARGON2_PASSES_MAX: Final = 4  # passes over that memory: about a second and a half at the largest size
+KEYSTORE_BYTES_MAX: Final = 4 * 1024  # bytes: two seeds, salt, nonce and check are under 300
+PHRASE_CHARS_MAX: Final = 512  # characters: 24 words of at most 8 letters
+
+# --- records ------------------------------------------------------------------------------------------
+
+NETWORK_ID_BYTES_MAX: Final = 32  # bytes of text: the name of a network
+LEASE_BYTES_MAX: Final = 512  # bytes with both signatures: 440 when every number is at its largest
+RELEASE_BYTES_MAX: Final = 256  # bytes: 170 in practice
+OFFER_BYTES_MAX: Final = 384  # bytes: 270 at most
+DEVICE_CERT_BYTES_MAX: Final = 256  # bytes: 220 at most
+RECORD_DAY_MAX: Final = 100_000  # days since 1970: the year 2243
+LEASE_DAYS_MAX: Final = 400  # days a lease lasts: a year and its grace
+RECORD_TIME_S_MAX: Final = RECORD_DAY_MAX * 86_400  # seconds since 1970
+BYTE_COUNT_MAX: Final = 2**53  # bytes: more than any disk; exact also where numbers are doubles
+RATE_MICRO_MAX: Final = 10**12  # micro-credits: a million credits a MiB and day
+HINT_BYTES_MAX: Final = 8 * 1024  # bytes: what the DHT takes as a value record (design.md, section 5)
+HINT_HOLDERS_MAX: Final = 255  # holders of a segment: one for each shard at most
+HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reader a dial
+HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
+HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
+HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
