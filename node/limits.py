@@ -73,3 +73,6 @@ MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in 
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+# --- dht (design.md, section 5) -----------------------------------------------------------------------
+
+DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
