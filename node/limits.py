@@ -76,3 +76,21 @@ SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the in
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
 DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
+# --- framing (node/framing.py) ------------------------------------------------------------------------
+
+STREAM_WRITE_BYTES_MAX: Final = (
+    65_507  # bytes a write: with 12 of Yamux header the most one Noise message takes
+)
+BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write, after two lengths (4 + 1)
+PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
+PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
+PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
+ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
+
+# --- connections and streams (node/net) ---------------------------------------------------------------
+
+CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
+DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
+DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
