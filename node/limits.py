@@ -30,6 +30,37 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 # --- control (node/control) ---------------------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
+# --- manifests, headers and folders ---------------------------------------------------------------------
+
+SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
+SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
+NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
+ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
+MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
+FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
+FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
+SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+# --- framing (node/framing.py) ------------------------------------------------------------------------
+
+STREAM_WRITE_BYTES_MAX: Final = (
+    65_507  # bytes a write: with 12 of Yamux header the most one Noise message takes
+)
+BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write, after two lengths (4 + 1)
+PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
+PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
+PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
+ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
+
+# --- connections and streams (node/net) ---------------------------------------------------------------
+
+CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
+DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
+DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
 RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
@@ -52,6 +83,10 @@ ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announ
 ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
+
+# --- get, health, renew ---------------------------------------------------------------------------------
+
+SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
 # --- framing (node/framing.py) ------------------------------------------------------------------------
 
 STREAM_WRITE_BYTES_MAX: Final = (
