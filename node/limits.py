@@ -30,6 +30,7 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 # --- control (node/control) ---------------------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
+
 # --- manifests, headers and folders ---------------------------------------------------------------------
 
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
@@ -43,6 +44,7 @@ MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in 
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+
 # --- framing (node/framing.py) ------------------------------------------------------------------------
 
 STREAM_WRITE_BYTES_MAX: Final = (
@@ -61,6 +63,7 @@ ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
 DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
 DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
+
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
 RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
@@ -87,36 +90,7 @@ PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 # --- get, health, renew ---------------------------------------------------------------------------------
 
 SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
-# --- framing (node/framing.py) ------------------------------------------------------------------------
 
-STREAM_WRITE_BYTES_MAX: Final = (
-    65_507  # bytes a write: with 12 of Yamux header the most one Noise message takes
-)
-BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write, after two lengths (4 + 1)
-PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
-PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
-PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
-ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
-ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
-
-# --- connections and streams (node/net) ---------------------------------------------------------------
-
-CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
-DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
-DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
-# --- manifests, headers and folders ---------------------------------------------------------------------
-
-SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
-SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
-NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
-ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
-MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
-FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
-FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
-SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
 
 ADDRESS_BYTES_MAX: Final = 256  # bytes a multiaddr as text: /dns6 with a long name, a port and /p2p are 180
@@ -131,7 +105,6 @@ PHRASE_CHARS_MAX: Final = 512  # characters: 24 words of at most 8 letters
 
 # --- records ------------------------------------------------------------------------------------------
 
-NETWORK_ID_BYTES_MAX: Final = 32  # bytes of text: the name of a network
 LEASE_BYTES_MAX: Final = 512  # bytes with both signatures: 440 when every number is at its largest
 RELEASE_BYTES_MAX: Final = 256  # bytes: 170 in practice
 OFFER_BYTES_MAX: Final = 384  # bytes: 270 at most
@@ -147,40 +120,7 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
-# --- manifests, headers and folders ---------------------------------------------------------------------
 
-SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
-SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
-NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
-ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
-MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
-FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
-FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
-SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
-# --- dht (design.md, section 5) -----------------------------------------------------------------------
-
-DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
-# --- framing (node/framing.py) ------------------------------------------------------------------------
-
-STREAM_WRITE_BYTES_MAX: Final = (
-    65_507  # bytes a write: with 12 of Yamux header the most one Noise message takes
-)
-BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write, after two lengths (4 + 1)
-PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
-PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
-PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
-NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
-ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
-
-# --- connections and streams (node/net) ---------------------------------------------------------------
-
-CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
-DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
-DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
 DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
