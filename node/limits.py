@@ -72,13 +72,17 @@ PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an 
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
 RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
 BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
-PUT_SILENCE_S: Final = 120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
+PUT_SILENCE_S: Final = (
+    120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
+)
 PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones included; each pins its reservation
 PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
 PUT_BATCH_BLOCKS: Final = 32  # blocks (2 MiB): one append to the store
 PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
-SHARD_STREAMS_PER_PEER_MAX: Final = 24  # one peer's share: a put or a get uses one a segment in flight, and retries
+SHARD_STREAMS_PER_PEER_MAX: Final = (
+    24  # one peer's share: a put or a get uses one a segment in flight, and retries
+)
 REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
 REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
 CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign

@@ -123,7 +123,7 @@ def _parser() -> _Parser:
         parents=[common],
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", title="commands", parser_class=_Parser
+        dest="command", metavar="COMMAND", title="commands", required=True, parser_class=_Parser
     )
     made: dict[str, argparse.ArgumentParser] = {}
     for command in _COMMANDS:
