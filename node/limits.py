@@ -36,9 +36,7 @@ CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; path
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
 SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
 NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
+ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
 ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
 MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
@@ -94,6 +92,11 @@ PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 # --- get, health, renew ---------------------------------------------------------------------------------
 
 SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
+
+# --- coding ---------------------------------------------------------------------------------------------
+
+CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
+CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
 
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
 

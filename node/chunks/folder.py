@@ -8,8 +8,9 @@ The encoding is in columns (all paths, all lengths, all flags): a small file cos
 from __future__ import annotations
 
 import bisect
+import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from node import limits, wire
@@ -18,7 +19,7 @@ from node.errors import NotFoundError, ProtocolError, UnsafeNameError, UsageErro
 
 FOLDER_MAGIC: Final = "cairn/folder"
 FORMAT_VERSION: Final = 1
-_SIZE_BYTES: Final = 8
+_SIZE: Final = struct.Struct(">Q")
 _PACKED_BYTES_MAX: Final = 2**63 - 1  # what an offset in a file may be
 
 
@@ -42,10 +43,6 @@ class FolderIndex:
     """All entries, in packing order. Made by `plan` or `decode`, which check them."""
 
     entries: tuple[FolderEntry, ...]
-    _keys: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_keys", tuple(entry.path.encode() for entry in self.entries))
 
     @classmethod
     def plan(cls, files: Iterable[tuple[str, int, bool]]) -> FolderIndex:
@@ -71,22 +68,19 @@ class FolderIndex:
             raise ProtocolError("not a folder index of a version that this program knows")
         count = wire.expect_int(fields[2], low=0, high=limits.FOLDER_ENTRIES_MAX)
         joined = wire.expect_str(fields[3], bytes_max=limits.FOLDER_INDEX_FILE_BYTES_MAX)
-        sizes = wire.expect_bytes(fields[4], size=count * _SIZE_BYTES)
-        flags = int.from_bytes(wire.expect_bytes(fields[5], size=-(-count // 8)), "little")
-        if joined.count("\0") != max(0, count - 1) or flags >> count:
+        sizes = wire.expect_bytes(fields[4], size=count * _SIZE.size)
+        flags = wire.expect_bytes(fields[5], size=-(-count // 8))
+        if joined.count("\0") != max(0, count - 1) or (joined and not count):
             raise ProtocolError("the columns of a folder index do not have one length")
-        paths = joined.split("\0") if count else []
-        if not count and joined:
-            raise ProtocolError("the columns of a folder index do not have one length")
-        flag_bits = fields[5]
-        assert isinstance(flag_bits, bytes)
+        if count % 8 and flags[-1] >> count % 8:
+            raise ProtocolError("a folder index has flags beyond its last file")
+        if not count:
+            return cls(())
         return _laid_out([
-            (
-                path,
-                int.from_bytes(sizes[index * _SIZE_BYTES : (index + 1) * _SIZE_BYTES], "big"),
-                bool(flag_bits[index // 8] >> index % 8 & 1),
+            (path, byte_count, bool(flags[index // 8] >> index % 8 & 1))
+            for index, (path, (byte_count,)) in enumerate(
+                zip(joined.split("\0"), _SIZE.iter_unpack(sizes), strict=True)
             )
-            for index, path in enumerate(paths)
         ])  # fmt: skip
 
     def encode(self) -> bytes:
@@ -99,7 +93,7 @@ class FolderIndex:
             FORMAT_VERSION,
             len(self.entries),
             "\0".join(entry.path for entry in self.entries),
-            b"".join(entry.byte_count.to_bytes(_SIZE_BYTES, "big") for entry in self.entries),
+            b"".join(_SIZE.pack(entry.byte_count) for entry in self.entries),
             bytes(flags),
         ])  # fmt: skip
         if len(encoded) > limits.FOLDER_INDEX_FILE_BYTES_MAX:
@@ -114,9 +108,9 @@ class FolderIndex:
     def entry(self, path: str) -> FolderEntry:
         """The entry at `path`. Raises `NotFoundError`."""
         key = path.encode(errors="surrogatepass")
-        index = bisect.bisect_left(self._keys, key)
-        if index == len(self._keys) or self._keys[index] != key:
-            raise NotFoundError(f"the folder has no file {ascii(path[:200])}: `cairn ls LINK` lists them")
+        index = bisect.bisect_left(self.entries, key, key=_sort_key)
+        if index == len(self.entries) or _sort_key(self.entries[index]) != key:
+            raise NotFoundError(f"the folder has no file {path[:200]!a}: `cairn ls LINK` lists them")
         return self.entries[index]
 
     def below(self, folder: str) -> Sequence[FolderEntry]:
@@ -124,13 +118,15 @@ class FolderIndex:
         if not folder:
             return self.entries
         prefix = folder.rstrip("/").encode(errors="surrogatepass") + b"/"
-        start = bisect.bisect_left(self._keys, prefix)
-        stop = bisect.bisect_left(self._keys, prefix[:-1] + b"0")  # "0" follows "/"
+        start = bisect.bisect_left(self.entries, prefix, key=_sort_key)
+        stop = bisect.bisect_left(self.entries, prefix[:-1] + b"0", key=_sort_key)  # "0" follows "/"
         if start == stop:
-            raise NotFoundError(
-                f"the folder has no folder {ascii(folder[:200])}: `cairn ls LINK` lists its files"
-            )
+            raise NotFoundError(f"the folder has no folder {folder[:200]!a}: `cairn ls LINK` lists its files")
         return self.entries[start:stop]
+
+
+def _sort_key(entry: FolderEntry) -> bytes:
+    return entry.path.encode()
 
 
 def _laid_out(files: Sequence[tuple[str, int, bool]]) -> FolderIndex:
@@ -140,7 +136,7 @@ def _laid_out(files: Sequence[tuple[str, int, bool]]) -> FolderIndex:
     for path, byte_count, executable in files:
         key = safe_entry_path(path).encode()
         if key == previous:
-            raise UnsafeNameError(f"the path {ascii(path[:60])} is refused: it stands twice in the folder")
+            raise UnsafeNameError(f"the path {path[:60]!a} is refused: it stands twice in the folder")
         if key < previous:
             raise ProtocolError("the paths of a folder index are not in order")
         entries.append(FolderEntry(path, offset, byte_count, executable))
@@ -158,14 +154,16 @@ def _refuse_collisions(entries: Sequence[FolderEntry]) -> None:
         other = taken.setdefault(folded(entry.path), entry.path)
         if other is not entry.path:
             raise UnsafeNameError(
-                f"the paths {ascii(other[:60])} and {ascii(entry.path[:60])} are refused together: "
+                f"the paths {other[:60]!a} and {entry.path[:60]!a} are refused together: "
                 "many disks take them for one"
             )
+    folders: set[str] = set()
     for path, original in taken.items():
         parent = path.rpartition("/")[0]
-        while parent:
+        while parent and parent not in folders:
             if parent in taken:
                 raise UnsafeNameError(
-                    f"the path {ascii(original[:60])} is refused: {ascii(taken[parent][:60])} is a file"
+                    f"the path {original[:60]!a} is refused: {taken[parent][:60]!a} is a file"
                 )
+            folders.add(parent)
             parent = parent.rpartition("/")[0]

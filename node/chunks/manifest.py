@@ -15,17 +15,15 @@ from typing import Final
 
 from node import limits, wire
 from node.chunks.geometry import BLOCK_BYTES, Code, FileGeometry, SegmentGeometry
-from node.chunks.merkle import HASH_BYTES
-from node.crypto.hashing import blake3_256
-from node.crypto.sealing import Suite
+from node.crypto.hashing import HASH_BYTES, blake3_256
+from node.crypto.sealing import KEY_CHECK_BYTES, OWNER_SALT_BYTES, Suite
 from node.errors import OwnerInconsistentError, ProtocolError, UsageError
 from node.units import FileHash, OwnerKey, SegmentId
 
 FORMAT_VERSION: Final = 1
 FILE_MAGIC: Final = "cairn/file"
 SEGMENT_MAGIC: Final = "cairn/segment"
-KEY_BYTES: Final = 32
-SALT_BYTES: Final = 16
+OWNER_KEY_BYTES: Final = 32
 
 FILE_OWNER_KEY_OFFSET: Final = 1 + (1 + len(FILE_MAGIC)) + 1 + 2
 """Where the 32 bytes of the owner key begin in an encoded file manifest: after the array's header, the magic
@@ -33,7 +31,7 @@ with its own, the version, and the header of the key."""
 SEGMENT_OWNER_KEY_OFFSET: Final = 1 + (1 + len(SEGMENT_MAGIC)) + 1 + 2
 """The same in an encoded segment manifest."""
 
-_SEGMENT_FIELDS: Final = 9
+_SEGMENT_FIELDS: Final = 10
 _FILE_FIELDS: Final = 12
 
 
@@ -55,13 +53,14 @@ class SegmentManifest:
 
     def __post_init__(self) -> None:
         code = self.geometry.code
-        wire.expect_bytes(self.owner_key, size=KEY_BYTES)
-        wire.expect_bytes(self.owner_salt, size=SALT_BYTES)
+        wire.expect_bytes(self.owner_key, size=OWNER_KEY_BYTES)
+        wire.expect_bytes(self.owner_salt, size=OWNER_SALT_BYTES)
         wire.expect_bytes(self.roots, size=code.total_shards * HASH_BYTES)
         wire.expect_bytes(self.stripe_hashes, size=self.geometry.stripe_count * HASH_BYTES)
         encoded = wire.encode([
             SEGMENT_MAGIC, FORMAT_VERSION, self.owner_key, self.owner_salt,
-            code.data_shards, code.total_shards, self.geometry.plaintext_bytes, self.roots, self.stripe_hashes,
+            code.data_shards, code.total_shards, BLOCK_BYTES, self.geometry.plaintext_bytes,
+            self.roots, self.stripe_hashes,
         ])  # fmt: skip
         object.__setattr__(self, "encoded", encoded)
         object.__setattr__(self, "segment_id", SegmentId(blake3_256(encoded)))
@@ -71,13 +70,14 @@ class SegmentManifest:
         """The manifest in `data`, whose hash the caller compares. Raises `ProtocolError`."""
         fields = _fields(data, limits.SEGMENT_MANIFEST_BYTES_MAX, SEGMENT_MAGIC, _SEGMENT_FIELDS)
         code = _code(fields[4], fields[5])
-        plaintext_bytes = wire.expect_int(fields[6], low=0, high=code.segment_plaintext_bytes)
+        wire.expect_int(fields[6], low=BLOCK_BYTES, high=BLOCK_BYTES)
+        plaintext_bytes = wire.expect_int(fields[7], low=0, high=code.segment_plaintext_bytes)
         return cls(
             owner_key=OwnerKey(wire.expect_bytes(fields[2])),
             owner_salt=wire.expect_bytes(fields[3]),
             geometry=SegmentGeometry(code, plaintext_bytes),
-            roots=wire.expect_bytes(fields[7]),
-            stripe_hashes=wire.expect_bytes(fields[8]),
+            roots=wire.expect_bytes(fields[8]),
+            stripe_hashes=wire.expect_bytes(fields[9]),
         )
 
     @property
@@ -112,10 +112,10 @@ class FileManifest:
 
     def __post_init__(self) -> None:
         code = self.geometry.code
-        wire.expect_bytes(self.owner_key, size=KEY_BYTES)
-        wire.expect_bytes(self.owner_salt, size=SALT_BYTES)
+        wire.expect_bytes(self.owner_key, size=OWNER_KEY_BYTES)
+        wire.expect_bytes(self.owner_salt, size=OWNER_SALT_BYTES)
         wire.expect_bytes(self.segment_ids, size=self.geometry.segment_count * HASH_BYTES)
-        wire.expect_bytes(self.key_check, size=KEY_BYTES)
+        wire.expect_bytes(self.key_check, size=KEY_CHECK_BYTES)
         wire.expect_bytes(self.sealed_header, size_max=limits.SEALED_HEADER_BYTES_MAX)
         encoded = wire.encode([
             FILE_MAGIC, FORMAT_VERSION, self.owner_key, self.owner_salt, int(self.suite),

@@ -8,13 +8,9 @@ leaves is never taken from a proof: the segment manifest fixes it, which makes t
 
 from __future__ import annotations
 
-from typing import Final
-
-from node.crypto.hashing import Context, blake3_256, derive
+from node.crypto.hashing import HASH_BYTES, Context, blake3_256, derive
 from node.errors import CryptoError, ProtocolError
 from node.ports import Buffer
-
-HASH_BYTES: Final = 32
 
 
 def leaf_of(block: Buffer) -> bytes:
@@ -23,7 +19,7 @@ def leaf_of(block: Buffer) -> bytes:
 
 
 def shard_root(leaves: Buffer) -> bytes:
-    """The root over concatenated 32-byte leaves. Raises `ProtocolError` unless there is a whole number, >= 1."""
+    """The root over concatenated 32-byte leaves. Raises `ProtocolError` unless some are given."""
     row = _split(leaves)
     while len(row) > 1:
         row = _next_row(row)
@@ -43,6 +39,14 @@ def check_leaves(leaves: Buffer, *, leaf_count: int, root: bytes) -> None:
         raise CryptoError("the leaf list does not have the shard's root")
 
 
+def check_block(block: Buffer, *, leaves: Buffer, block_index: int) -> None:
+    """Accept a block only under its leaf in a checked leaf list. Raises `CryptoError`, `IndexError`."""
+    if not 0 <= block_index < len(leaves) // HASH_BYTES:
+        raise IndexError(f"block {block_index} of {len(leaves) // HASH_BYTES}")
+    if leaf_of(block) != leaves[block_index * HASH_BYTES : (block_index + 1) * HASH_BYTES]:
+        raise CryptoError(f"block {block_index} does not have its hash")
+
+
 def leaf_path(leaves: Buffer, leaf_index: int) -> bytes:
     """The concatenated siblings, from the leaf up, that prove one leaf. Raises `IndexError`."""
     row = _split(leaves)
@@ -59,7 +63,7 @@ def leaf_path(leaves: Buffer, leaf_index: int) -> bytes:
 
 
 def root_of_path(leaf: bytes, leaf_index: int, *, leaf_count: int, path: bytes) -> bytes:
-    """The root that `path` leads to from a leaf. Raises `ProtocolError` if the path has not the due length."""
+    """The root that `path` leads to from a leaf. Raises `ProtocolError` if its length is off."""
     if not 0 <= leaf_index < leaf_count:
         raise ProtocolError(f"leaf {leaf_index} of {leaf_count}")
     node, offset = leaf, 0

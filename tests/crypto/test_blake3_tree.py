@@ -33,7 +33,7 @@ def test_the_tree_equals_the_package(length: int) -> None:
 
 
 @given(st.integers(0, 40_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_tree_equals_the_package_at_any_length(length: int) -> None:
     data = sample(length)
     assert tree_hash(memoryview(data)) == blake3(data).digest()
@@ -57,7 +57,7 @@ def test_a_block_needs_six_siblings() -> None:
 
 
 @given(length=st.integers(1, 9_000), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_changed_proof_is_refused(length: int, data: st.DataObject) -> None:
     content = sample(length)
     index = data.draw(st.integers(0, chunk_count(length) - 1))
