@@ -26,3 +26,7 @@ SEGMENTS_MAX: Final = 120_000  # segments a file: 5 TB at 10/30
 SEGMENT_MANIFEST_BYTES_MAX: Final = 16 * 1024  # bytes: 255 roots, 64 stripe hashes and the rest are 11 KiB
 FILE_MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes: 120,000 segment ids and a 64 KiB folder index
 FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a sealed file of its own
+
+# --- dht (design.md, section 5) -----------------------------------------------------------------------
+
+DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
