@@ -85,3 +85,21 @@ DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
 DHT_SNAPSHOT_S: Final = 300.0  # seconds between saves of the routing table
 DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
 DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+# --- framing (node/framing.py) ------------------------------------------------------------------------
+
+STREAM_WRITE_BYTES_MAX: Final = (
+    65_507  # bytes a write: with 12 of Yamux header the most one Noise message takes
+)
+BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write, after two lengths (4 + 1)
+PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
+PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
+PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
+ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
+
+# --- connections and streams (node/net) ---------------------------------------------------------------
+
+CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
+DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
+DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
