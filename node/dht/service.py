@@ -29,7 +29,7 @@ from node.dht.records import Validator, ValueRules, check_multihash
 from node.dht.routing_table import RoutingTable
 from node.dht.server import DhtServer
 from node.errors import ProtocolError, RemoteError, StoreError
-from node.ports import Clock, Entropy, KeyValue, Network, Offload
+from node.ports import Clock, Entropy, KeyValue, Network, Offload, WriteTransaction
 from node.units import Contact, PeerId
 
 if TYPE_CHECKING:
@@ -263,7 +263,10 @@ class DhtService:
         await self._committer.submit(lambda transaction: self._store.remove_provided(transaction, keys))
 
     async def put_value(self, key: bytes, value: bytes) -> int:
-        """Store a value at every node near `key`; how many others took it. Raises `ProtocolError` if invalid."""
+        """Store a value at every node near `key`; how many others took it.
+
+        Raises `ProtocolError` if the value is not valid under its key.
+        """
         self._rules.check(key, value, now_s=self._clock.now_s())
         lookup = await self._find_nodes(key)
         holders = lookup.closest()
@@ -397,14 +400,13 @@ class DhtService:
                 await self._save_contacts()
 
     async def _expire(self) -> None:
-        dropped = limits.DHT_EXPIRE_STEP_RECORDS
-        while dropped == limits.DHT_EXPIRE_STEP_RECORDS:
-            now_s = self._clock.now_s()
-            dropped = await self._committer.submit(
-                lambda transaction: self._store.expire(
-                    transaction, now_s=now_s, count_max=limits.DHT_EXPIRE_STEP_RECORDS
-                )
+        def expire(transaction: WriteTransaction) -> int:
+            return self._store.expire(
+                transaction, now_s=self._clock.now_s(), count_max=limits.DHT_EXPIRE_STEP_RECORDS
             )
+
+        while await self._committer.submit(expire) == limits.DHT_EXPIRE_STEP_RECORDS:
+            pass
 
     async def _save_contacts(self) -> None:
         contacts = [entry.contact for _, entry in self._table.entries()]
