@@ -214,3 +214,15 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+
+# --- store of a donor (design.md, section 6) ----------------------------------------------------------
+
+STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
+PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
+LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
+ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
+SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
+STORE_RECORD_BYTES_MAX: Final = (
+    FILE_MANIFEST_BYTES_MAX + 4_096
+)  # bytes: the largest record is a file manifest
+EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
