@@ -36,12 +36,16 @@ CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; path
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
 SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
 NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
 ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
 MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
@@ -111,7 +115,6 @@ BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write
 PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
 PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
 PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
-NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 
@@ -134,8 +137,7 @@ PUT_SILENCE_S: Final = (
 )
 PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones included; each pins its reservation
 PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
-PUT_BATCH_BLOCKS: Final = 32  # blocks (2 MiB): one append to the store
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
+PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
 SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
 SHARD_STREAMS_PER_PEER_MAX: Final = (
     24  # one peer's share: a put or a get uses one a segment in flight, and retries
@@ -151,6 +153,10 @@ PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 # --- get, health, renew ---------------------------------------------------------------------------------
 
 SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
+RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial output
+LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
+PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
+LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
 
 # --- coding ---------------------------------------------------------------------------------------------
 

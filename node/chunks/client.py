@@ -116,6 +116,13 @@ class HolderSession:
         await self._send(messages.LeaseQuery(segment_id, tuple(lease_ids)))
         return await self._records(len(lease_ids))
 
+    async def renew(self, segment_id: SegmentId, leases: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Further leases on shards that are kept; the same, countersigned (not verified), in order."""
+        body = messages.pack_records(leases)
+        await self._send(messages.Renew(segment_id, len(body)))
+        await send_body(self._framed, body)
+        return await self._records(len(leases), deadline_s=limits.CLOSE_DEADLINE_S)
+
     async def attach(self, kind: str, file_hash: FileHash, segment_id: SegmentId, body: bytes) -> None:
         """Have an attachment kept with segment 0."""
         await self._send(messages.Attach(kind, file_hash, segment_id, len(body)))

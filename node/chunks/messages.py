@@ -10,6 +10,7 @@ is one message, sometimes followed by what the table below names:
 | PutClose | a body: leases with the owner's half | Body | leases with both halves |
 | PutAbort | | Done | |
 | LeaseQuery | | Body | leases |
+| Renew | a body: further leases with the owner's half | Body | leases with both halves |
 | Attach | a body: the attachment | Done | |
 | RosterMerge | a body: leases | Done | |
 | Announce, Release | | Done | |
@@ -136,6 +137,14 @@ class LeaseQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """Further leases on shards of this segment that you hold, with the owner's half, as the body."""
+
+    segment_id: SegmentId
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attach:
     """Keep this with segment 0 of the file; the body is the attachment."""
 
@@ -254,9 +263,9 @@ class Done:
 
 
 Message = (
-    OfferRequest | OfferReply | PutOpen | PutResume | PutAccepted | PutClose | PutAbort | LeaseQuery | Attach
-    | RosterMerge | Announce | Release | GetManifest | ManifestReply | GetAttachment | GetRoster | GetShard
-    | ShardReply | ReadBlocks | Prove | BlockMissing | Body | Done
+    OfferRequest | OfferReply | PutOpen | PutResume | PutAccepted | PutClose | PutAbort | LeaseQuery | Renew
+    | Attach | RosterMerge | Announce | Release | GetManifest | ManifestReply | GetAttachment | GetRoster
+    | GetShard | ShardReply | ReadBlocks | Prove | BlockMissing | Body | Done
 )  # fmt: skip
 
 _Field = Callable[[Value], object]
@@ -326,6 +335,7 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
     "close": (PutClose, (_PUT_ID, _up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _LEASES_BODY)),
     "abort": (PutAbort, (_PUT_ID,)),
     "leases?": (LeaseQuery, (_ID, _many(_bytes(16), low=1, high=limits.TOTAL_SHARDS_MAX))),
+    "renew": (Renew, (_ID, _LEASES_BODY)),
     "attach": (Attach, (_kind, _ID, _ID, _int(1, limits.FILE_MANIFEST_BYTES_MAX))),
     "roster+": (RosterMerge, (_ID, _LEASES_BODY)),
     "announce": (

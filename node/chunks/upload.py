@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
@@ -20,6 +21,9 @@ from node.chunks.scores import Scoreboard
 from node.crypto.links import Link
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
 from node.units import FileHash
+
+
+DEFAULT_CODE: Final = Code(10, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ ProgressCallback = Callable[[PutProgress], None]
 class PutOptions:
     """What a person may choose."""
 
-    code: Code = Code(10, 30)
+    code: Code = DEFAULT_CODE
     name: str | None = None
     password: str | None = None
     lease_days: int = 30

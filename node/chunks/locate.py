@@ -1,0 +1,169 @@
+"""From a file hash to manifests and holders. Layer 4.
+
+Provider records, the owner's hint and what this node remembers are asked at once; the first peer that has the
+file manifest ends the search. Invariants: a manifest counts only under its hash, a placement only with the
+owner's signature, a lease only with both; and all of these say where to ask, only blocks say what is there.
+Source: design.md, section 4 (get).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node import limits
+from node.chunks import messages
+from node.chunks.client import HolderSession
+from node.chunks.holders import Holders, blaming, first_answer
+from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
+from node.chunks.roster import Placement, check_lease
+from node.crypto.hashing import blake3_256, multihash
+from node.errors import CryptoError, NotFoundError, OwnerInconsistentError, ProtocolError, RefusedError
+from node.records.lease import Lease
+from node.records.placement_hint import hint_key, validate_hint
+from node.units import DAY_S, Contact, FileHash, PeerId, SegmentId
+
+PROVIDERS_WANTED = 3
+"""Holders of segment 0 to ask the DHT for: put announces three."""
+SEGMENT_PROVIDERS_WANTED = 5
+"""Holders of a segment to ask the DHT for: five announce it."""
+
+KnownHolders = Callable[[FileHash], Sequence[Contact]]
+
+
+@dataclass(slots=True)
+class LocatedFile:
+    """A file manifest, and what is known of where its segments are."""
+
+    manifest: FileManifest
+    placement: Placement | None = None
+    segments: dict[int, SegmentManifest] = field(default_factory=dict)
+    contacts: dict[PeerId, Contact] = field(default_factory=dict)
+    """Every peer heard of for this file, with its addresses."""
+
+    def learn(self, contacts: Iterable[Contact]) -> None:
+        """Add peers, and addresses to known ones."""
+        for contact in contacts:
+            known = self.contacts.get(contact.peer_id, Contact(contact.peer_id))
+            addresses = tuple(dict.fromkeys((*contact.addresses, *known.addresses)))
+            self.contacts[contact.peer_id] = Contact(
+                contact.peer_id, addresses[: limits.DIAL_ADDRESSES_MAX]
+            )
+
+    def contact(self, peer_id: PeerId) -> Contact:
+        """The peer with its known addresses, perhaps none."""
+        return self.contacts.get(peer_id, Contact(peer_id))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlace:
+    """A shard of a segment, and a peer said to hold it."""
+
+    shard_index: int
+    holder: PeerId
+
+
+class Locator:
+    """Finds manifests and holders."""
+
+    def __init__(self, holders: Holders, *, known_holders: KnownHolders | None = None) -> None:
+        """`known_holders` gives what this node remembers of a file."""
+        self._holders = holders
+        self._known_holders = known_holders
+
+    async def locate(self, file_hash: FileHash) -> LocatedFile:
+        """The file manifest with what its first holder knows. Raises `NotFoundError`."""
+        heard: list[Contact] = []
+
+        async def ask(contact: Contact) -> LocatedFile | None:
+            heard.append(contact)
+            async with self._holders.session(contact) as session:
+                return await self._fetch(session, file_hash)
+
+        found: LocatedFile | None = None
+        with trio.move_on_after(limits.LOCATE_TIMEOUT_S):
+            found = await self._race(multihash(file_hash), PROVIDERS_WANTED, ask, file_hash=file_hash)
+        if found is None:
+            raise NotFoundError(
+                "none of the peers that should have this file answers with it: try again later"
+                if heard
+                else "nobody here knows this file: check the link, or try again when this node knows more peers"
+            )
+        found.learn(heard)
+        return found
+
+    async def segment_manifest(self, file: LocatedFile, segment_index: int) -> SegmentManifest:
+        """A segment's manifest, from the bundle or from a holder.
+
+        Raises:
+            NotFoundError: no holder of the segment answers.
+            OwnerInconsistentError: it contradicts the file manifest.
+        """
+        known = file.segments.get(segment_index)
+        if known is not None:
+            return known
+        segment_id = file.manifest.segment_id(segment_index)
+
+        async def ask(contact: Contact) -> SegmentManifest:
+            async with self._holders.session(contact) as session:
+                data, _ = await session.manifest(segment_id)
+                with blaming(session.peer_id):
+                    segment = SegmentManifest.decode(data)
+                    file.manifest.check_segment(segment_index, segment)
+                    return segment
+
+        segment = await self._race_segment(file, segment_index, ask)
+        if segment is None:
+            raise NotFoundError(f"no holder of segment {segment_index} answers: try again later")
+        file.segments[segment_index] = segment
+        return segment
+
+    def placed(self, file: LocatedFile, segment_index: int) -> list[ShardPlace]:
+        """Shards of a segment as the owner placed them; empty where its placement does not say."""
+        if file.placement is None:
+            return []
+        return [
+            ShardPlace(shard_index, contact.peer_id)
+            for shard_index, contact in file.placement.holders_of(segment_index)
+        ]
+
+    async def search_places(self, file: LocatedFile, segment: SegmentManifest, segment_index: int) -> list[ShardPlace]:
+        """Shards of a segment as its holders and the DHT know them: what repair and renewal moved.
+
+        Providers of the segment id say themselves what they hold; rosters name the others.
+        """
+        places: dict[ShardPlace, None] = {}
+        asked: set[PeerId] = set()
+
+        async def ask(contact: Contact) -> bool | None:
+            asked.add(contact.peer_id)
+            async with self._holders.session(contact) as session:
+                _, shard_indexes = await session.manifest(segment.segment_id)
+                places.update((ShardPlace(index, contact.peer_id), None) for index in shard_indexes)
+                file.learn([contact])
+                for lease in await self._roster(session, segment):
+                    places[ShardPlace(lease.shard_index, lease.holder)] = None
+            return True
+
+        with trio.move_on_after(limits.SEARCH_TIMEOUT_S):
+            await self._race_segment(file, segment_index, ask)
+        return list(places)
+
+    async def roster(self, session: HolderSession, segment: SegmentManifest) -> list[Lease]:
+        """The valid, unexpired leases of a segment that a holder knows."""
+        return await self._roster(session, segment)
+
+    async def _roster(self, session: HolderSession, segment: SegmentManifest) -> list[Lease]:
+        today = self._holders.clock.now_s() // DAY_S
+        leases = []
+        for data in await session.roster(segment.segment_id):
+            with blaming(session.peer_id):
+                lease = Lease.decode(data, network=self._holders.network)
+                check_lease(lease, segment)
+            if lease.end_day > today:
+                leases.append(lease)
+        return leases
+
+    async def _race_segment[R](self) -> None: ...
