@@ -73,7 +73,9 @@ DHT_REPLY_PROVIDERS_BYTES_MAX: Final = 8_192  # bytes: half of what rust-libp2p 
 DHT_PROVIDER_EXPIRY_S: Final = 48 * 3_600  # seconds: outlives one missed sweep
 DHT_VALUE_EXPIRY_S: Final = 48 * 3_600  # seconds: whoever cares stores it again, like a provider record
 DHT_PROVIDERS_PER_KEY_MAX: Final = 64  # provider records of a key: five holders announce a segment
-DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = 50_000  # records: in a small network each node keeps all keys of all
+DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
+    50_000  # records: in a small network each node keeps all keys of all
+)
 DHT_PROVIDER_RECORDS_MAX: Final = 500_000  # records: 100 MB of the disk at 200 bytes
 DHT_VALUE_RECORDS_PER_PEER_MAX: Final = 1_000  # records: as many files put through one peer in two days
 DHT_VALUE_RECORDS_MAX: Final = 10_000  # records: 80 MB of the disk

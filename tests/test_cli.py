@@ -173,7 +173,7 @@ def test_a_bug_is_one_line_and_its_traceback_is_in_a_file(
     def broken(_options: object) -> object:
         raise ZeroDivisionError("deep inside")
 
-    monkeypatch.setitem(COMMANDS, "status", broken)  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, "status", broken)
     assert cli.run(["--json", "status", "--home", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     error = json.loads(captured.out)["error"]
@@ -189,7 +189,7 @@ def test_ctrl_c_is_exit_5(
     def interrupted(_options: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(COMMANDS, "put", interrupted)  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, "put", interrupted)
     assert cli.run(["--json", "put", "x", "--home", str(tmp_path)]) == 5
     assert json.loads(capsys.readouterr().out)["error"]["kind"] == "transfer_interrupted"
 

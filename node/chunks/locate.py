@@ -48,9 +48,7 @@ class LocatedFile:
         for contact in contacts:
             known = self.contacts.get(contact.peer_id, Contact(contact.peer_id))
             addresses = tuple(dict.fromkeys((*contact.addresses, *known.addresses)))
-            self.contacts[contact.peer_id] = Contact(
-                contact.peer_id, addresses[: limits.DIAL_ADDRESSES_MAX]
-            )
+            self.contacts[contact.peer_id] = Contact(contact.peer_id, addresses[: limits.DIAL_ADDRESSES_MAX])
 
     def contact(self, peer_id: PeerId) -> Contact:
         """The peer with its known addresses, perhaps none."""
@@ -129,7 +127,9 @@ class Locator:
             for shard_index, contact in file.placement.holders_of(segment_index)
         ]
 
-    async def search_places(self, file: LocatedFile, segment: SegmentManifest, segment_index: int) -> list[ShardPlace]:
+    async def search_places(
+        self, file: LocatedFile, segment: SegmentManifest, segment_index: int
+    ) -> list[ShardPlace]:
         """Shards of a segment as its holders and the DHT know them: what repair and renewal moved.
 
         Providers of the segment id say themselves what they hold; rosters name the others.

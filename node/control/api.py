@@ -389,7 +389,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
         "peer_id": peer_id_text(node.keys.peer_id),
         "account": account_text(node.keys.account_id),
         "addresses": [peer_multiaddr(address, node.keys.peer_id) for address in network.listen_addresses()],
-        "nat": "unknown",
+        "nat": now.standing.value,
         "peers": now.peers,
         "dht": {
             "contacts": now.dht.contacts,

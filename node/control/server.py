@@ -195,7 +195,8 @@ async def serving(path: Path, handlers: Mapping[str, Handler], *, log_path: Path
     config = HypercornConfig()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
-    config.errorlog = _logger
+    config.errorlog = logging.getLogger("hypercorn")
+    config.errorlog.setLevel(logging.WARNING)  # where it listens is not news
     config.graceful_timeout = _STOP_GRACE_S
     config.h11_max_incomplete_size = limits.CONTROL_REQUEST_BYTES_MAX
     stop = trio.Event()

@@ -1,4 +1,4 @@
-"""Housekeeping: expiry, compaction, the weekly scrub, forgotten puts, the scoreboard. Layer 5.
+"""Housekeeping: expiry, compaction, the weekly scrub, forgotten puts, the scoreboard, the DHT mode. Layer 5.
 
 Invariants: each step is short and runs through `Offload`; a fault of the disk in one step is logged and
 tried again a round later, since a donor with a sick disk must still serve what it can read. The scrub keeps
@@ -18,8 +18,10 @@ from node.chunks.scores import Scoreboard
 from node.chunks.shard_store import ShardStore
 from node.chunks.upload import Uploader
 from node.daemon.memory import DaemonMemory
+from node.dht.service import DhtService
 from node.errors import AvailabilityError, StoreError
 from node.limits import BLOCK_BYTES
+from node.net.reachability import Standing
 from node.ports import Clock, KeyValue, Offload
 from node.units import DAY_S, MIB, MINUTE_S
 
@@ -42,14 +44,18 @@ class Housekeeping:
         *,
         store: ShardStore,
         uploader: Uploader,
+        dht: DhtService,
         scores: Scoreboard,
         memory: DaemonMemory,
         state: KeyValue,
+        standing: Callable[[], Standing],
         clock: Clock,
         offload: Offload,
     ) -> None:
         self._store = store
         self._uploader = uploader
+        self._dht = dht
+        self._standing = standing
         self._scores = scores
         self._memory = memory
         self._state = state
@@ -61,6 +67,7 @@ class Housekeeping:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, "expiry and compaction", ROUND_S, self.tidy)
             nursery.start_soon(self._repeat, "scrub", ROUND_S, self.scrub)
+            nursery.start_soon(self._repeat, "choice of DHT mode", ROUND_S, self._choose_mode)
             nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
 
     async def tidy(self) -> None:
@@ -92,6 +99,10 @@ class Housekeeping:
         await self._offload.run(partial(self._memory.set_scrub, b"", self._clock.now_s()))
         bad = self._store.statistics().quarantined
         _logger.info("scrub done: %s", f"{bad} bad shards" if bad else "every block is good")
+
+    async def _choose_mode(self) -> None:
+        """A node that nobody can dial must not stand in others' routing tables."""
+        self._dht.set_serving(self._standing().serves)
 
     async def _drop_stale(self) -> None:
         dropped = await self._uploader.drop_stale()

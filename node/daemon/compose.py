@@ -7,7 +7,7 @@ the store, so that nothing writes to a closed one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from node.daemon.memory import DaemonMemory, Donation
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
+from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
 from node.units import Contact, PeerId
@@ -52,6 +53,8 @@ class NodePorts:
     clock: Clock
     entropy: Entropy
     offload: Offload
+    standing: Callable[[], Standing] = lambda: Standing.UNKNOWN
+    """Whether others can dial this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class NodeStatistics:
     """A node at a glance."""
 
     peers: int
+    standing: Standing
     dht: DhtStatistics
     store: StoreStatistics
     server: ServerStatistics
@@ -91,6 +95,7 @@ class Node:
         """Counts as of now."""
         return NodeStatistics(
             peers=len(self.ports.network.connected()),
+            standing=self.ports.standing(),
             dht=self.dht.statistics(),
             store=self.store.statistics(),
             server=self.server.statistics(),
@@ -130,7 +135,7 @@ async def open_node(
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
         partial(
-            ShardStore.open,
+            ShardStore,
             ports.files,
             ports.index,
             ports.entropy,
@@ -214,7 +219,7 @@ async def _build(
         catalogue=catalogue,
         store=store,
         dht=dht,
-        bootstrap=Bootstrap(network, ports.state, clock, listed),
+        bootstrap=Bootstrap(network, ports.state, clock, listed, offload=offload),
         server=ShardServer(
             network=network,
             store=store,
@@ -232,9 +237,11 @@ async def _build(
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,
+            dht=dht,
             scores=scores,
             memory=memory,
             state=ports.state,
+            standing=ports.standing,
             clock=clock,
             offload=offload,
         ),

@@ -29,9 +29,8 @@ from node.daemon.home import Home
 from node.daemon.memory import DaemonMemory, Donation
 from node.errors import ConfigError, NodeError
 from node.net.bootstrap import load_bootstrap_peers, parse_contact, peer_multiaddr
-from node.net.libp2p_network import open_network
+from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.net.mdns import discovering
-from node.ports import Network
 from node.system.clock import SystemClock
 from node.system.disk import DiskFiles, HomeLock
 from node.system.entropy import SystemEntropy
@@ -124,7 +123,9 @@ async def _opened(options: RunOptions, config: Config, listed: Sequence[Contact]
             given = memory.donation()
             memory.set_donation(Donation(options.donate_bytes, given.rate_bytes_s, given.pledge))
         network = await stack.enter_async_context(_listening(options, keys, memory))
-        ports = NodePorts(network, files, state, index, SystemClock(), entropy, ThreadOffload())
+        ports = NodePorts(
+            network, files, state, index, SystemClock(), entropy, ThreadOffload(), network.standing
+        )
         node = await stack.enter_async_context(open_node(config, ports, keys, listed=listed))
         if options.mdns:
             await stack.enter_async_context(
@@ -136,7 +137,9 @@ async def _opened(options: RunOptions, config: Config, listed: Sequence[Contact]
 
 
 @asynccontextmanager
-async def _listening(options: RunOptions, keys: NodeKeys, memory: DaemonMemory) -> AsyncIterator[Network]:
+async def _listening(
+    options: RunOptions, keys: NodeKeys, memory: DaemonMemory
+) -> AsyncIterator[Libp2pNetwork]:
     """The network on the addresses given, else on the port that was chosen once, else on a fresh one."""
     seed = keys.identity.seed
     if options.listen:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from node import limits
 from node.control import client
@@ -45,7 +46,7 @@ async def stream(request: Json, events: Events) -> Json:
         await events.data(bytes([part]) * 70_000)
     await events.note("half way")
     events.progress(done_bytes=1, total_bytes=2)
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
     return {"parts": request["parts"]}
 
 
