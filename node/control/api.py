@@ -79,6 +79,8 @@ def required(request: Json, name: str, kind: type[T]) -> T:
 async def put(node: Node, request: Json, events: Events) -> Json:
     """Store a file or folder; with `dry_run` only say what it would take."""
     source = Path(required(request, "path", str))
+    if not await node.ports.offload.run(partial(os.access, source, os.R_OK)):
+        raise UsageError(f"{source} is missing, or this node may not read it")
     options = PutOptions(
         code=_code(node, field(request, "code", str)),
         name=field(request, "name", str),
