@@ -19,7 +19,7 @@ import trio
 from node import limits
 from node.dht.addresses import dialable, subnet_of
 from node.dht.client import DhtClient
-from node.dht.distance import preimage_within
+from node.dht.distance import common_prefix_bits, key_of, preimage_within
 from node.dht.lookup import Lookup
 from node.dht.routing_table import RoutingTable
 from node.errors import RefusedError, RemoteError
@@ -127,7 +127,11 @@ class Membership:
         now_s = trio.current_time()
         self._neighbourhood_due_s = now_s + self._neighbourhood_pause_s
         self._neighbourhood_pause_s = min(2 * self._neighbourhood_pause_s, limits.DHT_NEIGHBOURHOOD_S)
-        if lookup.answered():
+        near = [key_of(contact.peer_id) for contact in lookup.closest()[: limits.DHT_BUCKET_CONTACTS]]
+        is_everyone = len(near) < limits.DHT_BUCKET_CONTACTS
+        shared = -1 if is_everyone else min(common_prefix_bits(key, self._table.own_key) for key in near)
+        if near:
+            self._table.refreshed_from(shared + 1, now_s=now_s)
             self.joined.set()
 
     def check_doubtful(self) -> None:
