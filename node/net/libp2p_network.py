@@ -123,7 +123,7 @@ class Libp2pNetwork:
         self._nursery = nursery
         self._connections: dict[PeerId, list[_Connection]] = {}
         self._subnets: Counter[str] = Counter()
-        self._handshaking_count = 0
+        self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
         self._dials: dict[PeerId, _Dial] = {}
         self._backoff = Backoff()
         self._services: dict[str, _Service] = {}
@@ -285,34 +285,31 @@ class Libp2pNetwork:
             await trio.serve_listeners(self._accept, list(self._listeners), handler_nursery=self._nursery)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
+        """One caller, to the end of the connection: `trio.serve_listeners` closes the socket then."""
         try:
             remote = endpoint_of_socket(*stream.socket.getpeername()[:2])
         except OSError:
-            await trio.aclose_forcefully(stream)
             return
-        if self._handshaking_count >= limits.HANDSHAKES_MAX or not self._has_room_for(remote):
-            await trio.aclose_forcefully(stream)
+        if not self._has_room_for(remote):
             return
-        self._handshaking_count += 1
+        if len(self._handshakes) >= limits.HANDSHAKES_MAX:
+            # The one that takes longest goes: whoever means it is through within a few round trips, so
+            # callers that say nothing can't keep others out.
+            next(iter(self._handshakes)).cancel()
         self._count_subnet(remote, 1)
-        try:
+        channel = None
+        with trio.move_on_after(limits.HANDSHAKE_TIMEOUT_S) as scope:
+            self._handshakes[scope] = None
             try:
-                with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
-                    channel = await upgrade_accepted(stream, self._handshake)
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-        except (ChannelError, ProtocolError, trio.TooSlowError, OSError) as error:
-            logger.debug("a caller from %s was turned away: %s", remote.host, _words(error))
-            return
-        finally:
-            self._handshaking_count -= 1
-            self._count_subnet(remote, -1)
-        if channel.peer_id == self.peer_id:
-            await channel.aclose()
+                channel = await upgrade_accepted(stream, self._handshake)
+            except (ChannelError, ProtocolError) as error:
+                logger.debug("a caller from %s was turned away: %s", remote.host, error)
+            finally:
+                del self._handshakes[scope]
+                self._count_subnet(remote, -1)
+        if channel is None or channel.peer_id == self.peer_id:
             return
         self._reachability.on_caller(remote)
-        # The socket lives as long as this task: `trio.serve_listeners` closes it then.
         await self._carry(self._add(channel, remote, None))
 
     async def _on_stream(self, connection: _Connection, muxed: YamuxStream) -> None:
@@ -405,11 +402,8 @@ class Libp2pNetwork:
             siblings.remove(connection)
             if not siblings:
                 del self._connections[connection.peer_id]
-            logger.debug(
-                "the connection to %s ended: %s",
-                peer_id_text(connection.peer_id),
-                connection.yamux.end_reason,
-            )
+            name, reason = peer_id_text(connection.peer_id), connection.yamux.end_reason
+            logger.debug("the connection to %s ended: %s", name, reason)
 
     async def _ask_observed(self, peer_id: PeerId, remote: Endpoint) -> None:
         """Learn at which address a public peer sees this node."""
