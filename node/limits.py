@@ -91,6 +91,7 @@ SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 
 RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial output
 LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
 PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
+SEARCH_TIMEOUT_S: Final = 15.0  # seconds to look for more holders of a segment in the DHT
 LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
 
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
