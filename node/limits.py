@@ -94,6 +94,11 @@ PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks ab
 SEARCH_TIMEOUT_S: Final = 15.0  # seconds to look for more holders of a segment in the DHT
 LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
 
+# --- coding ---------------------------------------------------------------------------------------------
+
+CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
+CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
+
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
 
 ADDRESS_BYTES_MAX: Final = 256  # bytes a multiaddr as text: /dns6 with a long name, a port and /p2p are 180
@@ -128,7 +133,3 @@ HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay vali
 
 DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
 
-# --- coding ---------------------------------------------------------------------------------------------
-
-CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
-CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each

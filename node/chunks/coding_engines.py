@@ -98,6 +98,11 @@ class IsalEngine:
         taken = [blocks[index] for index in sources]
         self._apply(code, sources, taken, tuple(wanted), list(wanted.values()))
 
+    @property
+    def table_bytes(self) -> int:
+        """Memory held by cached tables."""
+        return self._tables_bytes
+
     def _apply(
         self,
         code: Code,

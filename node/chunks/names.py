@@ -24,6 +24,7 @@ _BIDI_AND_INVISIBLE: Final = re.compile(
 )
 _SEPARATORS: Final = re.compile(r"[/\\]")
 _DRIVE: Final = re.compile(r"[a-zA-Z]:")
+_STEM_END: Final = re.compile(r"[.:]")  # "nul.txt" and "nul:" are the device too
 _DEVICES: Final = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]
     + [f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"]
@@ -81,7 +82,7 @@ def _objection(name: str) -> str | None:
         return "ends with a dot or a space"
     if _DRIVE.match(name):
         return "begins with a drive letter"
-    if name.split(".", 1)[0].rstrip(" ").casefold() in _DEVICES:
+    if _STEM_END.split(name, maxsplit=1)[0].rstrip(" ").casefold() in _DEVICES:
         return "is reserved for a device"
     return None
 

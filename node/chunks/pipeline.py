@@ -134,41 +134,63 @@ class SegmentCodec:
         code, block_bytes = self.geometry.code, self.geometry.block_bytes(stripe_index)
         if len(plaintext) != self.geometry.stripe_plaintext_bytes(stripe_index):
             raise FileChangedError(_CHANGED)
-        sealed = self.key.seal(stripe_index, last=self._is_last(stripe_index), plaintext=_as_bytes(plaintext))
-        data_bytes = code.data_shards * block_bytes
-        if len(sealed) != data_bytes:
-            sealed += bytes(data_bytes - len(sealed))
-        stripe_hash = blake3_256(sealed)
+        buffer_bytes = code.total_shards * block_bytes
+        buffer = self.pool.take(buffer_bytes) if self.pool else bytearray(buffer_bytes)
+        view = memoryview(buffer)
+        data_bytes, sealed_bytes = code.data_shards * block_bytes, len(plaintext) + SEAL_BYTES
+        self.key.seal_into(
+            stripe_index, last=self._is_last(stripe_index), plaintext=plaintext, sealed=view[:sealed_bytes]
+        )
+        view[sealed_bytes:data_bytes] = bytes(data_bytes - sealed_bytes)
+        stripe_hash = blake3_256(view[:data_bytes])
         if recorded_hash is not None and stripe_hash != recorded_hash:
             raise FileChangedError(_CHANGED)
-        parity_bytes = code.parity_shards * block_bytes
-        buffer = self.pool.take(parity_bytes) if self.pool else bytearray(parity_bytes)
-        data, parity = _cut(sealed, block_bytes), _cut(buffer, block_bytes)
-        self.engine.encode(code, data, parity)
-        blocks = (*data, *(block.toreadonly() for block in parity))
+        blocks = _cut(view, block_bytes)
+        self.engine.encode(code, blocks[: code.data_shards], blocks[code.data_shards :])
         leaves = b"".join(leaf_of(block) for block in blocks)
-        return EncodedStripe(stripe_index, blocks, leaves, stripe_hash, buffer, self.pool)
+        readonly = tuple(block.toreadonly() for block in blocks)
+        return EncodedStripe(stripe_index, readonly, leaves, stripe_hash, buffer, self.pool)
 
-    def decode(self, stripe_index: int, blocks: Mapping[int, Buffer], *, stripe_hash: bytes) -> bytes:
+    def decode(
+        self,
+        stripe_index: int,
+        blocks: Mapping[int, Buffer],
+        *,
+        stripe_hash: bytes,
+        buffer: bytearray | None = None,
+    ) -> memoryview:
         """The plaintext of one stripe from any `data_shards` blocks (by shard index), each one verified.
+
+        It is a view of `buffer`, if one of at least `decode_buffer_bytes` is given to be used again.
 
         Raises:
             ProtocolError: too few blocks, or of a wrong length.
             OwnerInconsistentError: verified blocks contradict the stripe's hash, or don't open.
             IndexError: the segment has no such stripe.
         """
-        sealed = b"".join(_data_blocks(self.engine, self.geometry, stripe_index, blocks))
-        _check_stripe(sealed, stripe_index, stripe_hash)
-        sealed_bytes = self.geometry.stripe_plaintext_bytes(stripe_index) + SEAL_BYTES
-        if len(sealed) != sealed_bytes:
-            sealed = sealed[:sealed_bytes]
+        block_bytes = self.geometry.block_bytes(stripe_index)
+        data_bytes = self.geometry.code.data_shards * block_bytes
+        view = memoryview(bytearray(data_bytes) if buffer is None else buffer)[:data_bytes]
+        _fill_data(self.engine, self.geometry.code, blocks, _cut(view, block_bytes))
+        _check_stripe(view, stripe_index, stripe_hash)
+        plaintext_bytes = self.geometry.stripe_plaintext_bytes(stripe_index)
+        plaintext, ciphertext = view[:plaintext_bytes], view[: plaintext_bytes + SEAL_BYTES]
         try:
-            return self.key.open(stripe_index, last=self._is_last(stripe_index), ciphertext=sealed)
+            self.key.open_into(
+                stripe_index, last=self._is_last(stripe_index), ciphertext=ciphertext, opened=plaintext
+            )
         except CryptoError as error:
             # The hash pins these bytes and the key check passed before: the owner sealed something else.
             raise OwnerInconsistentError(
                 f"stripe {stripe_index} does not open with the file's key"
             ) from error
+
+        return plaintext.toreadonly()
+
+    @property
+    def decode_buffer_bytes(self) -> int:
+        """The size of a buffer that takes any stripe of this segment."""
+        return self.geometry.code.data_shards * self.geometry.block_bytes(0)
 
     def _is_last(self, stripe_index: int) -> bool:
         return self.is_last_segment and stripe_index == self.geometry.stripe_count - 1
@@ -188,11 +210,14 @@ def rebuild_blocks(
         OwnerInconsistentError: verified blocks contradict the stripe's hash.
         IndexError: the segment has no such stripe.
     """
-    data = _data_blocks(engine, manifest.geometry, stripe_index, blocks)
-    _check_stripe(b"".join(data), stripe_index, manifest.stripe_hash(stripe_index))
-    made: dict[int, Buffer] = {index: data[index] for index in wanted if 0 <= index < len(data)}
-    parity = {index: bytearray(len(data[0])) for index in wanted if index not in made}
-    engine.rebuild(manifest.code, dict(enumerate(data)), parity)
+    code, block_bytes = manifest.code, manifest.geometry.block_bytes(stripe_index)
+    view = memoryview(bytearray(code.data_shards * block_bytes))
+    data = _cut(view, block_bytes)
+    _fill_data(engine, code, blocks, data)
+    _check_stripe(view, stripe_index, manifest.stripe_hash(stripe_index))
+    made: dict[int, Buffer] = {index: data[index] for index in wanted if 0 <= index < code.data_shards}
+    parity = {index: bytearray(block_bytes) for index in wanted if index not in made}
+    engine.rebuild(code, dict(enumerate(data)), parity)
     return made | parity
 
 
@@ -256,30 +281,26 @@ class SegmentBuilder:
         )
 
 
-def _data_blocks(
-    engine: CodingEngine, geometry: SegmentGeometry, stripe_index: int, blocks: Mapping[int, Buffer]
-) -> list[Buffer]:
-    """The data blocks of a stripe, in order; those not given are rebuilt from the others."""
-    block_bytes, data_shards = geometry.block_bytes(stripe_index), geometry.code.data_shards
-    if any(len(block) != block_bytes for block in blocks.values()):
-        raise ProtocolError(f"a block of stripe {stripe_index} has not {block_bytes} bytes")
-    missing = {index: bytearray(block_bytes) for index in range(data_shards) if index not in blocks}
+def _fill_data(
+    engine: CodingEngine, code: Code, blocks: Mapping[int, Buffer], data: Sequence[memoryview]
+) -> None:
+    """Fill the data blocks of a stripe: copy those that were given, rebuild the others from all."""
+    if any(len(block) != len(data[0]) for block in blocks.values()):
+        raise ProtocolError(f"a block of a stripe has not {len(data[0])} bytes")
+    missing = {index: block for index, block in enumerate(data) if index not in blocks}
     if missing:
-        engine.rebuild(geometry.code, blocks, missing)
-    return [blocks[index] if index in blocks else missing[index] for index in range(data_shards)]
+        engine.rebuild(code, blocks, missing)
+    for index, block in enumerate(data):
+        if index not in missing:
+            block[:] = blocks[index]
 
 
-def _check_stripe(sealed: bytes, stripe_index: int, stripe_hash: bytes) -> None:
+def _check_stripe(sealed: Buffer, stripe_index: int, stripe_hash: bytes) -> None:
     if blake3_256(sealed) != stripe_hash:
         raise OwnerInconsistentError(
             f"the verified blocks of stripe {stripe_index} contradict its hash: the file was stored damaged"
         )
 
 
-def _cut(buffer: bytes | bytearray, block_bytes: int) -> list[memoryview]:
-    view = memoryview(buffer)
+def _cut(view: memoryview, block_bytes: int) -> list[memoryview]:
     return [view[offset : offset + block_bytes] for offset in range(0, len(view), block_bytes)]
-
-
-def _as_bytes(buffer: Buffer) -> bytes:
-    return buffer if isinstance(buffer, bytes) else bytes(buffer)

@@ -70,6 +70,8 @@ def chunk_proof(data: Buffer, chunk_index: int) -> tuple[bytes, bytes]:
 def verify_chunk(root: bytes, length: int, chunk_index: int, chunk: bytes, path: bytes) -> None:
     """Check that `chunk` is chunk `chunk_index` of the `length` bytes whose plain BLAKE3 is `root`.
 
+    `length` gives the tree its shape; that it is exact only the proof of the last chunk shows.
+
     Raises:
         CryptoError: it is not, or the proof has the wrong shape.
     """

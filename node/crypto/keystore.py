@@ -29,6 +29,10 @@ from node.wire import Value
 KEYSTORE_PATH = PurePath("keystore")
 KEYSTORE_TAG = "cairn/keystore"
 KEYSTORE_VERSION = 1
+_DAMAGED = (
+    f"the keystore (the file {KEYSTORE_PATH} in the node's home) is damaged: put back a copy, or move it "
+    "away and bring the account back with: cairn recovery restore"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,19 @@ class NodeKeys:
     def words(self) -> tuple[str, ...]:
         """The recovery phrase of the account."""
         return words_of(self.account_entropy)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """How the secrets of a keystore are sealed; salt and nonce are new for every write."""
+
+    salt: bytes
+    cost: PasswordCost
+    nonce: bytes
+
+    def as_value(self) -> list[Value]:
+        """As it stands in the file."""
+        return [self.salt, self.cost.memory_kib, self.cost.passes, self.nonce]
 
 
 def open_or_create(
@@ -144,25 +161,6 @@ def decode_keys(data: bytes, passphrase: str | None) -> NodeKeys:
         )
     except ProtocolError as error:
         raise StoreError(_DAMAGED) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Sealing:
-    """How the secrets of a keystore are sealed; salt and nonce are new for every write."""
-
-    salt: bytes
-    cost: PasswordCost
-    nonce: bytes
-
-    def as_value(self) -> list[Value]:
-        """As it stands in the file."""
-        return [self.salt, self.cost.memory_kib, self.cost.passes, self.nonce]
-
-
-_DAMAGED = (
-    f"the keystore (the file {KEYSTORE_PATH} in the node's home) is damaged: put back a copy, or move it away "
-    "and bring the account back with: cairn recovery restore"
-)
 
 
 def _decode_file(data: bytes) -> tuple[Sealing | None, bytes]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 from node import limits, wire
 from node.crypto.identity import public_key_of
@@ -97,9 +97,6 @@ class Record(ABC):
         if not signature:
             raise CryptoError(f"this {self.TYPE} record is not signed")
         verify(public, self.TYPE, self.body(), signature)
-
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def expect_peer_id(value: Value) -> PeerId:
