@@ -133,3 +133,14 @@ HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay vali
 
 DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
 
+# --- store of a donor (design.md, section 6) ----------------------------------------------------------
+
+STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
+PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
+LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
+ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
+SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
+STORE_RECORD_BYTES_MAX: Final = (
+    FILE_MANIFEST_BYTES_MAX + 4_096
+)  # bytes: the largest record is a file manifest
+EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key

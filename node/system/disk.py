@@ -193,7 +193,7 @@ class DiskFiles:
             _sync_folder(target)
 
     def allocated_bytes(self) -> int:
-        """Bytes of disk allocated below this folder, it included: blocks, not lengths. Raises `StoreError`."""
+        """Bytes of disk allocated below this folder, it included (blocks, not lengths). `StoreError`."""
         with _disk_errors("cannot measure the folder"):
             return _allocated(str(self._root))
 

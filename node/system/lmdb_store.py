@@ -101,7 +101,7 @@ class _Transaction:
 
 
 class LmdbStore:
-    """Ordered tables in one LMDB environment. Thread-safe; a thread may not `update` inside its own `view`."""
+    """Ordered tables in one LMDB environment. Thread-safe; no thread may `update` inside its `view`."""
 
     def __init__(self, folder: Path, *, map_bytes: int = INITIAL_MAP_BYTES) -> None:
         """Open or create the environment in `folder`. Raises `StoreError`."""

@@ -32,4 +32,5 @@ class ThreadOffload:
 
     async def run(self, function: Callable[[], T]) -> T:
         """The result of `function()`, run in a thread; its exceptions pass through."""
-        return await trio.to_thread.run_sync(function, limiter=self._limiter, abandon_on_cancel=False)
+        # trio's default for a cancelled call is to wait for its thread, which is what the port promises.
+        return await trio.to_thread.run_sync(function, limiter=self._limiter)

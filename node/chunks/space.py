@@ -1,0 +1,98 @@
+"""How a donor's cap is divided. Layer 2, pure.
+
+The cap holds everything below the node's home, at every instant:
+
+    packs + room promised to puts + renewal room + compaction headroom + everything else <= cap
+
+where everything else (index, records, logs) gets max(4 MiB, 2 %) of the cap, or what it was measured to
+take and some more if that is larger. A lease, an end of one, a quarantine may dip into the headroom, which
+is one pack: a compaction copies at most three quarters of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from node.errors import StoreFullError
+from node.units import GIB, KIB, MIB, format_size
+
+PACKS_PER_CAP = 16
+PACK_BYTES_MIN = 1 * MIB  # the largest commit record, 255 shards', has 0.9 MB
+PACK_BYTES_MAX = 1 * GIB  # a rebuild verifies one pack in full, a compaction copies one
+CAP_BYTES_MIN = PACKS_PER_CAP * PACK_BYTES_MIN
+OTHER_BYTES_MIN = 4 * MIB
+OTHER_SHARE = 50  # a fiftieth: 2 %
+PACK_OVERHEAD_BYTES = 8 * KIB  # header, rounding to the file system's block, one block of extents
+RENEWAL_BYTES = 2 * KIB  # a shard: leases that renew it on a store that is full
+
+
+@dataclass(slots=True)
+class PackUse:
+    """What the packs take."""
+
+    byte_count: int
+    pack_count: int
+    largest_bytes: int
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of disk, rounding included."""
+        return self.byte_count + self.pack_count * PACK_OVERHEAD_BYTES
+
+
+class SpaceBudget:
+    """The arithmetic of one cap. The owner serialises calls."""
+
+    def __init__(self, cap_bytes: int) -> None:
+        self.cap_bytes = cap_bytes
+        self.reserved_bytes = 0
+        self.other_bytes = 0
+
+    @property
+    def pack_bytes(self) -> int:
+        """Where a new pack begins."""
+        return max(PACK_BYTES_MIN, min(PACK_BYTES_MAX, self.cap_bytes // PACKS_PER_CAP))
+
+    @property
+    def other_limit_bytes(self) -> int:
+        """What is kept for index, records and logs."""
+        return max(OTHER_BYTES_MIN, self.cap_bytes // OTHER_SHARE)
+
+    @property
+    def measure_step_bytes(self) -> int:
+        """How much the index may grow between two measurements."""
+        return self.other_limit_bytes // 8
+
+    def pack_limit_bytes(self) -> int:
+        """What packs, promises and compaction together may take."""
+        other = max(self.other_limit_bytes, self.other_bytes + 2 * self.measure_step_bytes)
+        return self.cap_bytes - other if self.cap_bytes >= CAP_BYTES_MIN else 0
+
+    def free_bytes(self, packs: PackUse, shard_count: int) -> int:
+        """What can be promised to puts now; 0 where the store is full."""
+        headroom = max(self.pack_bytes, packs.largest_bytes) + PACK_OVERHEAD_BYTES
+        taken = packs.allocated_bytes + self.reserved_bytes + headroom + shard_count * RENEWAL_BYTES
+        return max(0, self.pack_limit_bytes() - taken)
+
+    def with_new_packs(self, byte_count: int) -> int:
+        """`byte_count` and the overhead of every pack that so many bytes may begin."""
+        # Two packs in a row hold more than one pack's bytes, however large the records.
+        return byte_count + PACK_OVERHEAD_BYTES * (2 + 2 * byte_count // self.pack_bytes)
+
+    def full_error(self, byte_count: int, free_bytes: int, dead_bytes: int) -> StoreFullError:
+        """What a person reads when `byte_count` bytes can't be promised."""
+        if self.cap_bytes < CAP_BYTES_MIN:
+            smallest = format_size(CAP_BYTES_MIN)
+            return StoreFullError(
+                f"a cap of {format_size(self.cap_bytes)} holds nothing: give {smallest} or more"
+            )
+        waiting = f"; {format_size(dead_bytes)} more once compacted" if dead_bytes else ""
+        return StoreFullError(
+            f"the store is full: {format_size(byte_count)} asked for, {format_size(free_bytes)} free of "
+            f"a cap of {format_size(self.cap_bytes)}{waiting}"
+        )
+
+    def has_headroom(self, byte_count: int, packs: PackUse) -> bool:
+        """Whether `byte_count` bytes fit the cap when the headroom is used."""
+        needed = packs.allocated_bytes + self.reserved_bytes + self.with_new_packs(byte_count)
+        return needed <= self.pack_limit_bytes()
