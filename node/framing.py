@@ -99,7 +99,7 @@ class FramedStream:
         return str(base58.b58encode(self._stream.peer_id), "ascii")
 
     async def send(self, value: Value) -> None:
-        """Send one message. Raises `ProtocolError` if it has no encoding or is too long, `UnreachableError`."""
+        """Send one message. Raises `ProtocolError` if it has no encoding or is too long."""
         await self._send(_message(value))
 
     async def send_block(self, header: Value, block: Buffer) -> None:

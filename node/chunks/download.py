@@ -148,7 +148,9 @@ class RemoteFile:
         if selection.entries is not None:
             raise UsageError("a range is of one file: name it as LINK/path")
         if not 0 <= first <= last or first >= selection.length:
-            raise UsageError(f"the range {first}-{last} is not within the {selection.length} bytes of the file")
+            raise UsageError(
+                f"the range {first}-{last} is not within the {selection.length} bytes of the file"
+            )
         stop = min(last + 1, selection.length)
         return Selection(
             selection.name, selection.start + first, selection.start + stop, selection.executable
@@ -275,9 +277,7 @@ class Downloader:
         sink = await self._offload.run(lambda: _begin(remote, selection, target, force))
         try:
             await self._fill(remote, selection, sink, report)
-            report(
-                GetProgress("finish", selection.length, selection.length, remote.fetched_bytes)
-            )
+            report(GetProgress("finish", selection.length, selection.length, remote.fetched_bytes))
             path = await self._offload.run(sink.finish)
         finally:
             with trio.CancelScope(shield=True):
@@ -312,9 +312,7 @@ class Downloader:
             raise CryptoError("the key in the link does not belong to this file: copy the whole link again")
         try:
             sealed = manifest.sealed_header
-            header = FileHeader.decode(
-                keys.header_key.open(sealed), plaintext_bytes=manifest.plaintext_bytes
-            )
+            header = FileHeader.decode(keys.header_key.open(sealed), plaintext_bytes=manifest.plaintext_bytes)
         except (ProtocolError, CryptoError) as error:
             raise OwnerInconsistentError(f"the file's header is damaged: {error}") from error
         index = header.folder if isinstance(header.folder, FolderIndex) else None
@@ -352,9 +350,7 @@ class Downloader:
 
 def _begin(remote: RemoteFile, selection: Selection, target: Path, force: bool) -> Output:
     """The output for a selection. Raises `OutputExistsError`, `UsageError`, `StoreError`."""
-    identity = (
-        remote.file_hash + selection.start.to_bytes(8, "big") + selection.stop.to_bytes(8, "big")
-    )
+    identity = remote.file_hash + selection.start.to_bytes(8, "big") + selection.stop.to_bytes(8, "big")
     if selection.entries is not None:
         return TreeOutput(target, selection.entries, identity=identity, force=force)
     return FileOutput(

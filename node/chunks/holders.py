@@ -56,9 +56,7 @@ class Holders:
         """The name of the network, which records carry."""
         return self.client.preamble.network_id
 
-    async def open(
-        self, contact: Contact, *, on_stale: Callable[[], None] | None = None
-    ) -> HolderSession:
+    async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
         """A session; the caller ends it with `end`.
 
         `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.

@@ -198,9 +198,7 @@ class TreeOutput:
             into, out_of = _Tree(target), _Tree(self._root)
             for entry in self._entries:
                 folder, name = _split(entry.path)
-                os.rename(
-                    name, name, src_dir_fd=out_of.folder(folder), dst_dir_fd=into.folder(folder)
-                )
+                os.rename(name, name, src_dir_fd=out_of.folder(folder), dst_dir_fd=into.folder(folder))
             into.close()
             out_of.close()
             self._remove_folders()

@@ -61,7 +61,9 @@ class PeerScore:
     def decode(cls, data: bytes) -> PeerScore:
         """The score in a row of a table. Raises `ProtocolError`."""
         values = wire.expect_list(wire.decode(data, size_max=64), count=5)
-        latency, speed, blame, seen_s, answered_s = (wire.expect_int(value, low=0, high=2**53) for value in values)
+        latency, speed, blame, seen_s, answered_s = (
+            wire.expect_int(value, low=0, high=2**53) for value in values
+        )
         if not speed:
             raise ProtocolError("a speed of zero")
         return cls(latency / _MICROS, float(speed), blame / _MICROS, seen_s, answered_s)

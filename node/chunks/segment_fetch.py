@@ -19,7 +19,14 @@ from node.chunks.holders import Holders, end
 from node.chunks.locate import LocatedFile, Locator, ShardPlace
 from node.chunks.manifest import SegmentManifest
 from node.chunks.shard_stream import ByteCount, ShardStream
-from node.errors import NodeError, NotEnoughShardsError, NotFoundError, PeerMisbehavedError, RefusedError, RemoteError
+from node.errors import (
+    NodeError,
+    NotEnoughShardsError,
+    NotFoundError,
+    PeerMisbehavedError,
+    RefusedError,
+    RemoteError,
+)
 from node.units import PeerId, format_duration
 
 FRUITLESS_MAX = 2
@@ -44,7 +51,10 @@ class _HolderState:
 
 
 class SegmentFetch:
-    """Stripes [first_stripe, end_stripe) of one segment. Run `run`, open the window, take stripes in order."""
+    """Stripes [first_stripe, end_stripe) of one segment.
+
+    Run `run`, open the window with `extend`, take stripes in order with `wait_stripe`.
+    """
 
     def __init__(
         self,
@@ -147,18 +157,18 @@ class SegmentFetch:
             self._dispatch(self._schedule.add_columns(columns, expected_s, trio.current_time()))
 
     def _state_of(self, peer_id: PeerId) -> _HolderState:
-        state = self._by_peer.get(peer_id)
-        if state is None:
-            number = len(self._states)
-            stream = ShardStream(
-                self.manifest,
-                count=self._count,
-                on_block=lambda shard, stripe, block: self._on_block(state, shard, stripe, block),
-                on_fault=lambda shard, code: self._on_fault(state, shard, code),
-            )
-            state = _HolderState(number, peer_id, stream)
-            self._by_peer[peer_id] = state
-            self._states.append(state)
+        known = self._by_peer.get(peer_id)
+        if known is not None:
+            return known
+        stream = ShardStream(
+            self.manifest,
+            on_block=lambda shard, stripe, block: self._on_block(state, shard, stripe, block),
+            on_fault=lambda shard, code: self._on_fault(state, shard, code),
+            count=self._count,
+        )
+        state = _HolderState(len(self._states), peer_id, stream)
+        self._by_peer[peer_id] = state
+        self._states.append(state)
         return state
 
     def _dispatch(self, asks: Sequence[Ask]) -> None:
@@ -200,9 +210,7 @@ class SegmentFetch:
                 raise self._shortage(missing)
             else:
                 searched = True
-                self._add(
-                    await self._locator.search_places(self._file, self.manifest, self.segment_index)
-                )
+                self._add(await self._locator.search_places(self._file, self.manifest, self.segment_index))
 
     def _shortage(self, missing: int) -> NotEnoughShardsError:
         scores = (self._holders.scores.score(state.peer_id) for state in self._states)

@@ -18,7 +18,8 @@ from node import limits
 from node.chunks import messages
 from node.chunks.client import HolderSession
 from node.chunks.manifest import SegmentManifest
-from node.chunks.merkle import HASH_BYTES, check_leaves, leaf_of
+from node.chunks.merkle import check_leaves, leaf_of
+from node.crypto.hashing import HASH_BYTES
 from node.errors import CryptoError, ProtocolError, RefusedError, RemoteError
 
 MIXED_BATCH_BLOCKS = 4
@@ -170,9 +171,7 @@ class ShardStream:
         else:
             self._leaves[shard_index] = leaves
 
-    def _take_block(
-        self, shard_index: int, stripe: int, reply: memoryview | messages.BlockMissing
-    ) -> None:
+    def _take_block(self, shard_index: int, stripe: int, reply: memoryview | messages.BlockMissing) -> None:
         if isinstance(reply, messages.BlockMissing):
             self._fault(shard_index, reply.code)
             return

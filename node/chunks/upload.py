@@ -22,7 +22,6 @@ from node.crypto.links import Link
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
 from node.units import FileHash
 
-
 DEFAULT_CODE: Final = Code(10, 30)
 
 
