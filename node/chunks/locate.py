@@ -143,6 +143,7 @@ class Locator:
         """
         places: dict[ShardPlace, None] = {}
         answered = 0
+        today = self._holders.clock.now_s() // DAY_S
 
         async def ask(contact: Contact) -> bool | None:
             nonlocal answered
@@ -151,7 +152,8 @@ class Locator:
                 places.update((ShardPlace(index, contact.peer_id), None) for index in shard_indexes)
                 file.learn([contact])
                 for lease in await self.roster(session, segment):
-                    places[ShardPlace(lease.shard_index, lease.holder)] = None
+                    if lease.end_day > today:
+                        places[ShardPlace(lease.shard_index, lease.holder)] = None
             answered += 1
             return True if answered == ROSTERS_WANTED else None
 
@@ -160,15 +162,13 @@ class Locator:
         return list(places)
 
     async def roster(self, session: HolderSession, segment: SegmentManifest) -> list[Lease]:
-        """The valid leases of a segment that a holder knows and that have not ended."""
-        today = self._holders.clock.now_s() // DAY_S
+        """The leases of a segment that a holder knows, ended ones included, each verified."""
         leases = []
         for data in await session.roster(segment.segment_id):
             with blaming(session.peer_id):
                 lease = Lease.decode(data, network=self._holders.network)
                 check_lease(lease, segment)
-            if lease.end_day > today:
-                leases.append(lease)
+            leases.append(lease)
         return leases
 
     def _sources(self, file_hash: FileHash) -> list[Callable[[], Awaitable[Sequence[Contact]]]]:
