@@ -123,6 +123,7 @@ BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write
 PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
 PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
 PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in config.toml
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 
@@ -163,6 +164,34 @@ LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are
 
 CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
 CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
+DIAL_STAGGER_S: Final = 0.25  # seconds until the next address is tried beside a slow one (RFC 8305)
+PROTOCOLS_REMEMBERED_MAX: Final = 32  # protocols that a peer is known to speak
+DIALS_REMEMBERED_MAX: Final = 1_024  # addresses whose failure is remembered
+DIAL_BACKOFF_S_MAX: Final = 30  # seconds between dials of an address that keeps failing
+HANDSHAKE_TIMEOUT_S: Final = 10  # seconds from a caller's TCP connection to its first stream
+HANDSHAKES_MAX: Final = 64  # callers in the handshake at once: 64 KB each, and a millisecond of processor
+CONNECTIONS_MAX: Final = 512  # connections: a table of 20 contacts a bucket, transfers, and as many callers
+CONNECTIONS_MAX_PER_SUBNET: Final = 32  # of one /24 (IPv6 /48); local networks are exempt
+CONNECTIONS_MAX_PER_PEER: Final = 4  # both dial at once, and one comes back under a new address
+CONNECTION_IDLE_S: Final = 60  # seconds without a stream until a connection may make room for another one
+PING_INTERVAL_S: Final = 15  # seconds
+PROTOCOL_LINE_BYTES_MAX: Final = 256  # bytes of a protocol's name
+PROTOCOL_PROPOSALS_MAX: Final = 8  # protocols that one stream may propose
+NEGOTIATION_TIMEOUT_S: Final = 10  # seconds from a stream's start to its protocol
+STREAMS_MAX_PER_CONNECTION: Final = 256  # streams that a peer may hold open: 5 KB and a task each
+STREAM_WINDOW_BYTES_MAX: Final = 1024 * 1024  # bytes: 20 MB/s a stream at 50 ms
+UNREAD_BYTES_MAX_PER_CONNECTION: Final = 8 * 1024 * 1024  # bytes: 32 streams with a full first window
+UNREAD_BYTES_MAX: Final = 32 * 1024 * 1024  # bytes over all connections, however many attack
+CLOSED_STREAM_LINGER_S: Final = 30  # seconds that a peer may take to close what was closed here
+SOCKET_READ_BYTES: Final = 256 * 1024  # bytes a system call: four Noise messages
+SEND_QUEUE_BYTES: Final = 256 * 1024  # bytes: senders wait from here on
+SEND_QUEUE_FRAMES: Final = 1_024  # frames: the same for small ones
+SEND_QUEUE_FRAMES_MAX: Final = 8_192  # frames: only answers that the peer provokes and does not read get here
+PEER_TEXT_BYTES_MAX: Final = 8_192  # bytes of an identify message
+IDENTIFY_STREAMS_MAX: Final = 64  # streams of identify and of ping at once
+OBSERVATIONS_MAX: Final = 64  # addresses that others saw this node at
+REMEMBERED_PEERS_MAX: Final = 256  # peers written down: any few of them suffice to join again
+BOOTSTRAP_CANDIDATES_MAX: Final = 1_024  # peers that the join may dial: lists, links, LAN and memory
 
 # --- crypto: links, passwords, keystore ---------------------------------------------------------------
 
