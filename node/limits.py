@@ -59,7 +59,9 @@ PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
 SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
 NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
 ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
 MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
@@ -155,6 +157,7 @@ SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 
 RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial output
 LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
 PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
+SEARCH_TIMEOUT_S: Final = 15.0  # seconds to look for more holders of a segment in the DHT
 LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
 
 # --- coding ---------------------------------------------------------------------------------------------
