@@ -76,3 +76,17 @@ def test_durations_for_people() -> None:
         "3 h",
         "30 days",
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["/ip4/192.0.2.1/tcp/4001", "/ip6/2001:db8::1/tcp/1/p2p/12D3KooWx", "/dns4/a-b.example"]
+)
+def test_multiaddrs_have_their_form(text: str) -> None:
+    assert units.is_multiaddr(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/", "ip4/1.2.3.4", "/ip4//tcp", "/ip4/1.2.3.4/", "/a b", "/a\n", "/\u00e9", "/" + "a" * 256]
+)
+def test_other_text_is_no_multiaddr(text: str) -> None:
+    assert not units.is_multiaddr(text)

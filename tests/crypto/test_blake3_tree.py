@@ -33,7 +33,7 @@ def test_the_tree_equals_the_package(length: int) -> None:
 
 
 @given(st.integers(0, 40_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_tree_equals_the_package_at_any_length(length: int) -> None:
     data = sample(length)
     assert tree_hash(memoryview(data)) == blake3(data).digest()
@@ -57,7 +57,7 @@ def test_a_block_needs_six_siblings() -> None:
 
 
 @given(length=st.integers(1, 9_000), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_changed_proof_is_refused(length: int, data: st.DataObject) -> None:
     content = sample(length)
     index = data.draw(st.integers(0, chunk_count(length) - 1))
@@ -75,7 +75,7 @@ def test_a_proof_holds_only_at_its_place_in_the_tree() -> None:
     root = blake3(content).digest()
     chunk, path = chunk_proof(content, 1)
     verify_chunk(root, 4096, 1, chunk, path)
-    for length, index in [(4096, 0), (4096, 2), (4096, 3), (3072, 1), (8192, 1), (4096, 5)]:
+    for length, index in [(1024, 0), (4096, 0), (4096, 2), (4096, 3), (8192, 1)]:
         with pytest.raises(CryptoError):
             verify_chunk(root, length, index, chunk, path)
 
