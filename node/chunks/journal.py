@@ -210,6 +210,7 @@ class Journal:
 
     def __init__(self, files: Files, name: JournalName) -> None:
         """Use `create` or `load`."""
+        self.name = name
         self._files = files
         self._path = FOLDER / name
         self._lock = threading.Lock()

@@ -45,8 +45,9 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One thing to put."""
+    """One thing to put. `path` is absolute."""
 
+    path: Path
     name: str
     size_bytes: int
     fingerprint: bytes
@@ -76,12 +77,12 @@ def open_source(path: Path, *, name: str | None = None) -> Source:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     media_type = _MEDIA_TYPES.guess_type(chosen)[0] or ""
-    return Source(chosen, reader.size_bytes, reader.fingerprint, media_type, None, (), reader)
+    return Source(path, chosen, reader.size_bytes, reader.fingerprint, media_type, None, (), reader)
 
 
 def bytes_source(name: str, data: bytes) -> Source:
     """Bytes in memory as a source."""
-    return Source(name, len(data), blake3_256(data), "", None, (), BytesReader(data))
+    return Source(Path(name), name, len(data), blake3_256(data), "", None, (), BytesReader(data))
 
 
 class BytesReader:
@@ -220,7 +221,7 @@ def _open_folder(root: Path, name: str) -> Source:
     index = FolderIndex.plan(files)
     fingerprint = blake3_256(b"".join(wire.encode([path, *identities[path]]) for path in sorted(identities)))
     reader = FolderReader(root, index, identities)
-    return Source(name, index.packed_bytes, fingerprint, "", index, tuple(notes), reader)
+    return Source(root, name, index.packed_bytes, fingerprint, "", index, tuple(notes), reader)
 
 
 def _walk(root: Path, folder: Path, level: int) -> Iterator[tuple[str, os.stat_result]]:

@@ -24,6 +24,7 @@ from tests.chunks.swarm import ACCOUNT_SEED, NETWORK, NOW_S, Holder, SeededEntro
 
 TODAY = NOW_S // DAY_S
 LEASE_DAYS = 30
+DEFAULT_CODE = Code(10, 30)
 
 Tamper = Callable[[int, EncodedStripe], tuple[Sequence[bytes], bytes, bytes]]
 """(stripe number, stripe) to (blocks, leaves, stripe hash) as a malicious owner would have them."""
@@ -48,7 +49,7 @@ async def plant(
     swarm: Swarm,
     content: bytes,
     *,
-    code: Code = Code(10, 30),
+    code: Code = DEFAULT_CODE,
     name: str = "file.bin",
     header: FileHeader | None = None,
     holders: Sequence[Holder] | None = None,
@@ -153,7 +154,7 @@ async def _store_shards(
             geometry.last_block_bytes,
             geometry.stripe_count,
             tuple(indexes),
-        )  # fmt: skip
+        )
     )
     for stripe in range(geometry.stripe_count):
         for slot, index in enumerate(indexes):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -28,6 +28,9 @@ from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
 from simulations.network import Internet, SimulatedNetwork
 from simulations.network import Link as Wire
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 NETWORK = "test"
 PREAMBLE = Preamble(NETWORK, 1)
@@ -168,8 +171,8 @@ class Holder:
 class Swarm:
     """An internet, a directory, and donors."""
 
-    def __init__(self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire = Wire()) -> None:
-        self.internet = Internet(Random(seed), link=wire)
+    def __init__(self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None) -> None:
+        self.internet = Internet(Random(seed), link=wire or Wire())
         self.directory = SharedDirectory()
         self.clock = SteppedClock()
         self.holders: list[Holder] = []
@@ -186,7 +189,7 @@ class Swarm:
         self.holders.extend(added)
         return added
 
-    async def _run_holder(self, task_status: trio.TaskStatus[Holder]) -> None:
+    async def _run_holder(self, task_status: TaskStatus[Holder]) -> None:
         keys = self._keys()
         with trio.CancelScope() as scope:
             async with self.internet.join(keys.peer_id) as network, trio.open_nursery() as nursery:
