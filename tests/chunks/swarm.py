@@ -63,7 +63,7 @@ class SeededEntropy:
         return hashlib.shake_128(self._seed + self._calls.to_bytes(8, "big")).digest(count)
 
 
-@dataclass
+@dataclass(eq=False)
 class SteppedClock:
     """A calendar that a test moves."""
 
@@ -73,7 +73,7 @@ class SteppedClock:
         return self.time_s
 
 
-@dataclass
+@dataclass(eq=False)
 class SharedDirectory:
     """What a DHT that works would answer: the same to everybody, after a delay."""
 
@@ -106,7 +106,7 @@ class SharedDirectory:
         return list(self.addresses.values())[:count]
 
 
-@dataclass
+@dataclass(eq=False)
 class DirectoryOf:
     """One node's view of a `SharedDirectory`."""
 
@@ -140,7 +140,7 @@ class DirectoryOf:
         return await self.shared.sample_contacts(count)
 
 
-@dataclass
+@dataclass(eq=False)
 class Holder:
     """A donor that runs."""
 
