@@ -14,7 +14,6 @@ import pytest
 from node.control.local_swarm import LOOPBACK, LocalSwarm, NodeProcess
 from tests.swarm.command_line import ROOT, cairn, cairn_json, error_of
 
-
 pytestmark = pytest.mark.swarm
 
 
