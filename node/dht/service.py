@@ -275,7 +275,8 @@ class DhtService:
 
         async def put(contact: Contact) -> None:
             nonlocal taken
-            taken += await self._put_at(contact, key, value)
+            was_taken = await self._put_at(contact, key, value)
+            taken += was_taken  # read after the wait: others count meanwhile
 
         async with trio.open_nursery() as nursery:
             for contact in holders:
