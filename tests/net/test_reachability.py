@@ -6,7 +6,8 @@ import ipaddress
 
 from node import limits
 from node.net.addresses import Endpoint
-from node.net.reachability import Reachability, Standing, advertised
+from node.net.interfaces import advertised
+from node.net.reachability import Reachability, Standing
 
 PUBLIC = Endpoint("ip4", "198.51.99.7", 4001)
 PRIVATE = Endpoint("ip4", "192.168.1.5", 4001)
