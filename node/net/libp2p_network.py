@@ -25,11 +25,13 @@ from node.errors import ConfigError, NodeError, ProtocolError, UnreachableError
 from node.net import identify, multistream
 from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint, subnet
 from node.net.dialling import Backoff, dial_staggered
+from node.net.interfaces import advertised
 from node.net.noise import ChannelError, Handshake, SecureChannel
-from node.net.reachability import Reachability, Standing, advertised
+from node.net.reachability import Reachability, Standing
 from node.net.stream import NetworkStream
 from node.net.upgrade import upgrade_accepted, upgrade_dialled
-from node.net.yamux import UnreadBytes, YamuxConnection, YamuxStream
+from node.net.yamux import UnreadBytes, YamuxConnection
+from node.net.yamux_stream import YamuxStream
 from node.ports import Stream, StreamHandler
 from node.units import Contact, Multiaddr, PeerId
 
@@ -163,7 +165,7 @@ class Libp2pNetwork:
 
     def standing(self) -> Standing:
         """Whether others can reach this node, as far as it knows."""
-        return self._reachability.standing(self._bound)
+        return self._reachability.standing(advertised(self._bound))
 
     async def connect(self, contact: Contact) -> None:
         """As the port says."""
