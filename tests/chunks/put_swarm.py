@@ -154,9 +154,7 @@ class Donor:
         self._scope, self._gone = trio.CancelScope(), trio.Event()
         with self._scope:
             async with self.swarm.internet.join(self.peer_id) as self.network:
-                self.store = ShardStore(
-                    self.disk, self.tables, SeededEntropy(1), cap_bytes=self.cap_bytes
-                )
+                self.store = ShardStore(self.disk, self.tables, SeededEntropy(1), cap_bytes=self.cap_bytes)
                 contact = Contact(self.peer_id, self.network.listen_addresses())
                 self.swarm.board.contacts[self.peer_id] = contact
                 self.server = ShardServer(
@@ -235,7 +233,15 @@ class Putter:
         self.tables = FakeKeyValue(self.home)
         self.settings = settings
         self.lives = 0
-        self.catalogue = Catalogue(self.tables, network=PREAMBLE.network_id)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.tables, network=PREAMBLE.network_id)
+
+    def crash(self) -> None:
+        """Lose what was not durable."""
+        self.home.crash()
+        self.tables = self.tables.reopened()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Uploader]:
@@ -258,9 +264,7 @@ class Putter:
 
 
 @asynccontextmanager
-async def swarm_of(
-    count: int, *, cap_bytes: int = GIGABYTE, link: Link = Link()
-) -> AsyncIterator[Swarm]:
+async def swarm_of(count: int, *, cap_bytes: int = GIGABYTE, link: Link = Link()) -> AsyncIterator[Swarm]:
     """A swarm that ends with the context."""
     async with trio.open_nursery() as nursery:
         swarm = Swarm(nursery, link=link)

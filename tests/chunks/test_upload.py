@@ -186,4 +186,3 @@ async def test_few_donors_hold_several_shards_each_and_weak_is_true_to_what_is_l
             assert left < code.data_shards
         else:
             assert read_back(swarm, report) == path.read_bytes()
-
