@@ -61,12 +61,14 @@ async def plant(
     announce: bool = True,
     place: bool = True,
     addresses: tuple[Multiaddr, ...] | None = None,
+    attach: bool = True,
 ) -> Planted:
     """Store `content` on the swarm's holders, shard i at holder i modulo their number.
 
     `tamper` is what a malicious owner does to stripes, `change_segments` to the list of segments (honest
     holders would refuse that, so it goes straight into their stores); without
     `place` only rosters and provider records say where shards are; `addresses` stand in for the true ones.
+    Without `attach` only the shards are stored.
     """
     holders = swarm.holders if holders is None else holders
     digest = hashlib.sha256(content + name.encode() + repr(code).encode()).digest()
@@ -95,6 +97,8 @@ async def plant(
         for segment, shards in zip(segments, blocks, strict=True):
             holders_of.append(await _store_segment(putter, segment, shards, holders, owner))
         planted = Planted(Link(manifest.file_hash, digest), manifest, segments, holders_of)
+        if not attach:
+            return planted
         await _attach(
             putter, planted, owner, announce=announce, place=place, addresses=addresses, listed=listed
         )
