@@ -133,6 +133,7 @@ class ShardServer:
 
     async def _end_silent_puts(self) -> None:
         while True:
+            await self.puts.wait_open()
             await trio.sleep(LAPSE_CHECK_S)
             await self.puts.end_silent()
 
