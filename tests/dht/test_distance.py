@@ -55,9 +55,10 @@ def test_siblings_are_the_halves_of_their_parent(key: int, length: int) -> None:
 
 @given(st.lists(keys, unique=True, max_size=50), keys, st.integers(0, 60))
 def test_nearest_equals_sorting(items: list[int], target: int, count: int) -> None:
-    assert nearest(items, target, count, key=lambda key: key) == sorted(
-        items, key=lambda key: key ^ target
-    )[:count]
+    assert (
+        nearest(items, target, count, key=lambda key: key)
+        == sorted(items, key=lambda key: key ^ target)[:count]
+    )
 
 
 def test_a_preimage_lies_in_its_subtree_and_is_given_up_when_too_deep() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ OWN_KEY = key_of(peer_id_of(0))
 
 
 def _in_bucket(index: int, count: int) -> list[Contact]:
-    found = []
+    found: list[Contact] = []
     seed = 1
     while len(found) < count:
         contact = contact_of(seed)
@@ -162,7 +163,7 @@ class _Peer:
 class TableAgainstModel(RuleBasedStateMachine):
     """Two buckets' worth of peers that come, fail and come back; a dict of lists is the model."""
 
-    peers = [
+    peers: ClassVar = [
         _Peer(contact, ["a", "b", None, None, None, None][turn % 6])
         for index in (0, 1)
         for turn, contact in enumerate(_in_bucket(index, 45))
@@ -222,9 +223,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         everyone = [subnet for subnets in by_bucket.values() for subnet in subnets]
         assert len(self.table) == len(everyone)
         told = self.table.nearest(0, 1_000)
-        assert all(
-            self.failures[contact.peer_id] < limits.DHT_CONTACT_FAILURES_PASSED_ON for contact in told
-        )
+        assert all(self.failures[contact.peer_id] < limits.DHT_CONTACT_FAILURES_PASSED_ON for contact in told)
 
 
 TestTableAgainstModel = TableAgainstModel.TestCase
