@@ -114,13 +114,16 @@ class Membership:
             self.check_doubtful()
             if self.joined.is_set():
                 await self.refresh_stale(finder, age_s=limits.DHT_BUCKET_REFRESH_S)
+            now_s = trio.current_time()
+            if not len(self._table):
+                self._neighbourhood_due_s = float("inf")
             self._first_came = trio.Event()
-            with trio.move_on_after(limits.DHT_MAINTENANCE_S):
+            with trio.move_on_at(min(self._neighbourhood_due_s, now_s + limits.DHT_MAINTENANCE_S)):
                 await self._first_came.wait()
 
     async def find_neighbourhood(self, finder: Finder) -> None:
         """Look up the own key: whoever is asked then hears of this node."""
-        lookup = await finder.find_nodes(self._network.peer_id)
+        lookup = await finder.survey(self._network.peer_id)
         now_s = trio.current_time()
         self._neighbourhood_due_s = now_s + self._neighbourhood_pause_s
         self._neighbourhood_pause_s = min(2 * self._neighbourhood_pause_s, limits.DHT_NEIGHBOURHOOD_S)
@@ -142,7 +145,7 @@ class Membership:
         for subtree in self._table.stale(now_s=trio.current_time(), age_s=age_s):
             target = finder.target_in(subtree, [])
             if target is not None:
-                await finder.find_nodes(target)
+                await finder.survey(target)
 
     def _enqueue(self, contact: Contact) -> None:
         with suppress(trio.WouldBlock):  # full: whoever is worth knowing will be heard of again

@@ -275,7 +275,8 @@ class DhtService:
 
         async def put(contact: Contact) -> None:
             nonlocal taken
-            taken += await self._put_at(contact, key, value)
+            was_taken = await self._put_at(contact, key, value)
+            taken += was_taken  # read after the wait: others count meanwhile
 
         async with trio.open_nursery() as nursery:
             for contact in holders:
@@ -318,7 +319,7 @@ class DhtService:
         barren = 0
         while len(live) < count and barren < limits.DHT_SAMPLE_BARREN_MAX:
             known = len(live)
-            lookup = await self._finder.find_nodes(self._entropy.random_bytes(32))
+            lookup = await self._finder.survey(self._entropy.random_bytes(32))
             live.update((contact.peer_id, contact) for contact in lookup.answered())
             barren = barren + 1 if len(live) == known else 0
         return list(live.values())[:count]
@@ -394,8 +395,8 @@ class DhtService:
                 transaction, now_s=self._clock.now_s(), count_max=limits.DHT_EXPIRE_STEP_RECORDS
             )
 
-        while await self._committer.submit(expire) == limits.DHT_EXPIRE_STEP_RECORDS:
-            pass
+        while self._store.has_expired(now_s=self._clock.now_s()):
+            await self._committer.submit(expire)
 
     async def _save_contacts(self) -> None:
         contacts = [entry.contact for _, entry in self._table.entries()]
