@@ -31,8 +31,8 @@ from node.units import Contact, PeerId
 
 T = TypeVar("T")
 
-ASKED_AT_ONCE = 3
-"""Peers in a race at the same time."""
+ASKED_AT_ONCE = 8
+"""Peers in a race at the same time: some may be silent for as long as a dial may take."""
 STAGGER_S = 0.25
 """The next peer joins a race so long after the one before, or at once when that one failed."""
 CLOSE_TIMEOUT_S = 1.0

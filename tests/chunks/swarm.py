@@ -23,7 +23,7 @@ from node.chunks.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link
 from node.framing import Preamble
-from node.units import Contact, PeerId
+from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
 from simulations.network import Internet, SimulatedNetwork
@@ -167,6 +167,18 @@ class Holder:
                 pack.write_at(offset, bytes([pack.read_at(offset, 1)[0] ^ 1]))
             pack.sync()
 
+    def rot_once(self, segment_id: SegmentId, shard_index: int, block_index: int) -> None:
+        """Flip a bit in one block."""
+        block = self.store.read_block(segment_id, shard_index, block_index)
+        for name in self.disk.list(PACKS):
+            pack = self.disk.open(PACKS / name)
+            offset = pack.read_at(0, pack.size()).find(block)
+            if offset >= 0:
+                pack.write_at(offset + 5, bytes([block[5] ^ 1]))
+                pack.sync()
+                return
+        raise AssertionError("that block is in no pack")
+
 
 class Swarm:
     """An internet, a directory, and donors."""
@@ -175,6 +187,7 @@ class Swarm:
         self.internet = Internet(Random(seed), link=wire or Wire())
         self.directory = SharedDirectory()
         self.clock = SteppedClock()
+        self.entropy = SeededEntropy(b"%d" % seed)
         self.holders: list[Holder] = []
         self._nursery = nursery
         self._count = 0
@@ -235,13 +248,13 @@ class Visitor:
 
     def health_checker(self) -> HealthChecker:
         return HealthChecker(
-            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=SeededEntropy(),
+            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=self.swarm.entropy,
             scores=self.scores,
         )  # fmt: skip
 
     def renewer(self, account_seed: bytes = ACCOUNT_SEED) -> Renewer:
         return Renewer(
-            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=SeededEntropy(b"r"),
+            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=self.swarm.entropy,
             scores=self.scores, account_seed=account_seed,
         )  # fmt: skip
 
