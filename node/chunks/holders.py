@@ -62,6 +62,8 @@ class Holders:
         `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
         Raises `UnreachableError`, `RefusedError`.
         """
+        if contact.peer_id == self.client.peer_id:
+            return await self.client.open(contact)
         if not contact.addresses:
             contact = await self.look_up(contact) or contact
         try:

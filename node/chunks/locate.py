@@ -238,15 +238,13 @@ class Locator:
     ) -> T | None:
         """The first answer of the peers that several sources name, all of them asked at once."""
         send, receive = trio.open_memory_channel[Contact](limits.LOCATE_CANDIDATES_MAX)
-        own = self._holders.client.peer_id
 
         async def feed(
             source: Callable[[], Awaitable[Sequence[Contact]]], channel: trio.MemorySendChannel[Contact]
         ) -> None:
             async with channel:
                 for contact in await source():
-                    if contact.peer_id != own:
-                        await channel.send(contact)
+                    await channel.send(contact)
 
         answer: T | None = None
         error: OwnerInconsistentError | None = None

@@ -23,6 +23,7 @@ from node.chunks.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link
 from node.framing import Preamble
+from node.net.loopback import LoopbackNetwork, with_loopback
 from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
@@ -145,7 +146,7 @@ class Holder:
     """A donor that runs."""
 
     keys: NodeKeys
-    network: SimulatedNetwork
+    network: LoopbackNetwork
     disk: FakeDisk
     store: ShardStore
     server: ShardServer
@@ -205,7 +206,11 @@ class Swarm:
     async def _run_holder(self, task_status: TaskStatus[Holder]) -> None:
         keys = self._keys()
         with trio.CancelScope() as scope:
-            async with self.internet.join(keys.peer_id) as network, trio.open_nursery() as nursery:
+            async with (
+                self.internet.join(keys.peer_id) as raw,
+                with_loopback(raw) as network,
+                trio.open_nursery() as nursery,
+            ):
                 disk = FakeDisk()
                 store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=CAP_BYTES)
                 contact = Contact(keys.peer_id, network.listen_addresses())
@@ -233,7 +238,7 @@ class Swarm:
 class Visitor:
     """Somebody who gets, checks and renews."""
 
-    def __init__(self, swarm: Swarm, network: SimulatedNetwork) -> None:
+    def __init__(self, swarm: Swarm, network: SimulatedNetwork | LoopbackNetwork) -> None:
         self.swarm = swarm
         self.network = network
         self.client = HolderClient(network, PREAMBLE)
