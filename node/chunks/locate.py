@@ -21,7 +21,14 @@ from node.chunks.holders import Holders, blaming, first_answer
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.roster import Placement, check_lease
 from node.crypto.hashing import blake3_256, multihash
-from node.errors import CryptoError, NotFoundError, OwnerInconsistentError, ProtocolError, RefusedError
+from node.errors import (
+    CryptoError,
+    NodeError,
+    NotFoundError,
+    OwnerInconsistentError,
+    ProtocolError,
+    RefusedError,
+)
 from node.records.lease import Lease
 from node.records.placement_hint import hint_key, validate_hint
 from node.units import DAY_S, Contact, FileHash, PeerId
@@ -243,7 +250,11 @@ class Locator:
             source: Callable[[], Awaitable[Sequence[Contact]]], channel: trio.MemorySendChannel[Contact]
         ) -> None:
             async with channel:
-                for contact in await source():
+                try:
+                    contacts = await source()
+                except NodeError:
+                    return  # one way to find holders fails; there are others
+                for contact in contacts:
                     await channel.send(contact)
 
         answer: T | None = None

@@ -184,13 +184,16 @@ class Holder:
 class Swarm:
     """An internet, a directory, and donors."""
 
-    def __init__(self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None, cap_bytes: int = CAP_BYTES
+    ) -> None:
         self.internet = Internet(Random(seed), link=wire or Wire())
         self.directory = SharedDirectory()
         self.clock = SteppedClock()
         self.entropy = SeededEntropy(b"%d" % seed)
         self.holders: list[Holder] = []
         self._nursery = nursery
+        self._cap_bytes = cap_bytes
         self._count = 0
 
     def _keys(self) -> NodeKeys:
@@ -212,7 +215,7 @@ class Swarm:
                 trio.open_nursery() as nursery,
             ):
                 disk = FakeDisk()
-                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=CAP_BYTES)
+                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=self._cap_bytes)
                 contact = Contact(keys.peer_id, network.listen_addresses())
                 server = ShardServer(
                     network=network, store=store, directory=DirectoryOf(self.directory, contact), keys=keys,
