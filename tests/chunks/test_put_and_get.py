@@ -10,13 +10,17 @@ from trio.testing import MockClock
 from node.chunks.coding_engines import best_engine
 from node.chunks.download import Downloader
 from node.chunks.geometry import Code
+from node.chunks.health import HealthChecker
+from node.chunks.renew import Renewer
 from node.chunks.scores import Scoreboard
 from node.chunks.upload import PutOptions
 from node.crypto.links import parse_link
+from node.units import DAY_S
 from tests.chunks.put_swarm import (
     BoardDirectory,
     InlineOffload,
     Putter,
+    SeededEntropy,
     Swarm,
     VirtualClock,
     swarm_of,
