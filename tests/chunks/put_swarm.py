@@ -188,9 +188,9 @@ class Donor:
 class Swarm:
     """Donors, and whoever puts to them."""
 
-    def __init__(self, nursery: trio.Nursery, seed: int = 7, link: Link = Link()) -> None:
+    def __init__(self, nursery: trio.Nursery, seed: int = 7, link: Link | None = None) -> None:
         self.nursery = nursery
-        self.internet = Internet(random.Random(seed), link=link)
+        self.internet = Internet(random.Random(seed), link=link or Link())
         self.board = Board()
         self.donors: list[Donor] = []
 
@@ -264,7 +264,9 @@ class Putter:
 
 
 @asynccontextmanager
-async def swarm_of(count: int, *, cap_bytes: int = GIGABYTE, link: Link = Link()) -> AsyncIterator[Swarm]:
+async def swarm_of(
+    count: int, *, cap_bytes: int = GIGABYTE, link: Link | None = None
+) -> AsyncIterator[Swarm]:
     """A swarm that ends with the context."""
     async with trio.open_nursery() as nursery:
         swarm = Swarm(nursery, link=link)
@@ -275,7 +277,7 @@ async def swarm_of(count: int, *, cap_bytes: int = GIGABYTE, link: Link = Link()
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, in virtual time, for something to become true."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  # what is waited for is no event of ours
         await trio.sleep(0.001)
 
 

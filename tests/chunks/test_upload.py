@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from node.chunks.coding_engines import best_engine
 from node.chunks.erasure import CodingEngine
