@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from node.chunks.shard_store import AttachmentKind, IncomingPut
+from node.chunks.shard_store import AttachmentKind, IncomingPut, PutShard
 from node.errors import NotFoundError, StoreFullError
 from simulations.disk import SimulatedCrash
 from tests.chunks.store_world import (
@@ -25,6 +25,7 @@ from tests.chunks.store_world import (
     blocks,
     file_hash,
     lease,
+    manifest,
     put,
     segment,
 )
@@ -44,7 +45,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model()
         self.leases_made = 0
         self.now_s = 0
-        self.open_puts: list[IncomingPut] = []
+        self.open_puts: list[tuple[IncomingPut, int, int, int]] = []
+        """Put, segment number, shard index, blocks already there."""
 
     # --- how every operation runs -------------------------------------------------------------------
 
@@ -91,12 +93,28 @@ class StoreMachine(RuleBasedStateMachine):
         except StoreFullError:
             return
         incoming.append(0, blocks(number, index)[:count])
-        self.open_puts.append(incoming)
+        self.open_puts.append((incoming, number, index, min(count, len(blocks(number, index)))))
+
+    @rule(pick=st.integers(0, 9), days=st.integers(1, 30), cut=CUT, seed=st.integers(0, 2**16))
+    def finish_a_put(self, pick: int, days: int, cut: int | None, seed: int) -> None:
+        if not self.open_puts:
+            return
+        incoming, number, index, count = self.open_puts.pop(pick % len(self.open_puts))
+        self.leases_made += 1
+        new = lease(self.leases_made, self.now_s + days)
+        after = self.model.copy()
+        after.leases[self.leases_made] = (number, index, self.now_s + days)
+
+        def finish() -> None:
+            incoming.append(0, blocks(number, index)[count:])
+            incoming.commit(segment(number), manifest(number), [PutShard(0, index, new)])
+
+        self.attempt(finish, after, cut, seed)
 
     @rule(number=NUMBERS)
     def abort_a_put(self, number: int) -> None:
         if self.open_puts:
-            self.open_puts.pop(number % len(self.open_puts)).abort()
+            self.open_puts.pop(number % len(self.open_puts))[0].abort()
 
     @rule(number=NUMBERS, index=INDEXES, days=st.integers(1, 30), cut=CUT, seed=st.integers(0, 2**16))
     def add_lease(self, number: int, index: int, days: int, cut: int | None, seed: int) -> None:
