@@ -27,6 +27,7 @@ from node.errors import (
     CryptoError,
     NotFoundError,
     ProtocolError,
+    RefusedError,
     StoreError,
     StoreFullError,
     UnreachableError,
@@ -148,7 +149,10 @@ class ShardServer:
                 pass
 
     async def _serve_stream(self, stream: Stream) -> None:
-        framed = await FramedStream.accepted(stream, self._preamble)
+        try:
+            framed = await FramedStream.accepted(stream, self._preamble)
+        except RefusedError:
+            return  # the opener was told why; raising would reset the stream before it has read that
         conversation = _Conversation(self, framed)
         try:
             await conversation.run()

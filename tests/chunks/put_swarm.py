@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREAMBLE = Preamble("test", 1)
+INSTANT = Link()
 START_S = 1_900_000_000
 GIGABYTE = 10**9
 
@@ -188,9 +189,9 @@ class Donor:
 class Swarm:
     """Donors, and whoever puts to them."""
 
-    def __init__(self, nursery: trio.Nursery, seed: int = 7, link: Link | None = None) -> None:
+    def __init__(self, nursery: trio.Nursery, seed: int = 7, link: Link = INSTANT) -> None:
         self.nursery = nursery
-        self.internet = Internet(random.Random(seed), link=link or Link())
+        self.internet = Internet(random.Random(seed), link=link)
         self.board = Board()
         self.donors: list[Donor] = []
 
@@ -264,9 +265,7 @@ class Putter:
 
 
 @asynccontextmanager
-async def swarm_of(
-    count: int, *, cap_bytes: int = GIGABYTE, link: Link | None = None
-) -> AsyncIterator[Swarm]:
+async def swarm_of(count: int, *, cap_bytes: int = GIGABYTE, link: Link = INSTANT) -> AsyncIterator[Swarm]:
     """A swarm that ends with the context."""
     async with trio.open_nursery() as nursery:
         swarm = Swarm(nursery, link=link)
@@ -277,7 +276,7 @@ async def swarm_of(
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, in virtual time, for something to become true."""
-    while not condition():  # noqa: ASYNC110  # what is waited for is no event of ours
+    while not condition():  # noqa: ASYNC110 - what it waits for has no event
         await trio.sleep(0.001)
 
 

@@ -300,12 +300,15 @@ async def test_a_source_that_changed_in_between_is_refused_and_its_leases_are_re
 
 async def test_one_put_of_a_source_at_a_time(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = write_file(tmp_path, 100_000)
-    async with swarm_of(6, link=HOME_LINE) as swarm:
-        async with Putter(swarm).running() as uploader, trio.open_nursery() as nursery:
-            nursery.start_soon(uploader.put, path, PutOptions(code=SMALL))
-            await until(lambda: swarm.bytes_received() > 0)
-            with pytest.raises(UsageError):
-                await uploader.put(path, PutOptions(code=SMALL))
+    async with (
+        swarm_of(6, link=HOME_LINE) as swarm,
+        Putter(swarm).running() as uploader,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(uploader.put, path, PutOptions(code=SMALL))
+        await until(lambda: swarm.bytes_received() > 0)
+        with pytest.raises(UsageError):
+            await uploader.put(path, PutOptions(code=SMALL))
 
 
 async def test_stale_puts_are_dropped(tmp_path: Path, autojump_clock: MockClock) -> None:
