@@ -23,6 +23,7 @@ from node.chunks.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link
 from node.framing import Preamble
+from node.net.loopback import LoopbackNetwork, with_loopback
 from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
@@ -145,7 +146,7 @@ class Holder:
     """A donor that runs."""
 
     keys: NodeKeys
-    network: SimulatedNetwork
+    network: LoopbackNetwork
     disk: FakeDisk
     store: ShardStore
     server: ShardServer
@@ -183,13 +184,16 @@ class Holder:
 class Swarm:
     """An internet, a directory, and donors."""
 
-    def __init__(self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None, cap_bytes: int = CAP_BYTES
+    ) -> None:
         self.internet = Internet(Random(seed), link=wire or Wire())
         self.directory = SharedDirectory()
         self.clock = SteppedClock()
         self.entropy = SeededEntropy(b"%d" % seed)
         self.holders: list[Holder] = []
         self._nursery = nursery
+        self._cap_bytes = cap_bytes
         self._count = 0
 
     def _keys(self) -> NodeKeys:
@@ -205,9 +209,13 @@ class Swarm:
     async def _run_holder(self, task_status: TaskStatus[Holder]) -> None:
         keys = self._keys()
         with trio.CancelScope() as scope:
-            async with self.internet.join(keys.peer_id) as network, trio.open_nursery() as nursery:
+            async with (
+                self.internet.join(keys.peer_id) as raw,
+                with_loopback(raw) as network,
+                trio.open_nursery() as nursery,
+            ):
                 disk = FakeDisk()
-                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=CAP_BYTES)
+                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=self._cap_bytes)
                 contact = Contact(keys.peer_id, network.listen_addresses())
                 server = ShardServer(
                     network=network, store=store, directory=DirectoryOf(self.directory, contact), keys=keys,
@@ -233,7 +241,7 @@ class Swarm:
 class Visitor:
     """Somebody who gets, checks and renews."""
 
-    def __init__(self, swarm: Swarm, network: SimulatedNetwork) -> None:
+    def __init__(self, swarm: Swarm, network: SimulatedNetwork | LoopbackNetwork) -> None:
         self.swarm = swarm
         self.network = network
         self.client = HolderClient(network, PREAMBLE)

@@ -30,7 +30,7 @@ from node.ports import Stream
 from node.units import Contact, FileHash, Multiaddr, PeerId
 from simulations.network import Link as Wire
 from tests.chunks.planting import content_of, plant
-from tests.chunks.swarm import Swarm
+from tests.chunks.swarm import Swarm, Visitor
 from tests.conftest import FULL
 
 SMALL = Code(2, 4)
@@ -303,6 +303,16 @@ async def test_without_placement_and_bundle_rosters_and_providers_do(
     planted = await plant(swarm, content, code=code, place=False)
     async with swarm.visitor() as visitor:
         assert await visitor.read(planted.link) == content
+
+
+async def test_a_holders_own_shards_count(autojump_clock: MockClock, swarm: Swarm) -> None:
+    await swarm.add_holders(4)
+    planted = await plant(swarm, content_of(3 * STRIPE), code=SMALL)
+    swarm.kill(swarm.holders[2:])
+    reader = Visitor(swarm, swarm.holders[1].network)
+    assert await reader.read(planted.link) == content_of(3 * STRIPE)
+    report = await reader.health_checker().check(planted.link.file_hash)
+    assert report.segments[0].alive == 2
 
 
 async def test_stale_addresses_are_looked_up(autojump_clock: MockClock, swarm: Swarm) -> None:
