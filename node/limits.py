@@ -27,6 +27,203 @@ SEGMENT_MANIFEST_BYTES_MAX: Final = 16 * 1024  # bytes: 255 roots, 64 stripe has
 FILE_MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes: 120,000 segment ids and a 64 KiB folder index
 FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a sealed file of its own
 
+# --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
+
+CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
+RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
+LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
+PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
+ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
+RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
+BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
+PUT_SILENCE_S: Final = (
+    120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
+)
+PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones included; each pins its reservation
+PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
+PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
+SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
+SHARD_STREAMS_PER_PEER_MAX: Final = (
+    24  # one peer's share: a put or a get uses one a segment in flight, and retries
+)
+REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
+REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
+CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign
+ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
+ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
+PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
+PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
+
+# --- manifests, headers and folders ---------------------------------------------------------------------
+
+SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
+SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
+NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
+ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
+MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
+FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
+FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
+SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
+
+# --- dht (design.md, section 5) -----------------------------------------------------------------------
+
+DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
+DHT_BUCKET_CONTACTS: Final = 20  # contacts: a bucket, a reply, the holders of a record (specification's k)
+DHT_LOOKUP_PARALLEL: Final = 10  # requests of one lookup in flight: slow ones don't hold it up
+DHT_LOOKUP_PATHS: Final = 3  # disjoint paths: whoever owns one does not own the result
+DHT_LOOKUP_WIDTH_MAX: Final = 64  # contacts: what a crowded radius may cost a lookup
+DHT_LOOKUP_QUERIES_MAX: Final = 256  # contacts asked in one lookup: four times the width, liars included
+DHT_LOOKUP_SLOW_S: Final = 1.0  # seconds: after that a lookup goes on without the answer
+DHT_REPLY_CONTACTS_MAX: Final = 20  # contacts read of one reply: what the specification sends
+DHT_REPLY_PROVIDERS_MAX: Final = 64  # providers read of one reply: what a node keeps of a key
+DHT_CONTACT_ADDRESSES_MAX: Final = 8  # addresses kept of a peer: two families, a relay or two
+DHT_ADDRESS_BYTES_MAX: Final = 256  # bytes of a binary multiaddr: a relayed address with two ids has 110
+DHT_ADDRESS_CACHE_ITEMS: Final = 8_192  # addresses whose two forms are remembered: 4 MB
+DHT_CONTACT_FAILURES_PASSED_ON: Final = 2  # requests: a contact that failed as many is not told to others
+DHT_CONTACT_FAILURES_MAX: Final = 12  # requests: about a night of tries, then a contact is forgotten
+DHT_SUBNET_BUCKET_MAX: Final = 2  # contacts of one /24 (IPv6: /48) in a bucket
+DHT_SUBNET_TABLE_MAX: Final = 6  # contacts of one /24 (IPv6: /48) in the table
+DHT_KEY_BYTES_MAX: Final = 128  # bytes of a record's key: a multihash has 34, a hint's key 60
+DHT_PEER_ID_BYTES_MAX: Final = 42  # bytes of a binary peer id: the longest key that is its own hash
+DHT_VALUE_BYTES_MAX: Final = 8_192  # bytes of a value record: a placement hint fills it
+DHT_MESSAGE_BYTES_MAX: Final = 65_536  # bytes: 20 contacts, 64 providers and a value, all with 8 addresses
+DHT_REPLY_PROVIDERS_BYTES_MAX: Final = 8_192  # bytes: half of what rust-libp2p reads of a message
+DHT_PROVIDER_EXPIRY_S: Final = 48 * 3_600  # seconds: outlives one missed sweep
+DHT_VALUE_EXPIRY_S: Final = 48 * 3_600  # seconds: whoever cares stores it again, like a provider record
+DHT_PROVIDERS_PER_KEY_MAX: Final = 64  # provider records of a key: five holders announce a segment
+DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
+    50_000  # records: in a small network each node keeps all keys of all
+)
+DHT_PROVIDER_RECORDS_MAX: Final = 500_000  # records: 100 MB of the disk at 200 bytes
+DHT_VALUE_RECORDS_PER_PEER_MAX: Final = 1_000  # records: as many files put through one peer in two days
+DHT_VALUE_RECORDS_MAX: Final = 10_000  # records: 80 MB of the disk
+DHT_CHANGES_PER_COMMIT_MAX: Final = 64  # changes: where LMDB's commits stop getting cheaper
+DHT_REQUEST_S: Final = 5.0  # seconds: a dial and a reply over the slowest link worth asking
+DHT_REQUESTS_IN_FLIGHT_MAX: Final = 64  # requests of all lookups together: as many dials at once
+DHT_ANNOUNCE_BATCH_KEYS: Final = 32  # keys: announcements in flight on one stream, 16 KB
+DHT_STREAMS_MAX: Final = 1_024  # incoming streams: idle ones end within DHT_IDLE_S
+DHT_STREAMS_PER_PEER_MAX: Final = 32  # incoming streams of a peer: its lookups in a network of a dozen nodes
+DHT_IDLE_S: Final = 10.0  # seconds without a whole request, then a stream is reset
+DHT_SWEEP_STEP_S: Final = 300.0  # seconds between steps of the sweep
+DHT_SWEEP_PAGE_KEYS: Final = 1_024  # keys of a region announced at once: 1 MB with their lists
+DHT_REGION_LOOKUPS_MAX: Final = 8  # lookups to know a region: two are usual
+DHT_PREIMAGE_TRIES_MAX: Final = 65_536  # hashes to hit a subtree of up to 12 bits: 50 ms, 3 on average
+DHT_PREIMAGE_BITS: Final = 12  # bits of a subtree that trying hits with all but certainty
+DHT_VERIFY_QUEUE_MAX: Final = 256  # peers heard of that wait to be tried: a full table's worth
+DHT_VERIFY_PARALLEL: Final = 8  # peers tried at once: a flood of names makes no flood of dials
+DHT_LEFT_ALONE_S: Final = 300.0  # seconds until a peer that did not answer is tried again unasked
+DHT_LEFT_ALONE_PEERS_MAX: Final = 4_096  # peers remembered as not answering
+DHT_MAINTENANCE_S: Final = 60.0  # seconds between looks at what is due
+DHT_NEIGHBOURHOOD_FIRST_S: Final = 15.0  # seconds to the second lookup of the own key, doubling from there
+DHT_NEIGHBOURHOOD_S: Final = 3_600.0  # seconds between lookups of the own key in the long run
+DHT_BUCKET_REFRESH_S: Final = 14_400.0  # seconds without a lookup, then a bucket is refreshed
+DHT_UNSEEN_S: Final = 7_200.0  # seconds of silence, then a contact is asked for a sign of life
+DHT_VALUE_QUORUM: Final = 4  # holders of the same best value: enough to end a lookup
+DHT_SAMPLE_BARREN_MAX: Final = 3  # random lookups in a row that show nobody new, then all are known
+DHT_SIZE_SAMPLES: Final = 16  # lookups whose view of the network's size is remembered
+DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
+DHT_SNAPSHOT_S: Final = 900.0  # seconds between saves of the routing table
+DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
+DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
+DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
+
+# --- framing (node/framing.py) ------------------------------------------------------------------------
+
+STREAM_WRITE_BYTES_MAX: Final = (
+    65_507  # bytes a write: with 12 of Yamux header the most one Noise message takes
+)
+BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write, after two lengths (4 + 1)
+PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
+PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
+PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in config.toml
+ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
+ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
+
+# --- connections and streams (node/net) ---------------------------------------------------------------
+
+CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
+DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
+DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
+
+# --- get, health, renew ---------------------------------------------------------------------------------
+
+SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
+RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial output
+LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
+PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
+SEARCH_TIMEOUT_S: Final = 15.0  # seconds to look for more holders of a segment in the DHT
+LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
+
+# --- coding ---------------------------------------------------------------------------------------------
+
+CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
+CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
+DIAL_STAGGER_S: Final = 0.25  # seconds until the next address is tried beside a slow one (RFC 8305)
+PROTOCOLS_REMEMBERED_MAX: Final = 32  # protocols that a peer is known to speak
+DIALS_REMEMBERED_MAX: Final = 1_024  # addresses whose failure is remembered
+DIAL_BACKOFF_S_MAX: Final = 30  # seconds between dials of an address that keeps failing
+HANDSHAKE_TIMEOUT_S: Final = 10  # seconds from a caller's TCP connection to its first stream
+HANDSHAKES_MAX: Final = 64  # callers in the handshake at once: 64 KB each, and a millisecond of processor
+CONNECTIONS_MAX: Final = 512  # connections: a table of 20 contacts a bucket, transfers, and as many callers
+CONNECTIONS_MAX_PER_SUBNET: Final = 32  # of one /24 (IPv6 /48); local networks are exempt
+CONNECTIONS_MAX_PER_PEER: Final = 4  # both dial at once, and one comes back under a new address
+CONNECTION_IDLE_S: Final = 60  # seconds without a stream until a connection may make room for another one
+PING_INTERVAL_S: Final = 15  # seconds
+PROTOCOL_LINE_BYTES_MAX: Final = 256  # bytes of a protocol's name
+PROTOCOL_PROPOSALS_MAX: Final = 8  # protocols that one stream may propose
+NEGOTIATION_TIMEOUT_S: Final = 10  # seconds from a stream's start to its protocol
+STREAMS_MAX_PER_CONNECTION: Final = 256  # streams that a peer may hold open: 5 KB and a task each
+STREAM_WINDOW_BYTES_MAX: Final = 1024 * 1024  # bytes: 20 MB/s a stream at 50 ms
+UNREAD_BYTES_MAX_PER_CONNECTION: Final = 8 * 1024 * 1024  # bytes: 32 streams with a full first window
+UNREAD_BYTES_MAX: Final = 32 * 1024 * 1024  # bytes over all connections, however many attack
+CLOSED_STREAM_LINGER_S: Final = 30  # seconds that a peer may take to close what was closed here
+SOCKET_READ_BYTES: Final = 256 * 1024  # bytes a system call: four Noise messages
+SEND_QUEUE_BYTES: Final = 256 * 1024  # bytes: senders wait from here on
+SEND_QUEUE_FRAMES: Final = 1_024  # frames: the same for small ones
+SEND_QUEUE_FRAMES_MAX: Final = 8_192  # frames: only answers that the peer provokes and does not read get here
+PEER_TEXT_BYTES_MAX: Final = 8_192  # bytes of an identify message
+IDENTIFY_STREAMS_MAX: Final = 64  # streams of identify and of ping at once
+OBSERVATIONS_MAX: Final = 64  # addresses that others saw this node at
+REMEMBERED_PEERS_MAX: Final = 256  # peers written down: any few of them suffice to join again
+BOOTSTRAP_CANDIDATES_MAX: Final = 1_024  # peers that the join may dial: lists, links, LAN and memory
+
+# --- crypto: links, passwords, keystore ---------------------------------------------------------------
+
+ADDRESS_BYTES_MAX: Final = 256  # bytes a multiaddr as text: /dns6 with a long name, a port and /p2p are 180
+LINK_CHARS_MAX: Final = 4_096  # characters of a link: hash, 8 addresses percent-encoded, a wrapped key
+LINK_ADDRESSES_MAX: Final = 8  # `via` addresses in a link: a reader needs one that answers
+PASSWORD_BYTES_MAX: Final = 1_024  # bytes of UTF-8: a long sentence
+ARGON2_MEMORY_KIB_MAX: Final = 256 * 1024  # KiB: a link must not make its reader allocate more than 256 MiB
+ARGON2_MEMORY_KIB_MIN: Final = 8  # KiB: libsodium's least
+ARGON2_PASSES_MAX: Final = 4  # passes over that memory: about a second and a half at the largest size
+KEYSTORE_BYTES_MAX: Final = 4 * 1024  # bytes: two seeds, salt, nonce and check are under 300
+PHRASE_CHARS_MAX: Final = 512  # characters: 24 words of at most 8 letters
+
+# --- records ------------------------------------------------------------------------------------------
+
+LEASE_BYTES_MAX: Final = 512  # bytes with both signatures: 440 when every number is at its largest
+RELEASE_BYTES_MAX: Final = 256  # bytes: 170 in practice
+OFFER_BYTES_MAX: Final = 384  # bytes: 270 at most
+DEVICE_CERT_BYTES_MAX: Final = 256  # bytes: 220 at most
+RECORD_DAY_MAX: Final = 100_000  # days since 1970: the year 2243
+LEASE_DAYS_MAX: Final = 400  # days a lease lasts: a year and its grace
+RECORD_TIME_S_MAX: Final = RECORD_DAY_MAX * 86_400  # seconds since 1970
+BYTE_COUNT_MAX: Final = 2**53  # bytes: more than any disk; exact also where numbers are doubles
+RATE_MICRO_MAX: Final = 10**12  # micro-credits: a million credits a MiB and day
+HINT_BYTES_MAX: Final = 8 * 1024  # bytes: what the DHT takes as a value record (design.md, section 5)
+HINT_HOLDERS_MAX: Final = 255  # holders of a segment: one for each shard at most
+HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reader a dial
+HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
+HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
+HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 
 STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
@@ -34,7 +231,6 @@ PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
 LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
 ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
 SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
-PLACEMENT_BYTES_MAX: Final = 64 * 1024  # bytes: holders of segments by number, for the owner's next device
 STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import NewType
 
+from node import limits
 from node.errors import UsageError
 
 PeerId = NewType("PeerId", bytes)
@@ -40,6 +41,11 @@ class Contact:
 
     peer_id: PeerId
     addresses: tuple[Multiaddr, ...] = ()
+
+
+def is_multiaddr(text: str) -> bool:
+    """Whether `text` has the form of a multiaddr and a bearable length; its protocols are not looked at."""
+    return len(text) <= limits.ADDRESS_BYTES_MAX and re.fullmatch(r"(/[A-Za-z0-9._:%-]+)+", text) is not None
 
 
 _SIZE_FACTORS = {

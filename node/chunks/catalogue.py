@@ -1,0 +1,188 @@
+"""My files: what this account put, where it is and until when. Layer 3, over the KeyValue port.
+
+Three tables: files by hash; segments with their leases by hash and index, so that no row grows with the
+file; holders with their addresses by hash. A file shows in `files` only when everything about it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from node import limits, wire
+from node.ports import KeyValue, WriteTransaction
+from node.records.base import expect_peer_id
+from node.records.lease import Lease
+from node.units import Contact, FileHash, Multiaddr, SegmentId
+from node.wire import Value
+
+FILES_TABLE: Final = "files"
+SEGMENTS_TABLE: Final = "file_segments"
+HOLDERS_TABLE: Final = "file_holders"
+_ROW_BYTES_MAX: Final = 16 * 1024
+_SEGMENT_ROW_BYTES_MAX: Final = limits.LEASES_BODY_BYTES_MAX
+_TIME_MAX: Final = limits.RECORD_TIME_S_MAX
+_FIELDS: Final = 11
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One file. `link` is the text with its key; the home folder is private."""
+
+    file_hash: FileHash
+    link: str
+    name: str
+    size_bytes: int
+    data_shards: int
+    total_shards: int
+    segments: int
+    created_s: int
+    expires_s: int
+    owner_salt: bytes
+    index_hash: FileHash | None = None
+    """The file that keeps a large folder's index; renewed and released together with this one."""
+    is_index: bool = False
+    """Whether this is such a file: `ls` leaves it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueSegment:
+    """Where one segment was put, as of then (and renewals since)."""
+
+    segment_index: int
+    segment_id: SegmentId
+    leases: tuple[Lease, ...]
+
+
+class Catalogue:
+    """The table of my files. Synchronous and short; services call it through `Offload`."""
+
+    def __init__(self, key_values: KeyValue, *, network: str) -> None:
+        self._key_values = key_values
+        self._network = network
+
+    def add(self, entry: CatalogueEntry, contacts: Sequence[Contact]) -> None:
+        """Add or replace a file, durably; `contacts` are its holders' last known addresses."""
+
+        def change(transaction: WriteTransaction) -> None:
+            for contact in contacts:
+                addresses = list(contact.addresses[: limits.PLACEMENT_ADDRESSES_MAX])
+                key = entry.file_hash + contact.peer_id
+                transaction.put(HOLDERS_TABLE, key, wire.encode(addresses))
+            transaction.put(FILES_TABLE, entry.file_hash, _encode(entry))
+
+        self._key_values.update(change)
+
+    def add_segments(self, file_hash: FileHash, segments: Sequence[CatalogueSegment]) -> None:
+        """Add or replace segments, durably."""
+
+        def change(transaction: WriteTransaction) -> None:
+            for segment in segments:
+                row = wire.encode([segment.segment_id, [lease.encode() for lease in segment.leases]])
+                transaction.put(SEGMENTS_TABLE, _segment_key(file_hash, segment.segment_index), row)
+
+        self._key_values.update(change)
+
+    def get(self, file_hash: FileHash) -> CatalogueEntry | None:
+        """One file."""
+        with self._key_values.view() as view:
+            row = view.get(FILES_TABLE, file_hash)
+        return None if row is None else _decode(file_hash, row)
+
+    def files(self) -> Sequence[CatalogueEntry]:
+        """All files, newest first; indexes of large folders are left out."""
+        with self._key_values.view() as view:
+            entries = [_decode(FileHash(key), row) for key, row in view.scan(FILES_TABLE)]
+        shown = (entry for entry in entries if not entry.is_index)
+        return sorted(shown, key=lambda entry: (-entry.created_s, entry.file_hash))
+
+    def segments(self, file_hash: FileHash) -> Iterator[CatalogueSegment]:
+        """The segments of a file, in order; none is kept in memory."""
+        index = 0
+        while True:
+            with self._key_values.view() as view:
+                row = view.get(SEGMENTS_TABLE, _segment_key(file_hash, index))
+            if row is None:
+                return
+            yield self._segment(index, row)
+            index += 1
+
+    def holders(self, file_hash: FileHash) -> Sequence[Contact]:
+        """Holders of a file with their last known addresses."""
+        with self._key_values.view() as view:
+            rows = list(view.scan(HOLDERS_TABLE, prefix=file_hash))
+        return [
+            Contact(
+                expect_peer_id(key[len(file_hash) :]),
+                tuple(
+                    Multiaddr(wire.expect_str(address, bytes_max=limits.ADDRESS_BYTES_MAX))
+                    for address in wire.decode(row, size_max=_ROW_BYTES_MAX)
+                ),
+            )
+            for key, row in rows
+        ]
+
+    def set_expiry(self, file_hash: FileHash, expires_s: int) -> None:
+        """After a renewal. No error for a file that is not there."""
+
+        def change(transaction: WriteTransaction) -> None:
+            row = transaction.get(FILES_TABLE, file_hash)
+            if row is not None:
+                entry = replace(_decode(file_hash, row), expires_s=expires_s)
+                transaction.put(FILES_TABLE, file_hash, _encode(entry))
+
+        self._key_values.update(change)
+
+    def remove(self, file_hash: FileHash) -> None:
+        """Forget a file. No error for one that is not there."""
+
+        def change(transaction: WriteTransaction) -> None:
+            transaction.delete(FILES_TABLE, file_hash)
+            for table in (SEGMENTS_TABLE, HOLDERS_TABLE):
+                for key in [key for key, _ in transaction.scan(table, prefix=file_hash)]:
+                    transaction.delete(table, key)
+
+        self._key_values.update(change)
+
+    def _segment(self, index: int, row: bytes) -> CatalogueSegment:
+        segment_id, leases = wire.expect_list(wire.decode(row, size_max=_SEGMENT_ROW_BYTES_MAX), count=2)
+        return CatalogueSegment(
+            index,
+            SegmentId(wire.expect_bytes(segment_id, size=32)),
+            tuple(
+                Lease.decode(wire.expect_bytes(lease), network=self._network)
+                for lease in wire.expect_list(leases)
+            ),
+        )
+
+
+def _segment_key(file_hash: FileHash, index: int) -> bytes:
+    return file_hash + index.to_bytes(4, "big")
+
+
+def _encode(entry: CatalogueEntry) -> bytes:
+    values: list[Value] = [
+        entry.link, entry.name, entry.size_bytes, entry.data_shards, entry.total_shards, entry.segments,
+        entry.created_s, entry.expires_s, entry.owner_salt, entry.index_hash, entry.is_index,
+    ]  # fmt: skip
+    return wire.encode(values)
+
+
+def _decode(file_hash: FileHash, row: bytes) -> CatalogueEntry:
+    values = wire.expect_list(wire.decode(row, size_max=_ROW_BYTES_MAX), count=_FIELDS)
+    index_hash = values[9]
+    return CatalogueEntry(
+        file_hash=file_hash,
+        link=wire.expect_str(values[0], bytes_max=limits.LINK_CHARS_MAX),
+        name=wire.expect_str(values[1], bytes_max=limits.NAME_BYTES_MAX),
+        size_bytes=wire.expect_int(values[2], low=0, high=2**63),
+        data_shards=wire.expect_int(values[3], low=1, high=limits.TOTAL_SHARDS_MAX),
+        total_shards=wire.expect_int(values[4], low=1, high=limits.TOTAL_SHARDS_MAX),
+        segments=wire.expect_int(values[5], low=1, high=limits.SEGMENTS_MAX),
+        created_s=wire.expect_int(values[6], low=0, high=_TIME_MAX),
+        expires_s=wire.expect_int(values[7], low=0, high=_TIME_MAX),
+        owner_salt=wire.expect_bytes(values[8], size=16),
+        index_hash=None if index_hash is None else FileHash(wire.expect_bytes(index_hash, size=32)),
+        is_index=values[10] is True,
+    )

@@ -1,0 +1,176 @@
+"""Sessions with holders whose addresses may be stale, and the race of several of them. Layer 4.
+
+Invariants: after a failed dial the peer id is looked up, since addresses are hints and the id is the
+identity; every failure is scored; a race ends with its first answer and leaves nothing running.
+Source: design.md, section 4 (get).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
+
+import trio
+
+from node import limits
+from node.chunks.client import HolderClient, HolderSession
+from node.chunks.scores import Scoreboard
+from node.crypto.identity import peer_id_text
+from node.errors import (
+    AvailabilityError,
+    CryptoError,
+    OwnerInconsistentError,
+    PeerMisbehavedError,
+    ProtocolError,
+    RefusedError,
+    RemoteError,
+    UnreachableError,
+)
+from node.ports import Clock, Directory
+from node.units import Contact, PeerId
+
+T = TypeVar("T")
+
+ASKED_AT_ONCE = 8
+"""Peers in a race at the same time: some may be silent for as long as a dial may take."""
+STAGGER_S = 0.25
+"""The next peer joins a race so long after the one before, or at once when that one failed."""
+CLOSE_TIMEOUT_S = 1.0
+"""Saying goodbye may not take longer."""
+
+
+class Holders:
+    """Opens sessions with peers, looks stale addresses up, and keeps the scores."""
+
+    def __init__(
+        self, *, client: HolderClient, directory: Directory, clock: Clock, scores: Scoreboard
+    ) -> None:
+        self.client = client
+        self.directory = directory
+        self.clock = clock
+        self.scores = scores
+        self._lookups = trio.CapacityLimiter(limits.PEER_LOOKUPS_AT_ONCE)
+
+    @property
+    def network(self) -> str:
+        """The name of the network, which records carry."""
+        return self.client.preamble.network_id
+
+    async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
+        """A session; the caller ends it with `end`.
+
+        `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
+        Raises `UnreachableError`, `RefusedError`.
+        """
+        if contact.peer_id == self.client.peer_id:
+            return await self.client.open(contact)
+        if not contact.addresses:
+            contact = await self.look_up(contact) or contact
+        try:
+            return await self.client.open(contact)
+        except UnreachableError:
+            if on_stale is not None:
+                on_stale()
+            fresh = await self.look_up(contact)
+            if fresh is None:
+                raise
+            return await self.client.open(fresh)
+
+    async def look_up(self, contact: Contact) -> Contact | None:
+        """The peer with addresses that `contact` does not have; None if there are none."""
+        found: Contact | None = None
+        async with self._lookups:
+            with trio.move_on_after(limits.SEARCH_TIMEOUT_S), suppress(AvailabilityError):
+                found = await self.directory.find_peer(contact.peer_id)
+        if found is None or set(found.addresses) <= set(contact.addresses):
+            return None
+        return found
+
+    @asynccontextmanager
+    async def session(self, contact: Contact) -> AsyncIterator[HolderSession]:
+        """A session for some requests; it ends with the context, whatever happens."""
+        session = await self.open(contact)
+        clean = False
+        try:
+            yield session
+            clean = True
+        finally:
+            await end(session, clean=clean)
+
+    def blame(self, peer_id: PeerId, error: RemoteError) -> None:
+        """Score a peer's failure; declining in words is none."""
+        if isinstance(error, PeerMisbehavedError):
+            self.scores.misbehaved(peer_id, now_s=self.clock.now_s())
+        elif not isinstance(error, RefusedError):
+            self.scores.failed(peer_id, now_s=self.clock.now_s())
+
+
+async def end(session: HolderSession, *, clean: bool) -> None:
+    """Close a session, or drop one in which answers are still on their way."""
+    with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
+        if clean:
+            await session.aclose()
+        else:
+            await session.reset()
+
+
+@contextmanager
+def blaming(peer_id: PeerId) -> Iterator[None]:
+    """What is illegal in the bytes that came is the peer's fault; a contradiction of the owner's is not."""
+    try:
+        yield
+    except OwnerInconsistentError:
+        raise
+    except (ProtocolError, CryptoError) as error:
+        raise PeerMisbehavedError(peer_id_text(peer_id), str(error)) from error
+
+
+async def first_answer(
+    candidates: trio.MemoryReceiveChannel[Contact],
+    ask: Callable[[Contact], Awaitable[T | None]],
+    *,
+    blame: Callable[[PeerId, RemoteError], None],
+) -> T | None:
+    """The first answer that is not None from peers asked in a staggered race; None if no peer gives one.
+
+    `ask` may raise `RemoteError`, which is handed to `blame`, and `OwnerInconsistentError`, which ends the
+    race and passes through.
+    """
+    answers: list[T] = []
+    errors: list[OwnerInconsistentError] = []
+    slots = trio.Semaphore(ASKED_AT_ONCE)
+    failed = trio.Event()
+
+    async def attempt(contact: Contact) -> None:
+        nonlocal failed
+        try:
+            answer = await ask(contact)
+        except RemoteError as error:
+            blame(contact.peer_id, error)
+            answer = None
+        except OwnerInconsistentError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+            return
+        finally:
+            slots.release()
+        if answer is not None:
+            answers.append(answer)
+            nursery.cancel_scope.cancel()
+        failed.set()
+        failed = trio.Event()
+
+    seen: set[PeerId] = set()
+    async with trio.open_nursery() as nursery:
+        async for contact in candidates:
+            if contact.peer_id in seen:
+                continue
+            seen.add(contact.peer_id)
+            await slots.acquire()
+            nursery.start_soon(attempt, contact)
+            with trio.move_on_after(STAGGER_S):
+                await failed.wait()
+    if errors:
+        raise errors[0]
+    return answers[0] if answers else None

@@ -1,0 +1,402 @@
+"""The messages of `/cairn/shards/1`: a table from tags to fields, each with its bound. Layer 2, pure.
+
+A stream carries requests one after another until its opener closes it. A request is one message; its reply
+is one message, sometimes followed by what the table below names:
+
+| request | then, from the opener | reply | then, from the holder |
+|---|---|---|---|
+| OfferRequest | | OfferReply | |
+| PutOpen, PutResume | Block frames, no reply to each | PutAccepted | |
+| PutClose | a body: leases with the owner's half | Body | leases with both halves |
+| PutAbort | | Done | |
+| LeaseQuery | | Body | leases |
+| Renew | a body: further leases with the owner's half | Body | leases with both halves |
+| Attach | a body: the attachment | Done | |
+| RosterMerge | a body: leases | Done | |
+| Announce, Release | | Done | |
+| GetManifest | | ManifestReply | |
+| GetAttachment, GetRoster | | Body | the attachment, leases |
+| GetShard | | ShardReply | |
+| ReadBlocks | | one Block frame or BlockMissing an index, in the order asked | |
+| Prove | | as ReadBlocks with one index | |
+
+A body is raw frames with header [offset], in order, `body_bytes` in all. A Block frame has header
+[slot, block index] while putting and [shard index, block index] while reading. Declining is an error frame
+(node/framing.py) with one of the codes below, which ends the stream. Invariant: every field is bounded
+before anything is allocated for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Final, NewType
+
+from node import limits, wire
+from node.errors import ProtocolError
+from node.units import FileHash, LeaseId, SegmentId
+from node.wire import Value
+
+PROTOCOL: Final = "/cairn/shards/1"
+
+PutId = NewType("PutId", bytes)
+"""Random name that a putter gives to one put of some shards to one holder, 16 bytes."""
+
+REFUSED_NOT_A_DONOR: Final = "not_a_donor"
+REFUSED_FULL: Final = "full"
+REFUSED_BUSY: Final = "busy"
+REFUSED_UNKNOWN: Final = "unknown"
+REFUSED_INVALID: Final = "invalid"
+REFUSED_MISSING: Final = "missing"
+REFUSED_CORRUPT: Final = "corrupt"
+
+ATTACHED_PLACEMENT: Final = "placement"
+ATTACHED_MANIFEST: Final = "manifest"
+ATTACHED_BUNDLE: Final = "bundle"
+ATTACHMENT_BYTES_MAX: Final = {
+    ATTACHED_PLACEMENT: limits.PLACEMENT_BYTES_MAX,
+    ATTACHED_MANIFEST: limits.FILE_MANIFEST_BYTES_MAX,
+    ATTACHED_BUNDLE: limits.SEGMENT_BUNDLE_BYTES_MAX,
+}
+"""Kinds of attachment; the placement comes first, since the owner's signature on it admits the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferRequest:
+    """Would you keep this much?"""
+
+    wanted_bytes: int
+    shard_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfferReply:
+    """A signed `Offer` record."""
+
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutOpen:
+    """Reserve room for some shards of one segment; slot i is shard `shard_indexes[i]`."""
+
+    put_id: PutId
+    data_shards: int
+    total_shards: int
+    block_bytes: int
+    last_block_bytes: int
+    stripe_count: int
+    shard_indexes: tuple[int, ...]
+
+    @property
+    def shard_bytes(self) -> int:
+        """Block bytes of one shard."""
+        return (self.stripe_count - 1) * self.block_bytes + self.last_block_bytes
+
+    def block_size(self, block_index: int) -> int:
+        """Bytes of the block at an index."""
+        return self.last_block_bytes if block_index == self.stripe_count - 1 else self.block_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutResume:
+    """Go on with an unfinished put of this peer's, after a lost connection."""
+
+    put_id: PutId
+
+
+@dataclass(frozen=True, slots=True)
+class PutAccepted:
+    """The next block index that the holder expects, a slot each."""
+
+    next_blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutClose:
+    """All blocks are sent: here are the manifest and the owner's half of a lease a slot, as the body."""
+
+    put_id: PutId
+    manifest: bytes
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutAbort:
+    """Forget this put and free what it reserved."""
+
+    put_id: PutId
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseQuery:
+    """Which of these leases did you countersign? Asked when the reply to a close was lost."""
+
+    segment_id: SegmentId
+    lease_ids: tuple[LeaseId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Further leases on shards of this segment that you hold, with the owner's half, as the body."""
+
+    segment_id: SegmentId
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Keep this with segment 0 of the file; the body is the attachment."""
+
+    kind: str
+    file_hash: FileHash
+    segment_id: SegmentId
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RosterMerge:
+    """Leases of other holders of a segment that you hold, as the body."""
+
+    segment_id: SegmentId
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Provide these in the DHT now, and answer when it is done."""
+
+    file_hashes: tuple[FileHash, ...]
+    segment_ids: tuple[SegmentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Signed `Release` records, each ending one lease."""
+
+    records: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetManifest:
+    """The manifest of a segment that you hold a shard of."""
+
+    segment_id: SegmentId
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestReply:
+    """The encoded segment manifest, and which of its shards this holder keeps."""
+
+    manifest: bytes
+    shard_indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetAttachment:
+    """What is attached to the file's segment 0."""
+
+    kind: str
+    file_hash: FileHash
+
+
+@dataclass(frozen=True, slots=True)
+class GetRoster:
+    """All leases of a segment that you know."""
+
+    segment_id: SegmentId
+
+
+@dataclass(frozen=True, slots=True)
+class GetShard:
+    """The leaf list of one shard."""
+
+    segment_id: SegmentId
+    shard_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReply:
+    """The shard's leaves, 32 bytes a block, in order."""
+
+    leaves: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBlocks:
+    """Send these blocks of a shard, in this order."""
+
+    segment_id: SegmentId
+    shard_index: int
+    block_indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Show that you have this block: version 1 answers with the whole block."""
+
+    segment_id: SegmentId
+    shard_index: int
+    block_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMissing:
+    """In place of a block: why it can't be served (`REFUSED_MISSING` or `REFUSED_CORRUPT`)."""
+
+    block_index: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A reply whose content follows as a body."""
+
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Done; `count` is how many (leases ended, roster entries known, peers that took an announcement)."""
+
+    count: int
+
+
+Message = (
+    OfferRequest | OfferReply | PutOpen | PutResume | PutAccepted | PutClose | PutAbort | LeaseQuery | Renew
+    | Attach | RosterMerge | Announce | Release | GetManifest | ManifestReply | GetAttachment | GetRoster
+    | GetShard | ShardReply | ReadBlocks | Prove | BlockMissing | Body | Done
+)  # fmt: skip
+
+_Field = Callable[[Value], object]
+
+
+def _int(low: int, high: int) -> _Field:
+    return lambda value: wire.expect_int(value, low=low, high=high)
+
+
+def _bytes(size: int) -> _Field:
+    return lambda value: wire.expect_bytes(value, size=size)
+
+
+def _up_to(size_max: int) -> _Field:
+    return lambda value: wire.expect_bytes(value, size_max=size_max)
+
+
+def _many(item: _Field, *, low: int = 0, high: int) -> _Field:
+    def parse(value: Value) -> object:
+        items = wire.expect_list(value, count_max=high)
+        if len(items) < low:
+            raise ProtocolError(f"expected at least {low} items, found {len(items)}")
+        return tuple(item(each) for each in items)
+
+    return parse
+
+
+def _kind(value: Value) -> object:
+    kind = wire.expect_str(value, bytes_max=16)
+    if kind not in ATTACHMENT_BYTES_MAX:
+        raise ProtocolError("no such kind of attachment")
+    return kind
+
+
+def _code(value: Value) -> object:
+    return wire.expect_str(value, bytes_max=limits.ERROR_CODE_BYTES_MAX)
+
+
+_ID = _bytes(32)
+_PUT_ID = _bytes(16)
+_SHARD = _int(0, limits.TOTAL_SHARDS_MAX - 1)
+_SHARD_COUNT = _int(1, limits.TOTAL_SHARDS_MAX)
+_BLOCK = _int(0, limits.SEGMENT_STRIPES - 1)
+_BLOCK_BYTES = _int(limits.BLOCK_ALIGN_BYTES, limits.BLOCK_BYTES)
+_LEASES_BODY = _int(0, limits.LEASES_BODY_BYTES_MAX)
+
+_TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
+    "offer?": (OfferRequest, (_int(0, 2**48), _SHARD_COUNT)),
+    "offer": (OfferReply, (_up_to(limits.RECORD_BYTES_MAX),)),
+    "put": (
+        PutOpen,
+        (
+            _PUT_ID,
+            _SHARD_COUNT,
+            _SHARD_COUNT,
+            _BLOCK_BYTES,
+            _BLOCK_BYTES,
+            _int(1, limits.SEGMENT_STRIPES),
+            _many(_SHARD, low=1, high=limits.TOTAL_SHARDS_MAX),
+        ),
+    ),
+    "resume": (PutResume, (_PUT_ID,)),
+    "accepted": (
+        PutAccepted,
+        (_many(_int(0, limits.SEGMENT_STRIPES), low=1, high=limits.TOTAL_SHARDS_MAX),),
+    ),
+    "close": (PutClose, (_PUT_ID, _up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _LEASES_BODY)),
+    "abort": (PutAbort, (_PUT_ID,)),
+    "leases?": (LeaseQuery, (_ID, _many(_bytes(16), low=1, high=limits.TOTAL_SHARDS_MAX))),
+    "renew": (Renew, (_ID, _LEASES_BODY)),
+    "attach": (Attach, (_kind, _ID, _ID, _int(1, limits.FILE_MANIFEST_BYTES_MAX))),
+    "roster+": (RosterMerge, (_ID, _LEASES_BODY)),
+    "announce": (
+        Announce,
+        (_many(_ID, high=limits.ANNOUNCE_KEYS_MAX), _many(_ID, high=limits.ANNOUNCE_KEYS_MAX)),
+    ),
+    "release": (
+        Release,
+        (_many(_up_to(limits.RECORD_BYTES_MAX), low=1, high=limits.RELEASES_PER_MESSAGE_MAX),),
+    ),
+    "manifest?": (GetManifest, (_ID,)),
+    "manifest": (
+        ManifestReply,
+        (_up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _many(_SHARD, high=limits.TOTAL_SHARDS_MAX)),
+    ),
+    "attachment?": (GetAttachment, (_kind, _ID)),
+    "roster?": (GetRoster, (_ID,)),
+    "shard?": (GetShard, (_ID, _SHARD)),
+    "shard": (ShardReply, (_up_to(32 * limits.SEGMENT_STRIPES),)),
+    "read": (ReadBlocks, (_ID, _SHARD, _many(_BLOCK, low=1, high=limits.SEGMENT_STRIPES))),
+    "prove": (Prove, (_ID, _SHARD, _BLOCK)),
+    "no_block": (BlockMissing, (_BLOCK, _code)),
+    "body": (Body, (_int(0, limits.FILE_MANIFEST_BYTES_MAX),)),
+    "done": (Done, (_int(0, 2**32),)),
+}
+_TAGS: Final = {message: tag for tag, (message, _) in _TABLE.items()}
+
+
+def encode(message: Message) -> Value:
+    """The array to send."""
+    return [_TAGS[type(message)], *astuple(message)]
+
+
+def decode(values: Sequence[Value]) -> Message:
+    """The message in an array that was received. Raises `ProtocolError` for a wrong tag, count or field."""
+    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
+        raise ProtocolError("no such message")
+    message, fields = _TABLE[values[0]]
+    wire.expect_list(list(values[1:]), count=len(fields))
+    return message(*(field(value) for field, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
+
+
+def encode_block_header(slot: int, block_index: int) -> Value:
+    """Header of a Block frame."""
+    return [slot, block_index]
+
+
+def decode_block_header(header: Sequence[Value]) -> tuple[int, int]:
+    """(slot or shard index, block index) of a Block frame. Raises `ProtocolError`."""
+    wire.expect_list(list(header), count=2)
+    slot = wire.expect_int(header[0], low=0, high=limits.TOTAL_SHARDS_MAX - 1)
+    return slot, wire.expect_int(header[1], low=0, high=limits.SEGMENT_STRIPES - 1)
+
+
+def pack_records(records: Sequence[bytes]) -> bytes:
+    """A body of several records."""
+    return wire.encode(list(records))
+
+
+def unpack_records(body: bytes, *, count_max: int) -> tuple[bytes, ...]:
+    """The records of a body. Raises `ProtocolError`."""
+    items = wire.decode(body, size_max=limits.LEASES_BODY_BYTES_MAX)
+    wire.expect_list(items, count_max=count_max)
+    return tuple(wire.expect_bytes(item, size_max=limits.RECORD_BYTES_MAX) for item in items)

@@ -1,0 +1,169 @@
+"""Which donors keep which shards. Layer 2, pure.
+
+Rules (design.md, sections 2 and 4): never two shards of a segment at one holder while there are donors
+enough; with fewer donors than shards up to ceil(total_shards / donors) each; at most a third of the shards
+at donors under 80 % uptime, and few in one subnet, where others exist. The choice is stable: the same donors
+serve all segments of a file until one is full, since a file whose segments sit at different holders dies by
+more combinations of losses.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from node.chunks.geometry import Code
+from node.units import Contact, Multiaddr, PeerId
+
+LOW_UPTIME_PERMILLE: Final = 800
+SUBNET_HOLDERS_MAX: Final = 2
+QUORUM_PARITY_PERCENT: Final = 70
+SHARD_OVERHEAD_BYTES: Final = 64 * 1024
+"""What a shard costs a donor beyond its blocks, at most: index, manifest, lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """One offer, as the chooser sees it."""
+
+    contact: Contact
+    free_bytes: int
+    uptime_permille: int = 1000
+    expected_s: float = 0.0
+    """Expected seconds for a shard, failures weighed in (from own observations)."""
+    subnet: str | None = None
+    """Its /24 or /48; None where that says nothing (loopback, private networks)."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The donor's identity."""
+        return self.contact.peer_id
+
+
+Assignment = dict[PeerId, tuple[int, ...]]
+"""Shard indexes by holder."""
+
+
+def quorum(code: Code) -> int:
+    """Shards that a put must place when holders failed and nobody can stand in."""
+    return code.data_shards + -(-QUORUM_PARITY_PERCENT * code.parity_shards // 100)
+
+
+def shards_per_holder_max(code: Code, donor_count: int) -> int:
+    """How many shards of one segment a holder may keep."""
+    return -(-code.total_shards // max(1, donor_count))
+
+
+def is_weak(code: Code, shard_counts: Sequence[int]) -> bool:
+    """Whether losing some third of the holders (at least one) would leave fewer than `data_shards` shards."""
+    ranked = sorted((count for count in shard_counts if count), reverse=True)
+    lost = sum(ranked[: max(1, len(ranked) // 3)])
+    return sum(ranked) - lost < code.data_shards
+
+
+def rank(donors: Sequence[Donor]) -> list[Donor]:
+    """Best first: reliable, quick, roomy; the peer id settles ties."""
+    return sorted(
+        donors,
+        key=lambda donor: (
+            donor.uptime_permille < LOW_UPTIME_PERMILLE,
+            round(donor.expected_s, 1),
+            -donor.free_bytes.bit_length(),
+            donor.peer_id,
+        ),
+    )
+
+
+def assign(code: Code, donors: Sequence[Donor], *, shard_bytes: int, segment_index: int = 0) -> Assignment:
+    """Shards for the best donors: all of them if there is room, else as many as fit.
+
+    The caller compares the number of shards placed with `quorum`.
+    """
+    cost = shard_bytes + SHARD_OVERHEAD_BYTES
+    usable = [donor for donor in rank(donors) if donor.free_bytes >= cost]
+    holders = _diverse(usable, code.total_shards)
+    if not holders:
+        return {}
+    each_max = shards_per_holder_max(code, len(holders))
+    room = {donor.peer_id: min(each_max, donor.free_bytes // cost) for donor in holders}
+    places: list[PeerId] = []
+    for level in range(each_max):
+        places.extend(donor.peer_id for donor in holders if room[donor.peer_id] > level)
+    places = places[: code.total_shards]
+    # Every segment begins elsewhere, so that data shards, which readers prefer, are spread over all holders.
+    start = segment_index * code.data_shards % len(places)
+    turned = places[start:] + places[:start]
+    chosen: dict[PeerId, list[int]] = {}
+    for shard_index, holder in enumerate(turned):
+        chosen.setdefault(holder, []).append(shard_index)
+    return {holder: tuple(indexes) for holder, indexes in chosen.items()}
+
+
+def replace(
+    code: Code,
+    donors: Sequence[Donor],
+    shards: Collection[int],
+    *,
+    shard_bytes: int,
+    kept: Mapping[PeerId, int],
+    failed: Collection[PeerId],
+) -> Assignment:
+    """Other places for `shards` whose holder failed; shards that find none are left out.
+
+    `kept` counts what each present holder of the segment has; `failed` are those to keep away from. New
+    donors come first, then present holders within the limit for as many donors as are left.
+    """
+    cost = shard_bytes + SHARD_OVERHEAD_BYTES
+    usable = [d for d in rank(donors) if d.peer_id not in failed and d.free_bytes >= cost]
+    if not usable:
+        return {}
+    present = {donor.peer_id for donor in usable} | kept.keys()
+    each_max = shards_per_holder_max(code, len(present))
+    load = {donor.peer_id: kept.get(donor.peer_id, 0) for donor in usable}
+    room = {donor.peer_id: donor.free_bytes // cost for donor in usable}
+    order = {donor.peer_id: position for position, donor in enumerate(usable)}
+    chosen: dict[PeerId, list[int]] = {}
+    for shard_index in sorted(shards):
+        free = [peer for peer in order if load[peer] < each_max and room[peer] > 0]
+        if not free:
+            break
+        holder = min(free, key=lambda peer: (load[peer], order[peer]))
+        chosen.setdefault(holder, []).append(shard_index)
+        load[holder] += 1
+        room[holder] -= 1
+    return {holder: tuple(indexes) for holder, indexes in chosen.items()}
+
+
+def subnet_of(address: Multiaddr | None) -> str | None:
+    """The /24 or /48 of an address; None for names, loopback, link-local and private networks."""
+    parts = (address or "").split("/")
+    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+        return None
+    try:
+        host = ipaddress.ip_address(parts[2])
+    except ValueError:
+        return None
+    if host.is_private or host.is_loopback or host.is_link_local:
+        return None
+    return str(ipaddress.ip_network(f"{host}/{24 if host.version == 4 else 48}", strict=False))
+
+
+def _diverse(ranked: Sequence[Donor], count: int) -> list[Donor]:
+    """Up to `count` donors, best first, within the shares of low uptime and of one subnet where possible."""
+    chosen: list[Donor] = []
+    passed_over: list[Donor] = []
+    subnets: dict[str, int] = {}
+    low_left = count // 3
+    for donor in ranked:
+        crowded = donor.subnet is not None and subnets.get(donor.subnet, 0) >= SUBNET_HOLDERS_MAX
+        low = donor.uptime_permille < LOW_UPTIME_PERMILLE
+        if len(chosen) == count or crowded or (low and low_left == 0):
+            passed_over.append(donor)
+            continue
+        chosen.append(donor)
+        low_left -= low
+        if donor.subnet is not None:
+            subnets[donor.subnet] = subnets.get(donor.subnet, 0) + 1
+    return chosen + passed_over[: count - len(chosen)]
