@@ -1,1 +1,3 @@
 """A Cairn node: peer-to-peer storage that nobody can switch off."""
+
+__version__ = "0.1.0"

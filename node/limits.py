@@ -29,18 +29,23 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
+CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
 RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
 LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
 RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
 BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
-PUT_SILENCE_S: Final = 120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
+PUT_SILENCE_S: Final = (
+    120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
+)
 PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones included; each pins its reservation
 PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
 PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
 SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
-SHARD_STREAMS_PER_PEER_MAX: Final = 24  # one peer's share: a put or a get uses one a segment in flight, and retries
+SHARD_STREAMS_PER_PEER_MAX: Final = (
+    24  # one peer's share: a put or a get uses one a segment in flight, and retries
+)
 REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
 REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
 CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign
@@ -48,6 +53,85 @@ ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announ
 ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
+
+# --- manifests, headers and folders ---------------------------------------------------------------------
+
+SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
+SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
+NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
+ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
+MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
+FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
+FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
+SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
+
+# --- dht (design.md, section 5) -----------------------------------------------------------------------
+
+DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
+DHT_BUCKET_CONTACTS: Final = 20  # contacts: a bucket, a reply, the holders of a record (specification's k)
+DHT_LOOKUP_PARALLEL: Final = 10  # requests of one lookup in flight: slow ones don't hold it up
+DHT_LOOKUP_PATHS: Final = 3  # disjoint paths: whoever owns one does not own the result
+DHT_LOOKUP_WIDTH_MAX: Final = 64  # contacts: what a crowded radius may cost a lookup
+DHT_LOOKUP_QUERIES_MAX: Final = 256  # contacts asked in one lookup: four times the width, liars included
+DHT_LOOKUP_SLOW_S: Final = 1.0  # seconds: after that a lookup goes on without the answer
+DHT_REPLY_CONTACTS_MAX: Final = 20  # contacts read of one reply: what the specification sends
+DHT_REPLY_PROVIDERS_MAX: Final = 64  # providers read of one reply: what a node keeps of a key
+DHT_CONTACT_ADDRESSES_MAX: Final = 8  # addresses kept of a peer: two families, a relay or two
+DHT_ADDRESS_BYTES_MAX: Final = 256  # bytes of a binary multiaddr: a relayed address with two ids has 110
+DHT_ADDRESS_CACHE_ITEMS: Final = 8_192  # addresses whose two forms are remembered: 4 MB
+DHT_CONTACT_FAILURES_PASSED_ON: Final = 2  # requests: a contact that failed as many is not told to others
+DHT_CONTACT_FAILURES_MAX: Final = 12  # requests: about a night of tries, then a contact is forgotten
+DHT_SUBNET_BUCKET_MAX: Final = 2  # contacts of one /24 (IPv6: /48) in a bucket
+DHT_SUBNET_TABLE_MAX: Final = 6  # contacts of one /24 (IPv6: /48) in the table
+DHT_KEY_BYTES_MAX: Final = 128  # bytes of a record's key: a multihash has 34, a hint's key 60
+DHT_PEER_ID_BYTES_MAX: Final = 42  # bytes of a binary peer id: the longest key that is its own hash
+DHT_VALUE_BYTES_MAX: Final = 8_192  # bytes of a value record: a placement hint fills it
+DHT_MESSAGE_BYTES_MAX: Final = 65_536  # bytes: 20 contacts, 64 providers and a value, all with 8 addresses
+DHT_REPLY_PROVIDERS_BYTES_MAX: Final = 8_192  # bytes: half of what rust-libp2p reads of a message
+DHT_PROVIDER_EXPIRY_S: Final = 48 * 3_600  # seconds: outlives one missed sweep
+DHT_VALUE_EXPIRY_S: Final = 48 * 3_600  # seconds: whoever cares stores it again, like a provider record
+DHT_PROVIDERS_PER_KEY_MAX: Final = 64  # provider records of a key: five holders announce a segment
+DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
+    50_000  # records: in a small network each node keeps all keys of all
+)
+DHT_PROVIDER_RECORDS_MAX: Final = 500_000  # records: 100 MB of the disk at 200 bytes
+DHT_VALUE_RECORDS_PER_PEER_MAX: Final = 1_000  # records: as many files put through one peer in two days
+DHT_VALUE_RECORDS_MAX: Final = 10_000  # records: 80 MB of the disk
+DHT_CHANGES_PER_COMMIT_MAX: Final = 64  # changes: where LMDB's commits stop getting cheaper
+DHT_REQUEST_S: Final = 5.0  # seconds: a dial and a reply over the slowest link worth asking
+DHT_REQUESTS_IN_FLIGHT_MAX: Final = 64  # requests of all lookups together: as many dials at once
+DHT_ANNOUNCE_BATCH_KEYS: Final = 32  # keys: announcements in flight on one stream, 16 KB
+DHT_STREAMS_MAX: Final = 1_024  # incoming streams: idle ones end within DHT_IDLE_S
+DHT_STREAMS_PER_PEER_MAX: Final = 32  # incoming streams of a peer: its lookups in a network of a dozen nodes
+DHT_IDLE_S: Final = 10.0  # seconds without a whole request, then a stream is reset
+DHT_SWEEP_STEP_S: Final = 300.0  # seconds between steps of the sweep
+DHT_SWEEP_PAGE_KEYS: Final = 1_024  # keys of a region announced at once: 1 MB with their lists
+DHT_REGION_LOOKUPS_MAX: Final = 8  # lookups to know a region: two are usual
+DHT_PREIMAGE_TRIES_MAX: Final = 65_536  # hashes to hit a subtree of up to 12 bits: 50 ms, 3 on average
+DHT_PREIMAGE_BITS: Final = 12  # bits of a subtree that trying hits with all but certainty
+DHT_VERIFY_QUEUE_MAX: Final = 256  # peers heard of that wait to be tried: a full table's worth
+DHT_VERIFY_PARALLEL: Final = 8  # peers tried at once: a flood of names makes no flood of dials
+DHT_LEFT_ALONE_S: Final = 300.0  # seconds until a peer that did not answer is tried again unasked
+DHT_LEFT_ALONE_PEERS_MAX: Final = 4_096  # peers remembered as not answering
+DHT_MAINTENANCE_S: Final = 60.0  # seconds between looks at what is due
+DHT_NEIGHBOURHOOD_FIRST_S: Final = 15.0  # seconds to the second lookup of the own key, doubling from there
+DHT_NEIGHBOURHOOD_S: Final = 3_600.0  # seconds between lookups of the own key in the long run
+DHT_BUCKET_REFRESH_S: Final = 14_400.0  # seconds without a lookup, then a bucket is refreshed
+DHT_UNSEEN_S: Final = 7_200.0  # seconds of silence, then a contact is asked for a sign of life
+DHT_VALUE_QUORUM: Final = 4  # holders of the same best value: enough to end a lookup
+DHT_SAMPLE_BARREN_MAX: Final = 3  # random lookups in a row that show nobody new, then all are known
+DHT_SIZE_SAMPLES: Final = 16  # lookups whose view of the network's size is remembered
+DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
+DHT_SNAPSHOT_S: Final = 900.0  # seconds between saves of the routing table
+DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
+DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
+DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
 
 # --- framing (node/framing.py) ------------------------------------------------------------------------
 
@@ -68,29 +152,16 @@ CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped p
 DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
 DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
 
-# --- manifests, headers and folders ---------------------------------------------------------------------
-
-SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
-SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
-NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
-ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
-MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
-FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
-FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
-SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
-
-NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
-
 # --- get, health, renew ---------------------------------------------------------------------------------
 
 SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
 RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial output
 LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
 PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
+SEARCH_TIMEOUT_S: Final = 15.0  # seconds to look for more holders of a segment in the DHT
 LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
+
+# --- coding ---------------------------------------------------------------------------------------------
 
 CODING_TABLES_BYTES_MAX: Final = 8 * 1024 * 1024  # bytes: 1,300 sets of lost shards at 10/30
 CODING_CODES_MAX: Final = 32  # codes whose matrix is kept: 65 KB at most each
@@ -152,12 +223,6 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
-
-# --- dht (design.md, section 5) -----------------------------------------------------------------------
-
-DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
-
-# --- coding ---------------------------------------------------------------------------------------------
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 

@@ -8,7 +8,7 @@ Source: design.md, section 4 (get).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import trio
@@ -18,6 +18,7 @@ from node.chunks.client import HolderClient, HolderSession
 from node.chunks.scores import Scoreboard
 from node.crypto.identity import peer_id_text
 from node.errors import (
+    AvailabilityError,
     CryptoError,
     OwnerInconsistentError,
     PeerMisbehavedError,
@@ -31,8 +32,8 @@ from node.units import Contact, PeerId
 
 T = TypeVar("T")
 
-ASKED_AT_ONCE = 3
-"""Peers in a race at the same time."""
+ASKED_AT_ONCE = 8
+"""Peers in a race at the same time: some may be silent for as long as a dial may take."""
 STAGGER_S = 0.25
 """The next peer joins a race so long after the one before, or at once when that one failed."""
 CLOSE_TIMEOUT_S = 1.0
@@ -56,14 +57,21 @@ class Holders:
         """The name of the network, which records carry."""
         return self.client.preamble.network_id
 
-    async def open(self, contact: Contact) -> HolderSession:
-        """A session; the caller ends it with `end`. Raises `UnreachableError`, `RefusedError`."""
+    async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
+        """A session; the caller ends it with `end`.
+
+        `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
+        Raises `UnreachableError`, `RefusedError`.
+        """
+        if contact.peer_id == self.client.peer_id:
+            return await self.client.open(contact)
         if not contact.addresses:
             contact = await self.look_up(contact) or contact
         try:
             return await self.client.open(contact)
         except UnreachableError:
-            self.scores.failed(contact.peer_id, now_s=self.clock.now_s())
+            if on_stale is not None:
+                on_stale()
             fresh = await self.look_up(contact)
             if fresh is None:
                 raise
@@ -71,8 +79,10 @@ class Holders:
 
     async def look_up(self, contact: Contact) -> Contact | None:
         """The peer with addresses that `contact` does not have; None if there are none."""
+        found: Contact | None = None
         async with self._lookups:
-            found = await self.directory.find_peer(contact.peer_id)
+            with trio.move_on_after(limits.SEARCH_TIMEOUT_S), suppress(AvailabilityError):
+                found = await self.directory.find_peer(contact.peer_id)
         if found is None or set(found.addresses) <= set(contact.addresses):
             return None
         return found
@@ -107,7 +117,7 @@ async def end(session: HolderSession, *, clean: bool) -> None:
 
 @contextmanager
 def blaming(peer_id: PeerId) -> Iterator[None]:
-    """What is illegal in the bytes that came is the peer's fault; an owner's contradictions stay the owner's."""
+    """What is illegal in the bytes that came is the peer's fault; a contradiction of the owner's is not."""
     try:
         yield
     except OwnerInconsistentError:

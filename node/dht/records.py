@@ -1,22 +1,158 @@
-"""The rules for provider and value records: who may store what, for how long, and which value wins. Layer 2, pure.
+"""Provider and value records: what a key may be, who may store, for how long, which value wins. Layer 2,
+pure.
 
-Invariants: a value is kept only where its namespace has a validator that accepted it; of two valid values of a
-key every node picks the same one, whatever the order of arrival. Source: libp2p kad-dht specification, "Entry
-validation".
+Invariants: a value is kept only where its namespace has a validator that accepted it; of two valid values
+of a key every node picks the same one, whatever the order of arrival. Source: libp2p kad-dht specification,
+"Content routing" and "Entry validation".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
+
+from node import limits
+from node.errors import CryptoError, ProtocolError
+from node.units import Contact
+
+MULTIHASH_IDENTITY = 0x00
+MULTIHASH_SHA256 = 0x12
 
 
 class Validator(Protocol):
     """The rules of one namespace of value keys (`/<namespace>/...`). Pure."""
 
     def validate(self, key: bytes, value: bytes, *, now_s: int) -> None:
-        """Accept a value or raise `ProtocolError` (`CryptoError` counts as well)."""
+        """Accept a value or raise `ProtocolError` or `CryptoError`."""
         ...
 
     def sequence(self, key: bytes, value: bytes) -> int:
         """Version of a value that `validate` accepted: the highest wins, the greater bytes among equals."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRecord:
+    """A peer said that it provides a key."""
+
+    key: bytes
+    provider: Contact
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRecord:
+    """A value that somebody stored here."""
+
+    key: bytes
+    value: bytes
+    received_s: int
+    expires_s: int
+
+
+def check_multihash(data: bytes) -> None:
+    """A multihash: code, length of one byte, digest of that length. Raises `ProtocolError`."""
+    if not 3 <= len(data) <= limits.DHT_KEY_BYTES_MAX:
+        raise ProtocolError(f"a multihash of {len(data)} bytes")
+    position = 0
+    while data[position] & 0x80:  # the code is a varint
+        position += 1
+        if position > 3 or position + 2 >= len(data):
+            raise ProtocolError("not a multihash")
+    if data[position + 1] != len(data) - position - 2:
+        raise ProtocolError("a multihash whose length is wrong")
+
+
+def is_peer_id(data: bytes) -> bool:
+    """Whether this can be a binary peer id: an identity multihash of a short public key, or a SHA-256."""
+    if not 2 < len(data) <= limits.DHT_PEER_ID_BYTES_MAX or data[1] != len(data) - 2:
+        return False
+    return data[0] == MULTIHASH_IDENTITY or (data[0] == MULTIHASH_SHA256 and len(data) == 34)
+
+
+def namespace_of(key: bytes) -> bytes:
+    """`pk` of `/pk/...`. Raises `ProtocolError`."""
+    if not key.startswith(b"/") or len(key) > limits.DHT_KEY_BYTES_MAX:
+        raise ProtocolError("a value's key is /<namespace>/<name>")
+    namespace, slash, name = key[1:].partition(b"/")
+    if not namespace or not slash or not name:
+        raise ProtocolError("a value's key is /<namespace>/<name>")
+    return namespace
+
+
+class ValueRules:
+    """The validators of all namespaces as one rule."""
+
+    def __init__(self, validators: Mapping[bytes, Validator]) -> None:
+        self._validators = dict(validators)
+
+    def check(self, key: bytes, value: bytes, *, now_s: int) -> None:
+        """Raises `ProtocolError` unless the value may be stored and believed."""
+        validator = self._validator(key)
+        if len(value) > limits.DHT_VALUE_BYTES_MAX:
+            raise ProtocolError(f"a value of {len(value)} bytes")
+        try:
+            validator.validate(key, value, now_s=now_s)
+        except CryptoError as error:
+            raise ProtocolError(f"a value that does not hold: {error}") from error
+
+    def is_valid(self, key: bytes, value: bytes, *, now_s: int) -> bool:
+        """`check` as a question."""
+        try:
+            self.check(key, value, now_s=now_s)
+        except ProtocolError:
+            return False
+        return True
+
+    def is_better(self, key: bytes, value: bytes, than: bytes) -> bool:
+        """Whether a value wins over another one; `check` accepted both."""
+        validator = self._validator(key)
+        return (validator.sequence(key, value), value) > (validator.sequence(key, than), than)
+
+    def _validator(self, key: bytes) -> Validator:
+        namespace = namespace_of(key)
+        validator = self._validators.get(namespace)
+        if validator is None:
+            raise ProtocolError("no validator for the namespace of this key")
+        return validator
+
+
+class PublicKeyValidator:
+    """`/pk/<peer id>`: libp2p's own records of public keys, proved by the peer id itself.
+
+    The peer id is a multihash of the key's protobuf: the identity for short keys, SHA-256 for long ones.
+    """
+
+    def validate(self, key: bytes, value: bytes, *, now_s: int) -> None:
+        """As in `Validator`."""
+        if not key.startswith(b"/pk/"):
+            raise ProtocolError("not the key of a public key")
+        peer_id = key[len(b"/pk/") :]
+        if not is_peer_id(peer_id):
+            raise ProtocolError("not a peer id")
+        digest = value if peer_id[0] == MULTIHASH_IDENTITY else sha256(value).digest()
+        if peer_id[2:] != digest:
+            raise ProtocolError("the public key does not belong to the peer id")
+
+    def sequence(self, key: bytes, value: bytes) -> int:
+        """There is only one valid value."""
+        return 0
+
+
+def provider_is_admitted(*, is_known: bool, of_key: int, of_peer: int, total: int) -> bool:
+    """Whether a provider record may be stored, given how many are.
+
+    A refresh always may. Whoever came first stays: a flood of new identities displaces nobody.
+    """
+    return is_known or (
+        of_key < limits.DHT_PROVIDERS_PER_KEY_MAX
+        and of_peer < limits.DHT_PROVIDER_RECORDS_PER_PEER_MAX
+        and total < limits.DHT_PROVIDER_RECORDS_MAX
+    )
+
+
+def value_is_admitted(*, of_peer: int, total: int) -> bool:
+    """Whether a valid value may be stored, given how many others the sender stored here, and all did."""
+    return of_peer < limits.DHT_VALUE_RECORDS_PER_PEER_MAX and total < limits.DHT_VALUE_RECORDS_MAX

@@ -1,0 +1,497 @@
+"""The commands as the daemon answers them: JSON fields in, JSON fields out. Layer 5.
+
+One handler a command of the command line; the names of the fields are the contract's. Requests come from
+this machine's owner, and are still checked: a wrong field is a `UsageError`, never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from node.chunks.catalogue import CatalogueEntry
+from node.chunks.download import GetProgress
+from node.chunks.geometry import Code
+from node.chunks.health import HealthReport
+from node.chunks.upload import PutOptions, PutProgress
+from node.control.server import Events, Handler, Json
+from node.crypto.hashing import cid_text
+from node.crypto.identity import account_text, peer_id_text
+from node.crypto.links import Link, parse_hash_or_link, parse_link, parse_link_and_path
+from node.daemon.compose import Node
+from node.daemon.home import Home
+from node.daemon.memory import Donation
+from node.errors import NodeError, NotFoundError, UsageError
+from node.net.bootstrap import parse_contact, peer_multiaddr
+from node.units import DAY_S, FileHash, Multiaddr
+
+JOIN_WAIT_S = 15.0
+LS_HEALTH_WAIT_S = 20.0  # a list is worth more at once than complete
+LS_CHECKS_AT_ONCE = 4
+LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR code has to hold them
+
+T = TypeVar("T", str, int, bool)
+
+
+def control_handlers(node: Node, home: Home) -> Mapping[str, Handler]:
+    """Every command this node answers, by name."""
+    commands: Mapping[str, Callable[[Node, Json, Events], Awaitable[Json]]] = {
+        "put": put,
+        "get": get,
+        "link": link,
+        "ls": ls,
+        "health": health,
+        "renew": renew,
+        "rm": rm,
+        "donate": donate,
+        "status": status,
+        "peers": peers,
+    }
+    return {name: partial(handler, node) for name, handler in commands.items()}
+
+
+def field(request: Json, name: str, kind: type[T]) -> T | None:
+    """A field of the request, None where it is missing or null. Raises `UsageError`."""
+    value = request.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"field {name!r} must be of type {kind.__name__}")
+    return value
+
+
+def required(request: Json, name: str, kind: type[T]) -> T:
+    """A field that must be there. Raises `UsageError`."""
+    value = field(request, name, kind)
+    if value is None:
+        raise UsageError(f"field {name!r} is missing")
+    return value
+
+
+# --- transfers ------------------------------------------------------------------------------------------
+
+
+async def put(node: Node, request: Json, events: Events) -> Json:
+    """Store a file or folder; with `dry_run` only say what it would take."""
+    source = Path(required(request, "path", str))
+    if not await node.ports.offload.run(partial(os.access, source, os.R_OK)):
+        raise UsageError(f"{source} is missing, or this node may not read it")
+    options = PutOptions(
+        code=_code(node, field(request, "code", str)),
+        name=field(request, "name", str),
+        password=field(request, "password", str),
+        lease_days=_days(field(request, "expires_s", int), node.config.lease.days),
+    )
+    if field(request, "dry_run", bool):
+        return await _estimate(node, source, options)
+
+    def on_progress(progress: PutProgress) -> None:
+        events.progress(
+            phase=progress.phase, done_bytes=progress.done_bytes, total_bytes=progress.total_bytes
+        )
+
+    await _wait_joined(node, events)
+    report = await node.uploader.put(source, options, on_progress)
+    for note in report.notes:
+        await events.note(note)
+    return {
+        "link": str(report.link),
+        "hash": cid_text(report.file_hash),
+        "name": report.name,
+        "bytes": report.bytes,
+        "stored_bytes": report.stored_bytes,
+        "code": [report.code.data_shards, report.code.total_shards],
+        "segments": report.segments,
+        "holders": report.holders,
+        "weak": report.weak,
+        "expires": report.expires_s,
+        "price": _credits(report.price_microcredits),
+        "seconds": round(report.seconds, 3),
+    }
+
+
+async def _estimate(node: Node, source: Path, options: PutOptions) -> Json:
+    estimate = await node.uploader.estimate(source, options)
+    return {
+        "link": None,
+        "hash": None,
+        "name": estimate.name,
+        "bytes": estimate.bytes,
+        "stored_bytes": estimate.stored_bytes,
+        "code": [estimate.code.data_shards, estimate.code.total_shards],
+        "segments": estimate.segments,
+        "holders": 0,
+        "weak": None,
+        "expires": node.ports.clock.now_s() + options.lease_days * DAY_S,
+        "price": _credits(estimate.price_microcredits),
+        "seconds": 0.0,
+    }
+
+
+async def get(node: Node, request: Json, events: Events) -> Json:
+    """Fetch to `output`, an absolute path, or (without one) as data events."""
+    wanted, entry = parse_link_and_path(required(request, "link", str))
+    password = field(request, "password", str)
+    first, last = field(request, "first", int), field(request, "last", int)
+    byte_range = None if first is None or last is None else (first, last)
+    output = field(request, "output", str)
+    await _join(node, wanted, events)
+    if output is None:
+        return await _get_stream(node, wanted, entry, byte_range, password, events)
+
+    def on_progress(progress: GetProgress) -> None:
+        events.progress(
+            phase=progress.phase, done_bytes=progress.done_bytes, total_bytes=progress.total_bytes
+        )
+
+    report = await node.downloader.save(
+        wanted,
+        _absolute(output),
+        entry=entry,
+        byte_range=byte_range,
+        password=password,
+        force=bool(field(request, "force", bool)),
+        on_progress=on_progress,
+    )
+    return {
+        "path": str(report.path),
+        "name": report.name,
+        "bytes": report.bytes,
+        "fetched_bytes": report.fetched_bytes,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+async def _get_stream(
+    node: Node,
+    wanted: Link,
+    entry: str,
+    byte_range: tuple[int, int] | None,
+    password: str | None,
+    events: Events,
+) -> Json:
+    began = trio.current_time()
+    remote = await node.downloader.open_file(wanted, password=password)
+    selection = remote.select(entry, byte_range)
+    if selection.entries is not None:
+        raise UsageError("a folder can't go to stdout: name one file in it, or a folder with -o")
+    done = 0
+    async with remote.stream(selection.start, selection.stop) as pieces:
+        async for piece in pieces:
+            await events.data(piece)
+            done += len(piece)
+            events.progress(phase="fetch", done_bytes=done, total_bytes=selection.length)
+    return {
+        "path": None,
+        "name": selection.name,
+        "bytes": done,
+        "fetched_bytes": remote.fetched_bytes,
+        "seconds": round(trio.current_time() - began, 3),
+    }
+
+
+# --- my files -------------------------------------------------------------------------------------------
+
+
+async def link(node: Node, request: Json, _events: Events) -> Json:
+    """The link of one of my files, or of the link given."""
+    given = parse_hash_or_link(required(request, "link", str))
+    if given.key is None and given.wrapped is None:
+        entry = node.catalogue.get(given.file_hash)
+        if entry is None:
+            raise NotFoundError(f"{cid_text(given.file_hash)} isn't one of my files: see `cairn ls`")
+        given = parse_link(entry.link)
+    if field(request, "via", bool):
+        given = Link(given.file_hash, given.key, _via(node, given.file_hash), given.wrapped)
+    return {"link": str(given), "verify_link": str(given.verify_link())}
+
+
+def _via(node: Node, file_hash: FileHash) -> tuple[Multiaddr, ...]:
+    """Addresses to join through: holders first, then whoever we know, then ourselves."""
+    me = node.keys.peer_id
+    found: list[Multiaddr] = []
+    contacts = [*node.catalogue.holders(file_hash), *(known.contact for known in node.contacts())]
+    for contact in contacts:
+        if contact.addresses and contact.peer_id != me:
+            found.append(Multiaddr(peer_multiaddr(contact.addresses[0], contact.peer_id)))
+        if len(found) == LINK_VIA_COUNT - 1:
+            break
+    own = node.ports.network.listen_addresses()
+    found.extend(Multiaddr(peer_multiaddr(address, me)) for address in own[:1])
+    return tuple(dict.fromkeys(found))
+
+
+async def ls(node: Node, request: Json, events: Events) -> Json:
+    """My files with their health, or the entries of a folder."""
+    text = field(request, "link", str)
+    if text is None:
+        files = node.catalogue.files()
+        states = await _health_of_all(node, [entry.file_hash for entry in files])
+        return {"files": [_file_json(entry, states.get(entry.file_hash, "unknown")) for entry in files]}
+    wanted = parse_link(text)
+    await _join(node, wanted, events)
+    remote = await node.downloader.open_file(wanted, password=field(request, "password", str))
+    if remote.entries is None:
+        return {"entries": [{"path": remote.name, "bytes": remote.size_bytes}]}
+    return {"entries": [{"path": entry.path, "bytes": entry.byte_count} for entry in remote.entries]}
+
+
+def _file_json(entry: CatalogueEntry, state: str) -> Json:
+    return {
+        "hash": cid_text(entry.file_hash),
+        "name": entry.name,
+        "bytes": entry.size_bytes,
+        "health": state,
+        "code": [entry.data_shards, entry.total_shards],
+        "created": entry.created_s,
+        "expires": entry.expires_s,
+    }
+
+
+async def _health_of_all(node: Node, hashes: list[FileHash]) -> dict[FileHash, str]:
+    """One word for each file that could be checked in time."""
+    states: dict[FileHash, str] = {}
+    limiter = trio.CapacityLimiter(LS_CHECKS_AT_ONCE)
+
+    async def check(file_hash: FileHash) -> None:
+        async with limiter:
+            try:
+                states[file_hash] = health_word(await node.health.check(file_hash))
+            except NotFoundError:
+                states[file_hash] = "lost"
+            except NodeError:
+                states[file_hash] = "unknown"
+
+    with trio.move_on_after(LS_HEALTH_WAIT_S):
+        async with trio.open_nursery() as nursery:
+            for file_hash in hashes:
+                nursery.start_soon(check, file_hash)
+    return states
+
+
+def health_word(report: HealthReport) -> str:
+    """`healthy`, `degraded` (it can be restored, but repair is due) or `lost` (it can't, now)."""
+    if any(segment.alive < segment.needed for segment in report.segments):
+        return "lost"
+    return "healthy" if report.healthy else "degraded"
+
+
+async def health(node: Node, request: Json, events: Events) -> Json:
+    """Ask and challenge every holder; the hash is enough."""
+    wanted = parse_hash_or_link(required(request, "link", str))
+    await _join(node, wanted, events)
+
+    def on_progress(done: int, total: int) -> None:
+        events.progress(phase="challenge", done_segments=done, total_segments=total)
+
+    report = await node.health.check(
+        wanted.file_hash,
+        verify=bool(field(request, "verify", bool)),
+        on_progress=on_progress,
+    )
+    return {
+        "hash": cid_text(report.file_hash),
+        "healthy": report.healthy,
+        "segments": [
+            {
+                "index": segment.index,
+                "alive": segment.alive,
+                "needed": segment.needed,
+                "total": segment.total,
+                "holders": [
+                    {"peer_id": peer_id_text(holder.peer_id), "shard": holder.shard, "state": holder.state}
+                    for holder in segment.holders
+                ],
+            }
+            for segment in report.segments
+        ],
+    }
+
+
+async def renew(node: Node, request: Json, events: Events) -> Json:
+    """Extend the leases of a file of mine."""
+    file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
+    days = _days(field(request, "duration_s", int), node.config.lease.days)
+    await _wait_joined(node, events)
+    leases = unreachable = 0
+    for each in _with_index(node, file_hash):
+        report = await node.renewer.renew(each, duration_s=days * DAY_S)
+        leases += report.leases
+        unreachable += report.unreachable_holders
+        if report.expires_s is not None and node.catalogue.get(each) is not None:
+            await node.ports.offload.run(partial(node.catalogue.set_expiry, each, report.expires_s))
+    if unreachable:
+        await events.note(f"{unreachable} holders did not answer: renew again later")
+    return {"hash": cid_text(file_hash), "leases": leases}
+
+
+async def rm(node: Node, request: Json, events: Events) -> Json:
+    """Release the leases of a file of mine, and forget it once every holder has let go."""
+    file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
+    await _wait_joined(node, events)
+    leases = unreachable = 0
+    for each in _with_index(node, file_hash):
+        try:
+            report = await node.renewer.release(each)
+        except NotFoundError:
+            entry = node.catalogue.get(each)
+            if entry is None or entry.expires_s > node.ports.clock.now_s():
+                raise
+            continue  # its leases have run out, so there is nothing left to release
+        leases += report.leases
+        unreachable += report.unreachable_holders
+    if unreachable:
+        await events.note(
+            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out"
+        )
+    else:
+        for each in _with_index(node, file_hash):
+            await node.ports.offload.run(partial(node.catalogue.remove, each))
+    return {"hash": cid_text(file_hash), "leases": leases}
+
+
+def _with_index(node: Node, file_hash: FileHash) -> tuple[FileHash, ...]:
+    """A file and the file that keeps its large folder index, if it has one."""
+    entry = node.catalogue.get(file_hash)
+    if entry is None or entry.index_hash is None:
+        return (file_hash,)
+    return (file_hash, entry.index_hash)
+
+
+# --- the node -------------------------------------------------------------------------------------------
+
+
+async def donate(node: Node, request: Json, _events: Events) -> Json:
+    """Set or show what this node gives."""
+    given = node.donation()
+    cap, rate = field(request, "cap_bytes", int), field(request, "rate_bytes_s", int)
+    pledge = field(request, "pledge_millionths", int)
+    if min(cap or 0, rate or 0, pledge or 0) < 0 or (pledge or 0) > 1_000_000:
+        raise UsageError("sizes and rates are 0 or more, a pledge is 0 to 100 %")
+    if cap is not None or rate is not None or pledge is not None:
+        given = Donation(
+            given.cap_bytes if cap is None else cap,
+            given.rate_bytes_s if rate is None else rate or None,
+            given.pledge if pledge is None else pledge / 1_000_000,
+        )
+        await node.set_donation(given)
+    store = node.store.statistics()
+    return {
+        "cap_bytes": given.cap_bytes,
+        "used_bytes": store.used_bytes,
+        "shards": store.shards,
+        "rate_bytes_s": given.rate_bytes_s,
+        "pledge": node.config.credit.pledge if given.pledge is None else given.pledge,
+        "earned": 0,
+    }
+
+
+async def status(node: Node, _request: Json, _events: Events) -> Json:
+    """The node at a glance."""
+    now = node.statistics()
+    store = now.store
+    network = node.ports.network
+    return {
+        "peer_id": peer_id_text(node.keys.peer_id),
+        "account": account_text(node.keys.account_id),
+        "addresses": [peer_multiaddr(address, node.keys.peer_id) for address in network.listen_addresses()],
+        "nat": now.standing.value,
+        "peers": now.peers,
+        "dht": {
+            "contacts": now.dht.contacts,
+            "records": now.dht.records,
+            "network_size": now.dht.network_size,
+            "joined": now.dht.joined,
+        },
+        "store": {
+            "cap_bytes": store.cap_bytes,
+            "used_bytes": store.used_bytes,
+            "reserved_bytes": store.reserved_bytes,
+            "shards": store.shards,
+            "leases": store.leases,
+            "packs": store.packs,
+            "dead_bytes": store.dead_bytes,
+            "quarantined": store.quarantined,
+        },
+        "server": {
+            "open_puts": now.server.open_puts,
+            "blocks_received": now.server.blocks_received,
+            "blocks_served": now.server.blocks_served,
+            "refused": now.server.requests_refused,
+        },
+        "engine": node.engine_name,
+        "files": len(node.catalogue.files()),
+        "uptime_s": now.uptime_s,
+        "pid": os.getpid(),
+    }
+
+
+async def peers(node: Node, _request: Json, _events: Events) -> Json:
+    """Who this node knows: connected peers and the contacts of its routing table."""
+    network = node.ports.network
+    connected = set(network.connected())
+    known = {contact.contact.peer_id: contact for contact in node.contacts()}
+    rows = []
+    for peer_id in sorted(connected | known.keys()):
+        contact = known.get(peer_id)
+        addresses = network.addresses_of(peer_id) or (contact.contact.addresses if contact else ())
+        score = node.scores.score(peer_id)
+        rows.append(
+            {
+                "peer_id": peer_id_text(peer_id),
+                "addresses": list(addresses),
+                "connected": peer_id in connected,
+                "contact": contact is not None,
+                "seen_s_ago": None if contact is None else round(contact.seen_s_ago, 1),
+                "latency_s": None if score is None else round(score.latency_s, 4),
+                "speed_bytes_s": None if score is None else int(score.speed_bytes_s),
+            }
+        )
+    return {"peers": rows}
+
+
+# --- shared ---------------------------------------------------------------------------------------------
+
+
+async def _join(node: Node, wanted: Link, events: Events) -> None:
+    """Try the addresses in a link, and wait for the first join."""
+    if wanted.via:
+        node.join_through([parse_contact(address) for address in wanted.via])
+    await _wait_joined(node, events)
+
+
+async def _wait_joined(node: Node, events: Events) -> None:
+    events.progress(phase="join")
+    if not await node.wait_joined(JOIN_WAIT_S):
+        await events.note("no peer answers yet: `cairn run --bootstrap MULTIADDR` names one to join through")
+
+
+def _code(node: Node, text: str | None) -> Code:
+    if text is None:
+        return Code(node.config.code.data_shards, node.config.code.total_shards)
+    return Code.parse(text)
+
+
+def _days(duration_s: int | None, default_days: int) -> int:
+    """Whole days, rounded up: leases end with a day."""
+    if duration_s is None:
+        return default_days
+    if duration_s <= 0:
+        raise UsageError("a file is kept for at least a day")
+    return -(-duration_s // DAY_S)
+
+
+def _credits(microcredits: int) -> float:
+    return microcredits / 1_000_000
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise UsageError("the output's path must be absolute")
+    return path

@@ -1,0 +1,280 @@
+"""What each command does on this side: read its words, make one control call, hand back the result. Layer 5.
+
+Invariants: paths that leave here are absolute, since the daemon has another working directory; passwords and
+links travel in bodies; nothing heavy is imported by a command that only talks to the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from node.control.client import Json, call
+from node.daemon.home import Home
+from node.errors import ConfigError, UsageError
+from node.units import parse_duration, parse_rate, parse_size
+
+if TYPE_CHECKING:
+    from node.daemon.supervisor import Ready
+
+PASSWORD_FILE_BYTES_MAX = 64 * 1024
+PHRASE_INPUT_CHARS_MAX = 4096
+
+Outcome = tuple[Json | None, int]
+"""What to print (None: it is printed already), and the exit code."""
+
+
+def run(options: Namespace) -> Outcome:
+    """The daemon, in the foreground."""
+    if options.web is not None:
+        raise ConfigError("this release has no page to serve: leave out --web")
+    donate_bytes = None if options.donate is None else parse_size(options.donate)
+    from node.daemon.supervisor import RunOptions, run_node
+    from node.units import Multiaddr
+
+    def on_ready(ready: Ready) -> None:
+        if options.json:
+            fields = {
+                "event": "ready",
+                "peer_id": ready.peer_id,
+                "addresses": list(ready.addresses),
+                "account": ready.account,
+                "web": None,
+                "pid": ready.pid,
+            }
+            print(json.dumps(fields), flush=True)
+        else:
+            from node.control.render import render_ready
+
+            render_ready(ready, _home(options))
+
+    run_node(
+        RunOptions(
+            home=_home(options),
+            listen=tuple(Multiaddr(text) for text in options.listen or ()),
+            bootstrap=None if options.bootstrap is None else tuple(options.bootstrap),
+            donate_bytes=donate_bytes,
+            mdns=not options.no_mdns,
+            overrides=tuple(options.overrides),
+            verbose=options.verbose,
+        ),
+        on_ready,
+    )
+    return None, 0
+
+
+def put(options: Namespace) -> Outcome:
+    """Store a file or a folder."""
+    request: Json = {
+        "path": os.path.abspath(options.path),
+        "code": options.code,
+        "name": options.name,
+        "password": _password(options.password_file),
+        "expires_s": None if options.expires is None else parse_duration(options.expires),
+        "dry_run": options.dry_run,
+    }
+    return _transfer(options, "put", request), 0
+
+
+def get(options: Namespace) -> Outcome:
+    """Fetch a file, an entry, a folder or a range."""
+    to_stdout = options.output == "-"
+    if to_stdout and options.json:
+        raise UsageError("`-o -` and --json both want stdout: leave one out")
+    first, last = _range(options.range)
+    request: Json = {
+        "link": _argument(options.link),
+        "password": _password(options.password_file),
+        "first": first,
+        "last": last,
+        "force": options.force,
+        "output": None if to_stdout else _output(options.output),
+    }
+    result = _transfer(options, "get", request)
+    if to_stdout:
+        sys.stdout.buffer.flush()
+        return None, 0
+    return result, 0
+
+
+def link(options: Namespace) -> Outcome:
+    """Show a link again."""
+    return _call(options, "link", {"link": _argument(options.link), "via": options.via}), 0
+
+
+def ls(options: Namespace) -> Outcome:
+    """My files, or a folder's entries."""
+    text = None if options.link is None else _argument(options.link)
+    return _call(options, "ls", {"link": text, "password": _password(options.password_file)}), 0
+
+
+def health(options: Namespace) -> Outcome:
+    """Ask and challenge the holders."""
+    return _transfer(options, "health", {"link": _argument(options.link), "verify": options.verify}), 0
+
+
+def renew(options: Namespace) -> Outcome:
+    """Extend leases."""
+    seconds = None if options.duration is None else parse_duration(options.duration)
+    return _call(options, "renew", {"link": _argument(options.link), "duration_s": seconds}), 0
+
+
+def rm(options: Namespace) -> Outcome:
+    """Release leases."""
+    return _call(options, "rm", {"link": _argument(options.link)}), 0
+
+
+def donate(options: Namespace) -> Outcome:
+    """Set or show what is given."""
+    request: Json = {
+        "cap_bytes": None if options.size is None else parse_size(options.size),
+        "rate_bytes_s": None if options.rate is None else parse_rate(options.rate),
+        "pledge_millionths": None if options.pledge is None else parse_share(options.pledge),
+    }
+    return _call(options, "donate", request), 0
+
+
+def status(options: Namespace) -> Outcome:
+    """The node at a glance."""
+    return _call(options, "status", {}), 0
+
+
+def peers(options: Namespace) -> Outcome:
+    """Who the node knows."""
+    return _call(options, "peers", {}), 0
+
+
+def recovery(options: Namespace) -> Outcome:
+    """Show or restore the phrase; needs no daemon."""
+    from node.control import recovery as commands
+
+    if options.action == "restore":
+        return commands.restore(_home(options), _phrase()), 0
+    return commands.show(_home(options), reveal=options.reveal), 0
+
+
+def demo(options: Namespace) -> Outcome:
+    """A swarm of real nodes on this machine."""
+    from node.control.demo import DemoOptions, run_demo
+    from node.control.render import demo_step
+
+    result = run_demo(
+        DemoOptions(
+            nodes=options.nodes,
+            kill=options.kill,
+            file=None if options.file is None else Path(options.file).absolute(),
+            keep=options.keep,
+        ),
+        on_step=None if options.json else demo_step,
+    )
+    return result, 0 if result["ok"] else 1
+
+
+COMMANDS: Mapping[str, Callable[[Namespace], Outcome]] = {
+    "run": run,
+    "put": put,
+    "get": get,
+    "link": link,
+    "ls": ls,
+    "health": health,
+    "renew": renew,
+    "rm": rm,
+    "donate": donate,
+    "status": status,
+    "peers": peers,
+    "recovery": recovery,
+    "demo": demo,
+}
+
+
+def parse_share(text: str) -> int:
+    """Millionths of `10%` or `0.1`. Raises `UsageError`."""
+    number, percent = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
+    try:
+        share = float(number) / percent
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"{text!r} is not a share: write it like 10% or 0.1, from 0 to 1")
+    return round(share * 1_000_000)
+
+
+def _home(options: Namespace) -> Home:
+    return Home.locate(options.home)
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _call(options: Namespace, command: str, request: Mapping[str, Any]) -> Json:
+    return call(_home(options), command, request, on_note=_note)
+
+
+def _transfer(options: Namespace, command: str, request: Mapping[str, Any]) -> Json:
+    """A call with a progress bar, where stderr is a terminal."""
+    home = _home(options)
+    if not sys.stderr.isatty():
+        return call(home, command, request, on_note=_note, on_data=_write_out)
+    from node.control.render import ProgressBar
+
+    with ProgressBar(command) as bar:
+        return call(home, command, request, on_progress=bar.update, on_note=bar.note, on_data=_write_out)
+
+
+def _write_out(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+
+
+def _argument(text: str) -> str:
+    """The argument itself, or for `-` one line of stdin: so a key need not show in a process list."""
+    if text != "-":
+        return text
+    line = sys.stdin.readline(64 * 1024).strip()
+    if not line:
+        raise UsageError("`-` reads a link from stdin, and there was none")
+    return line
+
+
+def _password(path: str | None) -> str | None:
+    """The first line of a password file."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            line = file.read(PASSWORD_FILE_BYTES_MAX).decode().split("\n", 1)[0].rstrip("\r")
+    except OSError as error:
+        raise UsageError(f"can't read the password file {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"the password file {path} isn't text") from None
+    if not line:
+        raise UsageError(f"the first line of the password file {path} is empty")
+    return line
+
+
+def _range(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    first, dash, last = text.partition("-")
+    if not dash or not first.isascii() or not first.isdigit() or not last.isascii() or not last.isdigit():
+        raise UsageError(f"{text!r} is not a range: write it like 0-1023, both ends included")
+    if int(first) > int(last):
+        raise UsageError(f"range {text} runs backwards")
+    return int(first), int(last)
+
+
+def _output(path: str | None) -> str:
+    return os.getcwd() if path is None else os.path.abspath(path)
+
+
+def _phrase() -> str:
+    """The recovery phrase from stdin: an argument would show in the process list."""
+    if sys.stdin.isatty():
+        print("Type or paste the 24 words, then Enter:", file=sys.stderr)
+        return sys.stdin.readline(PHRASE_INPUT_CHARS_MAX)
+    return sys.stdin.read(PHRASE_INPUT_CHARS_MAX)

@@ -1,0 +1,180 @@
+"""`cairn demo`: a swarm of real nodes here stores a file, loses a third of itself, gives it back. Layer 5.
+
+Honest by construction: every node is a process of its own with its own home; the losses are SIGKILLs; the
+uploader is gone when the file is fetched; the node that fetches it was not there before, and is given
+one peer's address and the link, nothing else.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from node.control.client import Json
+from node.control.local_swarm import LocalSwarm, NodeProcess
+from node.errors import NodeError, UsageError
+from node.units import MIB, format_size
+
+FILE_BYTES = 64 * MIB
+DATA_SHARDS, TOTAL_SHARDS = 10, 30
+NODES_MAX = 100
+_WRITE_BYTES = 4 * MIB
+
+OnStep = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What `cairn demo` was told."""
+
+    nodes: int = 12
+    kill: int = 4
+    file: Path | None = None
+    keep: bool = False
+
+
+class _Steps:
+    """The table of steps as it grows."""
+
+    def __init__(self, on_step: OnStep | None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._on_step = on_step
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """One step: it is ok unless it raises or says otherwise; `name` may grow with what was found."""
+        row: dict[str, Any] = {"name": name, "seconds": 0.0, "ok": False}
+        self.rows.append(row)
+        began = time.monotonic()
+        try:
+            row["ok"] = True
+            yield row
+        except BaseException as error:
+            row["ok"] = False
+            if isinstance(error, NodeError):
+                row["name"] += f": {error}"
+            raise
+        finally:
+            row["seconds"] = round(time.monotonic() - began, 2)
+            if self._on_step is not None:
+                self._on_step(row)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step was."""
+        return all(row["ok"] for row in self.rows)
+
+
+def check_options(options: DemoOptions) -> None:
+    """Raises `UsageError` for a swarm that could not keep the file by its numbers."""
+    donors = options.nodes - 1
+    if not 3 <= options.nodes <= NODES_MAX:
+        raise UsageError(f"--nodes takes 3 to {NODES_MAX}: an uploader and at least two donors")
+    each = -(-TOTAL_SHARDS // donors)
+    bearable = min(donors - 1, (TOTAL_SHARDS - DATA_SHARDS) // each)
+    if not 0 <= options.kill <= bearable:
+        raise UsageError(
+            f"--kill takes 0 to {bearable} with {options.nodes} nodes: {donors} donors keep up to {each} of "
+            f"{TOTAL_SHARDS} shards each, and {DATA_SHARDS} must be left"
+        )
+    if options.file is not None and not options.file.is_file():
+        raise UsageError(f"{options.file} isn't a file")
+
+
+def run_demo(options: DemoOptions, on_step: OnStep | None = None) -> Json:
+    """Run it: `{"ok", "steps", "link"}`. A step that fails ends it. Raises `UsageError`."""
+    check_options(options)
+    folder = Path(tempfile.mkdtemp(prefix="cairn-demo-"))
+    steps = _Steps(on_step)
+    link: list[str] = []
+    try:
+        with _stoppable(), LocalSwarm(folder / "nodes") as swarm:
+            try:
+                _play(options, folder, swarm, steps, link)
+            except NodeError:
+                assert not steps.ok  # the step that failed carries the words
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    result: Json = {"ok": steps.ok, "steps": steps.rows, "link": link[0] if link else None}
+    if options.keep:
+        result["folder"] = str(folder)
+    return result
+
+
+def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, link: list[str]) -> None:
+    source = options.file or folder / "random.bin"
+    size = source.stat().st_size if options.file else FILE_BYTES
+    if options.file is None:
+        with steps.step(f"make a random file of {format_size(size)}"):
+            _make_random(source, size)
+    with steps.step(f"start {options.nodes} nodes, {options.nodes - 1} of them donors"):
+        uploader, donors = _start(options, swarm, max(size, MIB))
+    with steps.step("the nodes find each other"):
+        swarm.wait_known(uploader, len(donors))
+    with steps.step("put") as row:
+        put = uploader.call("put", path=str(source), code=f"{DATA_SHARDS}/{TOTAL_SHARDS}")
+        link.append(put["link"])
+        row["name"] = (
+            f"put {format_size(put['bytes'])}: {format_size(put['stored_bytes'])} on {put['holders']} holders"
+        )
+    with steps.step(f"SIGKILL {options.kill} donors, stop the uploader"):
+        for donor in donors[: options.kill]:  # the first is the one that all others joined through
+            donor.kill()
+        uploader.stop()
+    survivor = donors[-1]
+    with steps.step("a fresh node joins through one survivor"):
+        (fresh,) = swarm.start(bootstrap=[survivor])
+    with steps.step("get from the link alone") as row:
+        output = folder / "got"
+        got = fresh.call("get", link=link[0], output=str(output))
+        row["name"] += f": {format_size(int(got['bytes'] / max(got['seconds'], 0.001)))}/s"
+    with steps.step("compare byte for byte") as row:
+        row["ok"] = filecmp.cmp(source, Path(got["path"]), shallow=False)
+    with steps.step("health, by challenge") as row:
+        health = fresh.call("health", link=link[0])
+        alive = min(segment["alive"] for segment in health["segments"])
+        row["ok"] = alive >= DATA_SHARDS
+        row["name"] += f": at least {alive} of {TOTAL_SHARDS} shards of every segment, {DATA_SHARDS} needed"
+
+
+def _start(options: DemoOptions, swarm: LocalSwarm, size: int) -> tuple[NodeProcess, list[NodeProcess]]:
+    """The uploader, which gives nothing, and the donors; all but the first start side by side."""
+    donors = options.nodes - 1
+    cap_bytes = 64 * MIB + 2 * size * -(-TOTAL_SHARDS // donors) // DATA_SHARDS
+    (first,) = swarm.start(donate=str(cap_bytes))
+    others = [swarm.spawn(donate=str(cap_bytes), bootstrap=[first]) for _ in range(donors - 1)]
+    uploader = swarm.spawn(bootstrap=[first])
+    for each in (*others, uploader):
+        each.wait_ready()
+    return uploader, [first, *others]
+
+
+def _make_random(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        for start in range(0, size, _WRITE_BYTES):
+            file.write(os.urandom(min(_WRITE_BYTES, size - start)))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: nodes stopped, folders removed."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,316 @@
+"""Results for people: plain lines, tables, progress bars. Layer 5.
+
+Rich is imported only by what draws with it. What a script may want to capture (a link, a path) stands on
+stdout; the words around it go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from node.control.client import Json
+from node.daemon.home import Home
+from node.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from node.daemon.supervisor import Ready
+
+_PHASES = {
+    "join": "looking for peers",
+    "scan": "reading the folder",
+    "offers": "asking donors",
+    "send": "sending",
+    "publish": "announcing",
+    "locate": "finding holders",
+    "fetch": "fetching",
+    "finish": "finishing",
+    "challenge": "challenging holders",
+}
+
+
+def render(options: Namespace, result: Json) -> None:
+    """Print a command's result."""
+    _RENDERERS[options.command](options, result)
+
+
+def render_ready(ready: Ready, home: Home) -> None:
+    """Say that the daemon is ready."""
+    print(f"Cairn node {ready.peer_id} is ready.")
+    for address in ready.addresses:
+        print(f"  listening on {address}")
+    print(f"  home {home.path}")
+    gives = f"gives {format_size(ready.gives_bytes)} to others" if ready.gives_bytes else "gives no disk yet"
+    print(f"  {gives} (`cairn donate 20GiB` changes that)")
+    print("Ctrl-C stops it.", flush=True)
+
+
+class ProgressBar:
+    """A bar on stderr with rate and time left; use as a context manager."""
+
+    def __init__(self, label: str) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(label, total=None)
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, progress: Json) -> None:
+        """One progress event of the daemon."""
+        phase = str(progress.get("phase", ""))
+        self._progress.update(
+            self._task,
+            description=_PHASES.get(phase, phase),
+            completed=progress.get("done_bytes") or 0,
+            total=progress.get("total_bytes"),
+        )
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(f"note: {text}", markup=False, highlight=False)
+
+
+def demo_step(step: Mapping[str, Any]) -> None:
+    """One step of the demo, as it ends."""
+    mark = "ok    " if step["ok"] else "FAILED"
+    print(f"  {mark} {step['seconds']:6.1f} s  {step['name']}", file=sys.stderr, flush=True)
+
+
+def _put(options: Namespace, result: Json) -> None:
+    code = "/".join(str(part) for part in result["code"])
+    size = f"{format_size(result['bytes'])} in {_count(result['segments'], 'segment')}"
+    if options.dry_run:
+        print(
+            f"{result['name']}: {size}, would store {format_size(result['stored_bytes'])} at {code} "
+            f"until {_day(result['expires'])}, for {result['price']:.2f} credits"
+        )
+        return
+    _say(
+        f"{result['name']}: {size}, {format_size(result['stored_bytes'])} on "
+        f"{_count(result['holders'], 'holder')} at {code}, in {format_duration(result['seconds'])}"
+    )
+    _say(f"kept until {_day(result['expires'])}, for {result['price']:.2f} credits")
+    if result["weak"]:
+        _say("weak: losing some third of the holders would lose it; more donors make it stronger")
+    print(result["link"])
+
+
+def _get(_options: Namespace, result: Json) -> None:
+    _say(
+        f"{result['name']}: {format_size(result['bytes'])} in {format_duration(result['seconds'])}, "
+        f"{format_size(result['fetched_bytes'])} fetched"
+    )
+    print(result["path"])
+
+
+def _link(options: Namespace, result: Json) -> None:
+    if options.qr:
+        import segno
+
+        segno.make(result["link"], error="l").terminal(out=sys.stdout, compact=True)
+    print(result["link"])
+    _say(f"whoever has this one can check it, not read it: {result['verify_link']}")
+
+
+def _ls(_options: Namespace, result: Json) -> None:
+    if "entries" in result:
+        rows = [[format_size(entry["bytes"]), entry["path"]] for entry in result["entries"]]
+        _table(("size", "path"), rows)
+        return
+    if not result["files"]:
+        _say("no files yet: `cairn put PATH` stores one")
+        return
+    rows = [
+        [
+            file["name"],
+            format_size(file["bytes"]),
+            file["health"],
+            "/".join(str(part) for part in file["code"]),
+            _day(file["created"]),
+            _day(file["expires"]),
+            file["hash"],
+        ]
+        for file in result["files"]
+    ]
+    _table(("name", "size", "health", "code", "stored", "kept until", "hash"), rows)
+
+
+def _health(options: Namespace, result: Json) -> None:
+    print("healthy" if result["healthy"] else "NOT healthy", result["hash"])
+    rows = []
+    for segment in result["segments"]:
+        states = Counter(holder["state"] for holder in segment["holders"])
+        rows.append(
+            [
+                str(segment["index"]),
+                f"{segment['alive']} of {segment['total']}",
+                str(segment["needed"]),
+                ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
+            ]
+        )
+    _table(("segment", "alive", "needed", "holders say"), rows)
+    if options.verbose:
+        holders = [
+            [str(segment["index"]), str(holder["shard"]), holder["state"], holder["peer_id"]]
+            for segment in result["segments"]
+            for holder in segment["holders"]
+        ]
+        _table(("segment", "shard", "state", "holder"), holders)
+
+
+def _renew(_options: Namespace, result: Json) -> None:
+    print(f"renewed {_count(result['leases'], 'lease')} of {result['hash']}")
+
+
+def _rm(_options: Namespace, result: Json) -> None:
+    print(f"released {_count(result['leases'], 'lease')} of {result['hash']}")
+
+
+def _donate(options: Namespace, result: Json) -> None:
+    if not result["cap_bytes"]:
+        print("this node gives no disk: `cairn donate 20GiB` gives some")
+        return
+    print(
+        f"gives {format_size(result['cap_bytes'])}, of which {format_size(result['used_bytes'])} are used, "
+        f"for {_count(result['shards'], 'shard')} of others"
+    )
+    if options.rate is not None or options.pledge is not None:
+        _say("rate and pledge are remembered; this release does not enforce them yet")
+
+
+def _status(_options: Namespace, result: Json) -> None:
+    store, dht = result["store"], result["dht"]
+    rows = [
+        ["peer id", result["peer_id"]],
+        ["account", result["account"]],
+        *(["listening", address] for address in result["addresses"]),
+        ["nat", result["nat"]],
+        ["peers", f"{result['peers']} connected"],
+        ["dht", f"{_count(dht['contacts'], 'contact')}, {_count(dht['records'], 'record')} kept"],
+        ["gives", f"{format_size(store['cap_bytes'])}, {format_size(store['used_bytes'])} used"],
+        ["keeps", f"{_count(store['shards'], 'shard')} of others"],
+        ["my files", str(result["files"])],
+        ["coding engine", result["engine"]],
+        ["up", format_duration(result["uptime_s"])],
+    ]
+    if store["quarantined"]:
+        rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
+    _table(("", ""), rows, header=False)
+
+
+def _peers(_options: Namespace, result: Json) -> None:
+    if not result["peers"]:
+        _say("no peers yet: `cairn run --bootstrap MULTIADDR` names one to join through")
+        return
+    rows = [
+        [
+            peer["peer_id"],
+            "connected" if peer["connected"] else "known",
+            "" if peer["latency_s"] is None else f"{peer['latency_s'] * 1000:.0f} ms",
+            "" if peer["speed_bytes_s"] is None else f"{format_size(peer['speed_bytes_s'])}/s",
+            peer["addresses"][0] if peer["addresses"] else "",
+        ]
+        for peer in result["peers"]
+    ]
+    _table(("peer", "", "latency", "speed", "address"), rows)
+
+
+def _recovery(options: Namespace, result: Json) -> None:
+    if options.action == "restore":
+        print(f"restored account {result['account']}")
+        return
+    if "words" not in result:
+        print(f"account {result['account']}")
+        _say("`cairn recovery show --reveal` prints its 24 words; whoever reads them has the account")
+        return
+    words = result["words"]
+    for row in range(0, len(words), 6):
+        print(
+            "  ".join(f"{row + column + 1:2} {word:<9}" for column, word in enumerate(words[row : row + 6]))
+        )
+    _say("write them down on paper: they bring this account back on any machine")
+
+
+def _demo(_options: Namespace, result: Json) -> None:
+    rows = [
+        [step["name"], f"{step['seconds']:.1f}", "ok" if step["ok"] else "FAILED"] for step in result["steps"]
+    ]
+    rows.append(["total", f"{sum(step['seconds'] for step in result['steps']):.1f}", ""])
+    _table(("step", "seconds", ""), rows)
+    if result["link"]:
+        _say(result["link"])
+    print("ok" if result["ok"] else "failed")
+
+
+_RENDERERS: Mapping[str, Callable[[Namespace, Json], None]] = {
+    "put": _put,
+    "get": _get,
+    "link": _link,
+    "ls": _ls,
+    "health": _health,
+    "renew": _renew,
+    "rm": _rm,
+    "donate": _donate,
+    "status": _status,
+    "peers": _peers,
+    "recovery": _recovery,
+    "demo": _demo,
+}
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: bool = True) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE if header else None, show_header=header, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: a file's name must not be read as markup
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # nobody's window bounds a pipe
+    console.print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _day(epoch_s: int) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(epoch_s))

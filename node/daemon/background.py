@@ -1,0 +1,118 @@
+"""Housekeeping: expiry, compaction, the weekly scrub, forgotten puts, the scoreboard, the DHT mode. Layer 5.
+
+Invariants: each step is short and runs through `Offload`; a fault of the disk in one step is logged and
+tried again a round later, since a donor with a sick disk must still serve what it can read. The scrub keeps
+its place across restarts. Source: design.md, section 6.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from node.chunks.score_store import save_scores
+from node.chunks.scores import Scoreboard
+from node.chunks.shard_store import ShardStore
+from node.chunks.upload import Uploader
+from node.daemon.memory import DaemonMemory
+from node.dht.service import DhtService
+from node.errors import AvailabilityError, StoreError
+from node.limits import BLOCK_BYTES
+from node.net.reachability import Standing
+from node.ports import Clock, KeyValue, Offload
+from node.units import DAY_S, MIB, MINUTE_S
+
+ROUND_S = MINUTE_S
+COMPACT_STEP_BYTES = 8 * MIB  # a step of some 20 ms on a slow disk, so that puts and gets get between
+COMPACT_PAUSE_S = 0.25
+SCRUB_INTERVAL_S = 7 * DAY_S
+SCRUB_STEP_BLOCKS = 32
+SCRUB_BYTES_S = 4 * MIB  # a tenth of what the slowest disks read; 1 TB takes under three days
+DROP_STALE_INTERVAL_S = DAY_S
+
+_logger = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """What a node does for itself, forever."""
+
+    def __init__(
+        self,
+        *,
+        store: ShardStore,
+        uploader: Uploader,
+        dht: DhtService,
+        scores: Scoreboard,
+        memory: DaemonMemory,
+        state: KeyValue,
+        standing: Callable[[], Standing],
+        clock: Clock,
+        offload: Offload,
+    ) -> None:
+        self._store = store
+        self._uploader = uploader
+        self._dht = dht
+        self._standing = standing
+        self._scores = scores
+        self._memory = memory
+        self._state = state
+        self._clock = clock
+        self._offload = offload
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._repeat, "expiry and compaction", ROUND_S, self.tidy)
+            nursery.start_soon(self._repeat, "scrub", ROUND_S, self.scrub)
+            nursery.start_soon(self._repeat, "choice of DHT mode", ROUND_S, self._choose_mode)
+            nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
+
+    async def tidy(self) -> None:
+        """End what has expired, give its space back, save the scoreboard. Raises `StoreError`."""
+        expired = await self._offload.run(partial(self._store.expire, self._clock.now_s()))
+        if expired:
+            _logger.info("%d leases have expired", expired)
+        more = True
+        while more:
+            more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES))
+            if more:
+                await trio.sleep(COMPACT_PAUSE_S)
+        # On the event loop, which owns the scoreboard; it is one small commit.
+        save_scores(self._scores, self._state)
+
+    async def scrub(self) -> None:
+        """Verify all that is kept, if the last time is a week ago. Raises `StoreError`."""
+        cursor, done_s = self._memory.scrub()
+        if self._clock.now_s() - done_s < SCRUB_INTERVAL_S:
+            return
+        place: bytes | None = cursor
+        steps = 0
+        while place is not None:
+            place = await self._offload.run(partial(self._store.scrub, place, block_limit=SCRUB_STEP_BLOCKS))
+            steps += 1
+            if place is not None and steps % 32 == 0:  # a commit every few seconds of reading is plenty
+                await self._offload.run(partial(self._memory.set_scrub, place, done_s))
+            await trio.sleep(SCRUB_STEP_BLOCKS * BLOCK_BYTES / SCRUB_BYTES_S)
+        await self._offload.run(partial(self._memory.set_scrub, b"", self._clock.now_s()))
+        bad = self._store.statistics().quarantined
+        _logger.info("scrub done: %s", f"{bad} bad shards" if bad else "every block is good")
+
+    async def _choose_mode(self) -> None:
+        """A node that nobody can dial must not stand in others' routing tables."""
+        self._dht.set_serving(self._standing().serves)
+
+    async def _drop_stale(self) -> None:
+        dropped = await self._uploader.drop_stale()
+        if dropped:
+            _logger.info("dropped %d puts that nobody resumed", dropped)
+
+    async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await step()
+            except (StoreError, AvailabilityError) as error:
+                _logger.warning("%s failed, again in %d s: %s", name, interval_s, error)
+            await trio.sleep(interval_s)

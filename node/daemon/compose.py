@@ -1,0 +1,264 @@
+"""One node, put together from its parts. Layer 5.
+
+The daemon calls this with adapters of the machine, a simulation with its own: nothing here knows which.
+Every background task lives in one nursery that ends with the context. Order of ending: tasks first, then
+the store, so that nothing writes to a closed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from node.chunks.catalogue import Catalogue
+from node.chunks.client import HolderClient
+from node.chunks.coding_engines import best_engine
+from node.chunks.download import Downloader
+from node.chunks.health import HealthChecker
+from node.chunks.renew import Renewer
+from node.chunks.score_store import load_scores, save_scores
+from node.chunks.scores import Scoreboard
+from node.chunks.server import ServerStatistics, ShardServer
+from node.chunks.shard_store import ShardStore, StoreStatistics
+from node.chunks.upload import Uploader
+from node.crypto.keystore import NodeKeys
+from node.daemon.background import Housekeeping
+from node.daemon.config import Config
+from node.daemon.memory import DaemonMemory, Donation
+from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
+from node.framing import Preamble
+from node.net.bootstrap import Bootstrap
+from node.net.reachability import Standing
+from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.placement_hint import HintValidator
+from node.units import Contact, PeerId
+
+NETWORK_ID = "cairn"
+PROTOCOL_VERSION = 1
+HINT_NAMESPACE = b"cairn-hint"
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """What a node needs from outside. `index` is the shard store's alone: the packs can rebuild it."""
+
+    network: Network
+    files: Files
+    state: KeyValue
+    index: KeyValue
+    clock: Clock
+    entropy: Entropy
+    offload: Offload
+    standing: Callable[[], Standing] = lambda: Standing.UNKNOWN
+    """Whether others can dial this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """A node at a glance."""
+
+    peers: int
+    standing: Standing
+    dht: DhtStatistics
+    store: StoreStatistics
+    server: ServerStatistics
+    uptime_s: int
+
+
+@dataclass
+class Node:
+    """A running node: its services, for whoever drives it."""
+
+    config: Config
+    keys: NodeKeys
+    ports: NodePorts
+    memory: DaemonMemory
+    catalogue: Catalogue
+    store: ShardStore
+    dht: DhtService
+    bootstrap: Bootstrap
+    server: ShardServer
+    uploader: Uploader
+    downloader: Downloader
+    health: HealthChecker
+    renewer: Renewer
+    scores: Scoreboard
+    housekeeping: Housekeeping
+    engine_name: str
+    _started: float = field(default_factory=trio.current_time)
+
+    def statistics(self) -> NodeStatistics:
+        """Counts as of now."""
+        return NodeStatistics(
+            peers=len(self.ports.network.connected()),
+            standing=self.ports.standing(),
+            dht=self.dht.statistics(),
+            store=self.store.statistics(),
+            server=self.server.statistics(),
+            uptime_s=int(trio.current_time() - self._started),
+        )
+
+    def contacts(self) -> tuple[KnownContact, ...]:
+        """Everyone in the routing table."""
+        return self.dht.contacts()
+
+    async def wait_joined(self, timeout_s: float) -> bool:
+        """Wait for the first join; False when time is up."""
+        return await self.dht.wait_joined(timeout_s)
+
+    def join_through(self, contacts: Sequence[Contact]) -> None:
+        """Try these peers soon: addresses of a link."""
+        self.bootstrap.add(contacts)
+
+    def donation(self) -> Donation:
+        """What this node gives."""
+        return self.memory.donation()
+
+    async def set_donation(self, donation: Donation) -> None:
+        """Give this from now on, also after a restart."""
+        await self.ports.offload.run(partial(self.memory.set_donation, donation))
+        await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config, ports: NodePorts, keys: NodeKeys, *, listed: Sequence[Contact] = ()
+) -> AsyncIterator[Node]:
+    """A node that serves, joins and keeps house until the context ends; ready at once, with or without peers.
+
+    `listed` are peers to join through. Raises `StoreError` where the store can't be opened.
+    """
+    memory = DaemonMemory(ports.state)
+    store = await ports.offload.run(
+        partial(
+            ShardStore,
+            ports.files,
+            ports.index,
+            ports.entropy,
+            cap_bytes=memory.donation().cap_bytes,
+        )
+    )
+    try:
+        node = await _build(config, ports, keys, memory, store, listed)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.dht.run)
+            await nursery.start(node.server.run)
+            ports.network.on_connected(partial(_introduce, node))
+            nursery.start_soon(node.bootstrap.run)
+            nursery.start_soon(node.housekeeping.run)
+            try:
+                yield node
+            finally:
+                nursery.cancel_scope.cancel()
+        save_scores(node.scores, ports.state)
+    finally:
+        store.close()
+
+
+def _introduce(node: Node, peer_id: PeerId) -> None:
+    """Let the DHT verify whoever connects: half of the peers are met by their own dial."""
+    node.dht.add_contact(Contact(peer_id, node.ports.network.addresses_of(peer_id)))
+
+
+async def _build(
+    config: Config,
+    ports: NodePorts,
+    keys: NodeKeys,
+    memory: DaemonMemory,
+    store: ShardStore,
+    listed: Sequence[Contact],
+) -> Node:
+    preamble = Preamble(NETWORK_ID, PROTOCOL_VERSION, (("audit.interval_s", config.audit.interval_s),))
+    network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
+    dht = DhtService(
+        network,
+        ports.state,
+        clock,
+        entropy,
+        offload,
+        validators={HINT_NAMESPACE: HintValidator(NETWORK_ID)},
+        settings=DhtSettings(announce_interval_s=config.announce.interval_s),
+    )
+    scores = await offload.run(partial(load_scores, ports.state))
+    catalogue = Catalogue(ports.state, network=NETWORK_ID)
+    engine = await offload.run(best_engine)
+    client = HolderClient(network, preamble)
+    uploader = Uploader(
+        network=network,
+        client=client,
+        directory=dht,
+        files=ports.files,
+        catalogue=catalogue,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
+        engine=engine,
+        account_seed=keys.account.seed,
+        scores=scores,
+    )
+    downloader = Downloader(
+        client=client,
+        directory=dht,
+        clock=clock,
+        offload=offload,
+        engine=engine,
+        scores=scores,
+        known_holders=catalogue.holders,
+    )
+    health = HealthChecker(
+        client=client,
+        directory=dht,
+        clock=clock,
+        entropy=entropy,
+        scores=scores,
+        known_holders=catalogue.holders,
+    )
+    renewer = Renewer(
+        client=client,
+        directory=dht,
+        clock=clock,
+        entropy=entropy,
+        scores=scores,
+        account_seed=keys.account.seed,
+        known_holders=catalogue.holders,
+    )
+    return Node(
+        config=config,
+        keys=keys,
+        ports=ports,
+        memory=memory,
+        catalogue=catalogue,
+        store=store,
+        dht=dht,
+        bootstrap=Bootstrap(network, ports.state, clock, listed, offload=offload),
+        server=ShardServer(
+            network=network,
+            store=store,
+            directory=dht,
+            keys=keys,
+            preamble=preamble,
+            clock=clock,
+            offload=offload,
+        ),
+        uploader=uploader,
+        downloader=downloader,
+        health=health,
+        renewer=renewer,
+        scores=scores,
+        housekeeping=Housekeeping(
+            store=store,
+            uploader=uploader,
+            dht=dht,
+            scores=scores,
+            memory=memory,
+            state=ports.state,
+            standing=ports.standing,
+            clock=clock,
+            offload=offload,
+        ),
+        engine_name=engine.name,
+    )

@@ -1,0 +1,83 @@
+"""What the daemon itself remembers: its port, what it gives, when it last scrubbed. Layer 5.
+
+One table of the node's state, one canonical value a name; a value that does not parse counts as missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from node import wire
+from node.errors import ProtocolError
+from node.ports import KeyValue
+from node.units import GIB
+
+_TABLE = "daemon"
+_VALUE_BYTES_MAX = 1024
+_PORT = b"port"
+_DONATION = b"donation"
+_SCRUB = b"scrub"
+_CAP_BYTES_MAX = 2**30 * GIB
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Donation:
+    """What this node gives: disk, bandwidth (None: no limit), and the part for newcomers (0 to 1)."""
+
+    cap_bytes: int = 0
+    rate_bytes_s: int | None = None
+    pledge: float | None = None
+
+
+class DaemonMemory:
+    """Typed access to the table."""
+
+    def __init__(self, key_values: KeyValue) -> None:
+        self._key_values = key_values
+
+    def port(self) -> int | None:
+        """The TCP port that was chosen once."""
+        match self._read(_PORT):
+            case [int(port)] if 0 < port < 2**16:
+                return port
+        return None
+
+    def set_port(self, port: int) -> None:
+        """Remember it, durably."""
+        self._write(_PORT, [port])
+
+    def donation(self) -> Donation:
+        """What was last set; nothing given before that."""
+        match self._read(_DONATION):
+            case [int(cap), int() | None as rate, int() | None as pledge] if 0 <= cap <= _CAP_BYTES_MAX:
+                return Donation(cap, rate, None if pledge is None else pledge / _MILLION)
+        return Donation()
+
+    def set_donation(self, donation: Donation) -> None:
+        """Remember it, durably."""
+        pledge = None if donation.pledge is None else round(donation.pledge * _MILLION)
+        self._write(_DONATION, [donation.cap_bytes, donation.rate_bytes_s, pledge])
+
+    def scrub(self) -> tuple[bytes, int]:
+        """Where the scrub stands (b"": at its start), and when the last whole one ended (0: never)."""
+        match self._read(_SCRUB):
+            case [bytes(cursor), int(done_s)]:
+                return cursor, done_s
+        return b"", 0
+
+    def set_scrub(self, cursor: bytes, done_s: int) -> None:
+        """Remember it, durably."""
+        self._write(_SCRUB, [cursor, done_s])
+
+    def _read(self, name: bytes) -> list[wire.Value] | None:
+        with self._key_values.view() as transaction:
+            data = transaction.get(_TABLE, name)
+        try:
+            return None if data is None else wire.decode(data, size_max=_VALUE_BYTES_MAX)
+        except ProtocolError:
+            return None
+
+    def _write(self, name: bytes, value: wire.Value) -> None:
+        data = wire.encode(value)
+        self._key_values.update(lambda transaction: transaction.put(_TABLE, name, data))

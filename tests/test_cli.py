@@ -1,0 +1,228 @@
+"""The command line as a process: words, exit codes, one JSON document, start-up."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cli
+from node import __version__
+from node.control.arguments import parse
+from node.control.commands import COMMANDS, parse_share
+from node.control.render import _RENDERERS
+from node.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("trio", "libp2p", "nacl", "hypercorn", "rich", "numpy", "lmdb", "blake3", "multiaddr")
+
+
+def cairn(*words: str, home: Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli", "--home", str(home), *words],
+        cwd=ROOT,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["--help"],
+        ["put", "--help"],
+        ["put", "--version"],
+        ["status", "--home", "/nonexistent"],
+    ],
+)
+def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
+    script = (
+        "import sys, cli\n"
+        "try:\n    cli.run(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_version_needs_not_even_the_parser() -> None:
+    script = "import sys, cli; cli.run(['--version']); print('argparse' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == [f"cairn {__version__}", "False"]
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert __version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_every_command_is_parsed_run_and_rendered() -> None:
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            parse([name, "--help"])
+        assert ended.value.code == 0
+    assert set(COMMANDS) - set(_RENDERERS) == {"run"}
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], *([name] for name in COMMANDS)):
+        with pytest.raises(SystemExit):
+            parse([*words, "--help"])
+        assert "examples:\n  cairn " in capsys.readouterr().out
+
+
+def test_common_options_stand_before_and_after_the_command() -> None:
+    before = parse(["--home", "/h", "--json", "-v", "recovery", "show"])
+    after = parse(["recovery", "show", "--home", "/h", "--json", "-v"])
+    assert before == after
+    assert (before.home, before.json, before.verbose) == ("/h", True, 1)
+    assert parse(["--home", "/a", "status", "--home", "/b"]).home == "/b"
+    assert (parse(["status"]).home, parse(["status"]).json) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["put"],
+        ["put", "a", "b"],
+        ["put", "x", "--expires", "soon"],
+        ["get", "cairn:x", "--range", "9-1"],
+        ["get", "cairn:x", "--range", "a-b"],
+        ["get", "-"],
+        ["get", "cairn:x", "-o", "-"],
+        ["get", "cairn:x", "--password-file", "/nonexistent"],
+        ["run", "--web", "127.0.0.1:0", "--no-web"],
+        ["run", "--donate", "much"],
+        ["donate", "1GiB", "--pledge", "200%"],
+        ["recovery"],
+        ["recovery", "forget"],
+        ["demo", "--nodes", "2"],
+        ["demo", "--nodes", "12", "--kill", "11"],
+        ["demo", "--file", "/nonexistent"],
+        ["status", "--hom", "x"],
+    ],
+)
+def test_wrong_words_are_exit_2_one_line_and_one_document(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert cli.run(["--json", "--home", str(tmp_path / "home"), *words]) == 2
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert (error["code"], error["kind"]) == (2, "usage")
+    assert captured.err == f"cairn: {error['message']}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["put", "/etc/hostname"],
+        ["get", "cairn:abc"],
+        ["link", "x"],
+        ["ls"],
+        ["ls", "x"],
+        ["health", "x"],
+        ["renew", "x", "--for", "60d"],
+        ["rm", "x"],
+        ["donate"],
+        ["status"],
+        ["peers"],
+    ],
+)
+def test_without_a_daemon_every_command_is_exit_4_and_says_how_to_start_one(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*words, "--json", "--home", str(tmp_path)]) == 4
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert (error["code"], error["kind"]) == (4, "no_daemon")
+    assert "`cairn run`" in error["message"]
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--web", "127.0.0.1:0"], ["--set", "lease.days=0"], ["--set", "x=1"]])
+def test_wrong_settings_are_exit_3(words: list[str], tmp_path: Path) -> None:
+    done = cairn("--json", "run", "--no-mdns", *words, home=tmp_path / "home")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["error"]["kind"] == "config"
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_options: object) -> object:
+        raise ZeroDivisionError("deep inside")
+
+    monkeypatch.setitem(COMMANDS, "status", broken)
+    assert cli.run(["--json", "status", "--home", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert (error["code"], error["kind"]) == (1, "internal")
+    assert "Traceback" not in captured.out + captured.err
+    assert str(tmp_path / "errors.log") in error["message"]
+    assert "ZeroDivisionError: deep inside" in (tmp_path / "errors.log").read_text()
+
+
+def test_ctrl_c_is_exit_5(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_options: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "put", interrupted)
+    assert cli.run(["--json", "put", "x", "--home", str(tmp_path)]) == 5
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "transfer_interrupted"
+
+
+def test_shares_are_read_as_percent_or_number() -> None:
+    assert parse_share("10%") == parse_share("0.1") == 100_000
+    for text in ("-1%", "1.5", "101%", "ten", "%", "nan"):
+        with pytest.raises(UsageError):
+            parse_share(text)
+
+
+def test_recovery_shows_the_account_and_the_words_only_when_asked(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shown = json.loads(cairn("--json", "recovery", "show", home=home).stdout)
+    assert set(shown) == {"account"}
+    revealed = json.loads(cairn("--json", "recovery", "show", "--reveal", home=home).stdout)
+    assert revealed["account"] == shown["account"]
+    assert len(revealed["words"]) == 24
+
+
+def test_recovery_restores_the_account_on_another_machine(tmp_path: Path) -> None:
+    old = json.loads(cairn("--json", "recovery", "show", "--reveal", home=tmp_path / "old").stdout)
+    words = " ".join(old["words"])
+    restored = cairn("--json", "recovery", "restore", home=tmp_path / "new", text=words.upper() + "\n")
+    assert json.loads(restored.stdout) == {"account": old["account"]}
+    again = json.loads(cairn("--json", "recovery", "show", home=tmp_path / "new").stdout)
+    assert again == {"account": old["account"]}
+
+
+def test_a_wrong_word_is_exit_12_and_changes_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    before = json.loads(cairn("--json", "recovery", "show", home=home).stdout)
+    done = cairn("--json", "recovery", "restore", home=home, text="abandon " * 23 + "cairn\n")
+    assert done.returncode == 12
+    assert "cairn" in json.loads(done.stdout)["error"]["message"]
+    assert json.loads(cairn("--json", "recovery", "show", home=home).stdout) == before
