@@ -15,7 +15,8 @@ How this one works, per connection:
   that is cancelled leaves no half frame behind, so only its stream suffers. A peer that makes us queue
   answers without reading them loses the connection.
 - One task pings, notices silence, and forgets streams that were closed here and not there.
-- Unread bytes are counted per connection and per node; a stream that pushes either over its limit is reset.
+- Unread bytes are counted per connection and per node; over either limit, the
+  fullest stream of the fullest connection is reset.
 """
 
 from __future__ import annotations
@@ -46,6 +47,13 @@ class UnreadBytes:
 
     def __init__(self) -> None:
         self.count = 0
+        self.connections: set[YamuxConnection] = set()
+
+    def shed(self) -> None:
+        """Reset the fullest stream of the fullest connection: who fills buffers pays, and nobody else."""
+        fullest = max(self.connections, key=lambda connection: connection.unread_bytes, default=None)
+        if fullest is not None:
+            fullest.shed()
 
 
 class YamuxConnection:
@@ -65,7 +73,7 @@ class YamuxConnection:
         self._channel = channel
         self._next_id = 1 if dialled else 2
         self._unread_everywhere = unread
-        self._unread_bytes = 0
+        self.unread_bytes = 0
         self._on_stream = on_stream
         self._incoming_count = 0
         self._queue: deque[bytes] = deque()
@@ -90,12 +98,14 @@ class YamuxConnection:
     async def run(self) -> None:
         """Carry bytes until the connection ends, for whatever reason; never raises but for cancellation."""
         with self._scope:
+            self._unread_everywhere.connections.add(self)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._keep_alive)
             finally:
+                self._unread_everywhere.connections.discard(self)
                 self.end("this node stops")
                 await self._channel.aclose()
 
@@ -148,7 +158,7 @@ class YamuxConnection:
 
     def count_unread(self, byte_count: int) -> None:
         """Keep the sums."""
-        self._unread_bytes += byte_count
+        self.unread_bytes += byte_count
         self._unread_everywhere.count += byte_count
 
     def forget(self, stream: YamuxStream) -> None:
@@ -295,8 +305,15 @@ class YamuxConnection:
 
     def _deliver(self, stream: YamuxStream, chunk: bytes) -> None:
         stream.on_data(chunk)
-        if (
-            self._unread_bytes > limits.UNREAD_BYTES_MAX_PER_CONNECTION
-            or self._unread_everywhere.count > limits.UNREAD_BYTES_MAX
-        ):
-            stream.reset()
+        if self.unread_bytes > limits.UNREAD_BYTES_MAX_PER_CONNECTION:
+            self.shed()
+        elif self._unread_everywhere.count > limits.UNREAD_BYTES_MAX:
+            self._unread_everywhere.shed()
+
+    def shed(self) -> None:
+        """Give up the stream that holds most."""
+        fullest = max(self.streams.values(), key=lambda stream: stream.unread_bytes, default=None)
+        if fullest is None or not fullest.unread_bytes:
+            self.end("too many unread bytes")
+        else:
+            fullest.reset()
