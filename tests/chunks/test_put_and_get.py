@@ -90,7 +90,7 @@ async def test_a_put_file_is_healthy_then_renewed_then_released_by_its_account(
         async with putter.running() as uploader:
             report = await uploader.put(write_file(tmp_path, 100_000), PutOptions())
         async with swarm.client("tool") as client:
-            scores, clock, entropy = Scoreboard(), VirtualClock(), SeededEntropy(99)
+            scores, clock, entropy = Scoreboard(), VirtualClock(), SeededEntropy("tool")
             directory = BoardDirectory(swarm.board, client.peer_id)
             checker = HealthChecker(
                 client=client, directory=directory, clock=clock, entropy=entropy, scores=scores
