@@ -72,7 +72,6 @@ class Keeper:
         self._attaching: set[PeerId] = set()
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self._announced_files: dict[SegmentId, set[FileHash]] = {}
-        self._released = trio.Event()
         self.leases_signed = 0
 
     # --- puts and leases ----------------------------------------------------------------------------------
@@ -385,14 +384,8 @@ class Keeper:
             return len(ended), gone
 
         ended, gone = await self._offload.run(end)
-        self._released.set()
         await self._stop_providing(gone)
         return ended
-
-    async def wait_released(self) -> None:
-        """Wait until leases have ended since the last call."""
-        await self._released.wait()
-        self._released = trio.Event()
 
     async def _stop_providing(self, segment_ids: set[SegmentId]) -> None:
         keys = []

@@ -44,8 +44,6 @@ OFFER_LIFE_S: Final = HOUR_S
 PRICE_MICROCREDITS: Final = 1_000_000
 """One credit a MiB and day (credit.md)."""
 LAPSE_CHECK_S: Final = 5.0
-EXPIRE_CHECK_S: Final = float(HOUR_S)
-COMPACT_STEP_BYTES: Final = 8 * 1024 * 1024
 READ_AHEAD_BLOCKS: Final = 8
 """Blocks read from the disk in one go (512 KiB), so that a thread has something to do."""
 
@@ -103,8 +101,7 @@ class ShardServer:
         self._refused = 0
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; started once requests are taken. Also ends silent puts, ends expired
-        leases and compacts."""
+        """Serve, and end silent puts, until cancelled; started once requests are taken."""
         self._network.serve(
             messages.PROTOCOL,
             self._serve_stream,
@@ -114,7 +111,6 @@ class ShardServer:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_silent_puts)
-                nursery.start_soon(self._maintain)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
@@ -137,16 +133,6 @@ class ShardServer:
             await self.puts.wait_open()
             await trio.sleep(LAPSE_CHECK_S)
             await self.puts.end_silent()
-
-    async def _maintain(self) -> None:
-        """Expired leases end; space comes back in small steps, so that serving is not held up."""
-        while True:
-            now_s = self._clock.now_s()
-            await self._offload.run(lambda now_s=now_s: self._store.expire(now_s))  # type: ignore[misc]
-            with trio.move_on_after(EXPIRE_CHECK_S):
-                await self.keeper.wait_released()
-            while await self._offload.run(lambda: self._store.compact(COMPACT_STEP_BYTES)):
-                pass
 
     async def _serve_stream(self, stream: Stream) -> None:
         try:

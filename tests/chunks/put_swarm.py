@@ -61,7 +61,7 @@ class VirtualClock:
 class SeededEntropy:
     """Reproducible bytes."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str | int) -> None:
         self._random = random.Random(seed)
 
     def random_bytes(self, count: int) -> bytes:
