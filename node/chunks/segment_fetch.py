@@ -35,6 +35,8 @@ RECONNECT_S = 0.5
 """Wait before a new session; doubles."""
 BUSY_S = 1.0
 """Wait after a holder said that it is busy; doubles."""
+DIAL_S = 0.15
+"""What a dial with its handshake adds: a parity shard of a connected holder is had sooner."""
 _ABOUT_ONE_SHARD = (messages.REFUSED_MISSING, messages.REFUSED_CORRUPT)
 
 
@@ -152,6 +154,8 @@ class SegmentFetch:
         block_bytes = self.manifest.geometry.block_bytes(0)
         for peer_id, columns in by_holder.items():
             expected_s = self._holders.scores.expected_s(peer_id, byte_count=block_bytes, now_s=now_s)
+            if not self._holders.client.is_near(peer_id):
+                expected_s += DIAL_S
             self._dispatch(self._schedule.add_columns(columns, expected_s, trio.current_time()))
 
     def _state_of(self, peer_id: PeerId) -> _HolderState:

@@ -295,6 +295,32 @@ def test_concurrent_puts_stay_under_64_mb(real: RealStore) -> None:
     assert real.store.statistics().reserved_bytes == 0
 
 
+def test_a_store_full_to_the_brim_still_renews_releases_and_compacts() -> None:
+    world = World()
+    numbers = iter(range(10_000))
+    for remainder in (2, 3, 1, 0):  # large shards, then whatever still fits
+        while True:
+            number = next(numbers) * len(GEOMETRY) + remainder
+            try:
+                put(world.store, number, {0: lease(number)})
+            except StoreFullError:
+                break
+    held = world.store.segments(limit=10_000)
+    with pytest.raises(StoreFullError):
+        world.store.merge_roster(held[0], lambda old: bytes(60_000))
+    for position, segment_id in enumerate(held):
+        world.store.add_lease(segment_id, 0, lease(1_000_000 + position))
+    for segment_id in held[::2]:
+        for kept in world.store.leases(segment_id):
+            assert world.store.end_lease(kept.lease.lease_id)
+    while world.store.compact(500_000):
+        pass
+    assert world.store.statistics().dead_bytes < world.cap_bytes // 4
+    put(world.store, 2, {0: lease(2_000_000)})
+    assert len(world.store.segments(limit=10_000)) == len(held) - len(held[::2]) + 1
+    world.check_accounts()
+
+
 @pytest.mark.parametrize("cap_bytes", [0, 1_000_000])
 def test_a_cap_too_small_holds_nothing(cap_bytes: int) -> None:
     store = World().store

@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -264,3 +265,50 @@ def test_every_prefix_of_unsynced_writes() -> None:
             if kept > unsynced:
                 break
     raise AssertionError("the put never ended")
+
+
+def test_a_put_that_others_overtook_is_found_in_whole_after_a_crash() -> None:
+    """Its blocks stand before the indexed end, its commit record behind it."""
+    world = World()
+    incoming = begin(world.store, 2, [0])
+    incoming.append(0, blocks(2, 0))
+    put(world.store, 1, {0: lease(1)})
+    world.disk.crash_at = world.disk.operations + 2  # the record is written and synced, the index is not
+    with pytest.raises(SimulatedCrash):
+        incoming.commit(segment(2), manifest(2), [PutShard(0, 0, lease(2))])
+    world.disk.crash(0)
+    world.reopen()
+    shown = world.shown(SEGMENTS)
+    assert shown.shards() == {(1, 0), (2, 0)}
+    world.check_accounts()
+    world.tables.lose_everything()
+    world.reopen()
+    assert world.shown(SEGMENTS) == shown
+
+
+@pytest.mark.parametrize(("step_bytes", "stride"), [(1, 5), (150_000, 2), (10**9, 1)])
+def test_compaction_cut_anywhere_loses_nothing(step_bytes: int, stride: int) -> None:
+    """Nothing unsynced survives: the copies must be durable before the index has them and the pack goes."""
+    numbers = range(15)
+    for cut in range(0, 200, stride):
+        world = World()
+        for number in (2, 6, 10, 14):
+            put(world.store, number, {0: lease(number)})
+        for number in (2, 10):
+            world.store.end_lease(lease(number).lease_id)
+        before = world.shown(numbers)
+        world.disk.crash_at = world.disk.operations + cut
+        is_over = True
+        try:
+            while world.store.compact(step_bytes):
+                pass
+        except SimulatedCrash:
+            is_over = False
+        world.disk.crash(0)
+        world.reopen()
+        assert world.shown(numbers) == before
+        world.check_accounts()
+        if is_over:
+            assert world.store.statistics().dead_bytes < 200_000
+            return
+    raise AssertionError("the compaction never ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from node.chunks.roster import Placement
 from node.chunks.shard_store import AttachmentKind
 from node.chunks.upload import PutOptions, PutReport
 from node.crypto.hashing import multihash
+from node.crypto.links import Link
 from node.crypto.sealing import FileKeys
 from node.records.placement_hint import PlacementHint, hint_key
 from node.units import SegmentId
@@ -184,3 +186,76 @@ async def test_few_donors_hold_several_shards_each_and_weak_is_true_to_what_is_l
             assert left < code.data_shards
         else:
             assert read_back(swarm, report) == path.read_bytes()
+
+
+async def test_a_folder_is_put_as_one_file_with_its_index(tmp_path: Path, autojump_clock: MockClock) -> None:
+    folder = tmp_path / "photos"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "one").write_bytes(b"1" * 1000)
+    (folder / "two").write_bytes(b"2" * 500)
+    (folder / "link").symlink_to("two")
+    async with swarm_of(5) as swarm:
+        async with Putter(swarm).running() as uploader:
+            report = await uploader.put(folder, PutOptions(code=SMALL))
+        assert (report.name, report.bytes) == ("photos", 1500)
+        assert report.notes == ("skipped the link link",)
+        assert read_back(swarm, report) == b"1" * 1000 + b"2" * 500
+
+
+async def test_a_large_index_is_a_file_of_its_own_and_goes_with_a_dropped_put(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(1200):
+        (folder / f"{number:04}-{'x' * 60}").write_bytes(b"%d" % number)
+    async with swarm_of(5) as swarm:
+        putter = Putter(swarm)
+        async with putter.running() as uploader:
+            report = await uploader.put(folder, PutOptions(code=SMALL))
+        assert read_back(swarm, report) == b"".join(b"%d" % number for number in range(1200))
+        assert swarm.leases() == 10
+        entry = putter.catalogue.get(report.file_hash)
+        assert entry is not None
+        assert entry.index_hash is not None
+        assert [file.file_hash for file in putter.catalogue.files()] == [report.file_hash]
+        index = putter.catalogue.get(entry.index_hash)
+        assert index is not None
+        assert index.is_index
+
+
+async def test_a_password_wraps_the_key(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = write_file(tmp_path, 100)
+    async with swarm_of(5) as swarm:
+        putter = Putter(swarm)
+        async with putter.running() as uploader:
+            report = await uploader.put(path, PutOptions(code=SMALL, password="correct horse", name="n.txt"))
+        assert report.link.key is None
+        assert report.name == "n.txt"
+        opened = Link(report.file_hash, key=report.link.file_key("correct horse"))
+        assert read_back(swarm, replace(report, link=opened)) == path.read_bytes()
+
+
+async def test_no_key_and_no_name_reaches_a_holder(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = write_file(tmp_path, 300_000, name="a-very-secret-name.txt")
+    plaintext = path.read_bytes()
+    async with swarm_of(5) as swarm:
+        async with Putter(swarm).running() as uploader:
+            report = await uploader.put(path, PutOptions(code=SMALL))
+        assert report.link.key is not None
+        secrets = (report.link.key, b"a-very-secret-name", plaintext[1000:1032], plaintext[-64:-32])
+        for donor in swarm.donors:
+            disk = b"".join(bytes(file.content) for file in donor.disk._files.values())
+            tables = b"".join(k + v for table in donor.tables._tables.values() for k, v in table.items())
+            assert len(disk) > 100_000
+            assert [secret for secret in secrets if secret in disk or secret in tables] == []
+
+
+async def test_the_estimate_is_what_the_put_stores(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = write_file(tmp_path, 300_000)
+    async with swarm_of(5) as swarm, Putter(swarm).running() as uploader:
+        estimate = await uploader.estimate(path, PutOptions(code=SMALL))
+        report = await uploader.put(path, PutOptions(code=SMALL))
+        assert (estimate.stored_bytes, estimate.segments) == (report.stored_bytes, report.segments)
+        assert 0 < report.price_microcredits <= estimate.price_microcredits
+        assert report.expires_s > 29 * 86_400
