@@ -17,7 +17,8 @@ import numpy as np
 from node import limits
 from node.dht.distance import KEY_BITS, key_of, radius_of
 from node.dht.lookup import Lookup
-from simulations.models.churn import Profile, mean_uptime, mixed
+from node.units import HOUR_S
+from simulations.models.churn import MIXES, mean_uptime, mixed
 from simulations.models.population import WORD_BITS, Population, World
 from simulations.models.report import Table, percentile
 
@@ -39,6 +40,8 @@ class Settings:
     """From the announcement to the lookup."""
     is_fresh: bool = False
     """Whether the reader is connected to nobody yet; else to those in its table."""
+    mix: str = "freenet"
+    """Of `churn.MIXES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class LookupFigures:
     lookups: int
     age_s: float
     is_fresh: bool
+    mix: str
     success: float
     found_p50_s: float
     found_p95_s: float
@@ -81,8 +85,9 @@ class LookupFigures:
     """Of the requests of complete lookups."""
 
 
-def run(settings: Settings, mix: Sequence[Profile], *, seed: int) -> LookupFigures:
+def run(settings: Settings, *, seed: int) -> LookupFigures:
     """Announce and look up `settings.lookups` files, each in a world of its own over the same nodes."""
+    mix = MIXES[settings.mix]
     population = Population(settings.nodes, mix, seed=seed)
     radius = radius_of(settings.nodes * mean_uptime(mix), limits.DHT_BUCKET_CONTACTS)
     pairs = [one(population, number, settings, radius) for number in range(settings.lookups)]
@@ -97,6 +102,7 @@ def run(settings: Settings, mix: Sequence[Profile], *, seed: int) -> LookupFigur
         lookups=settings.lookups,
         age_s=settings.age_s,
         is_fresh=settings.is_fresh,
+        mix=settings.mix,
         success=len(found) / len(traces),
         found_p50_s=percentile(found_s, 50),
         found_p95_s=percentile(found_s, 95),
@@ -117,10 +123,11 @@ def one(population: Population, number: int, settings: Settings, radius: int) ->
     world = World(population, number)
     key = key_of(mixed(population.seed, 60, number).tobytes())
     announcer = world.someone_online(0, settings.age_s)
-    told = search(world, announcer, key, settings, radius=radius, ago_s=settings.age_s)
+    _, told = search(world, announcer, key, settings, radius=radius, ago_s=settings.age_s)
     reader = world.someone_online(1)
     keepers = frozenset(told.holders)
-    return told, search(world, reader, key, settings, radius=radius, keepers=keepers)
+    _, got = search(world, reader, key, settings, radius=radius, keepers=keepers)
+    return told, got
 
 
 def search(
@@ -132,7 +139,7 @@ def search(
     radius: int,
     ago_s: float = 0.0,
     keepers: frozenset[int] = frozenset(),
-) -> Trace:
+) -> tuple[Lookup, Trace]:
     """One lookup, `ago_s` before now, until `DHT_VALUE_QUORUM` of the `keepers` of the record answered, or
     to its end."""
     target = key >> (KEY_BITS - WORD_BITS)
@@ -176,7 +183,7 @@ def search(
             lookup.on_reply(peer_id, [world.contact(told) for told in closer])
         ask()
     first = found[0] if found else (None, 0, 0)
-    return Trace(
+    trace = Trace(
         found_s=first[0],
         found_hops=first[1],
         found_requests=first[2],
@@ -186,6 +193,18 @@ def search(
         unanswered=unanswered,
         holders=tuple(world.node_of(contact) for contact in lookup.closest()),
     )
+    return lookup, trace
+
+
+def suite(*, lookups: int) -> list[Settings]:
+    """What `python -m simulations.models lookups` runs."""
+    sizes = (1_000, 10_000, 100_000, 1_000_000)
+    settled = [Settings(nodes, lookups) for nodes in sizes]
+    fewer = max(1, lookups // 4)
+    fresh = [Settings(nodes, fewer, is_fresh=True) for nodes in sizes]
+    later = [Settings(1_000, fewer, age_s=hours * HOUR_S) for hours in (6, 22, 47)]
+    others = [Settings(1_000, fewer, mix=mix, age_s=age_s) for mix in ("steady", "casual") for age_s in (60, 22 * HOUR_S)]
+    return settled + fresh + later + others
 
 
 def table(figures: Sequence[LookupFigures]) -> Table:
@@ -193,6 +212,7 @@ def table(figures: Sequence[LookupFigures]) -> Table:
     rows = [
         (
             f"{row.nodes:,}",
+            row.mix,
             "fresh" if row.is_fresh else "settled",
             f"{row.age_s / 3600:.1f} h" if row.age_s >= 3600 else f"{row.age_s:.0f} s",
             f"{row.success:.2%}",
@@ -208,6 +228,7 @@ def table(figures: Sequence[LookupFigures]) -> Table:
     ]
     headings = (
         "nodes",
+        "mix",
         "reader",
         "announced",
         "found",
