@@ -1,1 +1,1 @@
-"""The pure cores of the DHT and of the code at sizes that no simulated world reaches: no streams, no disks."""
+"""The pure cores of DHT and placement at sizes that no simulated world reaches: no streams, no disks."""

@@ -14,7 +14,9 @@ from simulations.models.report import Table
 
 
 def _lookups(seed: int, lookup_count: int) -> list[Table]:
-    return [lookups.table([lookups.run(settings, seed=seed) for settings in lookups.suite(lookups=lookup_count)])]
+    return [
+        lookups.table([lookups.run(settings, seed=seed) for settings in lookups.suite(lookups=lookup_count)])
+    ]
 
 
 def _sweep(seed: int, _: int) -> list[Table]:

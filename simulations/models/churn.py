@@ -1,9 +1,9 @@
 """Who is online when, for any number of volunteers' machines: drawn when asked for, the same for ever.
 
 A machine's history is a function of the seed, the world and its number, computed backwards from now, so that
-a million machines cost nothing until a lookup touches one. Sources: the Freenet project's survey of 2010 (37 %
-of nodes always on with 96 % uptime, 33 % regular with 56 %, 30 % casual with 16 %); Stutzbach and Rejaie,
-Understanding Churn in Peer-to-Peer Networks (IMC 2006): sessions of casual nodes follow a Weibull
+a million machines cost nothing until a lookup touches one. Sources: the Freenet project's survey of 2010
+(37 % of nodes always on with 96 % uptime, 33 % regular with 56 %, 30 % casual with 16 %); Stutzbach and
+Rejaie, Understanding Churn in Peer-to-Peer Networks (IMC 2006): sessions of casual nodes follow a Weibull
 distribution with shape 0.34 to 0.59 and scale 21 to 42 minutes. The survey tells no session lengths of the
 other two kinds; two days and nine hours are assumed.
 """
@@ -33,7 +33,7 @@ _SWITCH_PACE_S = 1.5 * HOUR_S
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One kind of volunteer: sessions are Weibull, absences exponential and such that the uptime comes out."""
+    """One kind of volunteer: Weibull sessions, exponential absences that make the uptime come out."""
 
     name: str
     share: float

@@ -1,4 +1,4 @@
-"""Segments lost in a year when donors leave one by one, by the Markov chain and by counting in simulated years.
+"""Segments lost in a year when donors leave one by one, by a Markov chain and by counting in simulated years.
 
 Counting knows what the chain does not: a repair that takes a fixed time after the threshold is reached, and
 that restores what is missing when it ends. Where a loss is too rare to be counted, the chain alone speaks.
@@ -24,8 +24,7 @@ SPECIFIED = {
     (10, 30, 90): (4e-9, 4e-5, 8e-3, 20),
     (10, 30, 180): (2e-12, 8e-8, 6e-5, 10),
 }
-"""By code and mean life: loss a year at 1, 3 and 7 days to repair, and traffic, as the specification of repair has
-them."""
+"""By code and mean life: loss a year at 1, 3 and 7 days to repair, and traffic, as the design has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,7 @@ class DurabilityFigures:
     specified_loss: float | None
 
 
-def count(
-    upkeep: Upkeep, *, segments: int, seed: int, is_fixed: bool, days: float = YEAR_DAYS
-) -> Outlook:
+def count(upkeep: Upkeep, *, segments: int, seed: int, is_fixed: bool, days: float = YEAR_DAYS) -> Outlook:
     """What happens to `segments` segments, each watched from event to event."""
     random = np.random.default_rng([seed, upkeep.code.total_shards, int(upkeep.life_days), int(is_fixed)])
     code = upkeep.code

@@ -114,7 +114,7 @@ def run(settings: Settings, *, seed: int) -> LookupFigures:
         hops_p99=percentile([trace.found_hops for trace in found], 99),
         requests_to_find=float(np.mean([trace.found_requests for trace in found])) if found else 0.0,
         requests_complete=requests / len(complete),
-        unanswered_share=sum(trace.unanswered for trace in complete) / requests,
+        unanswered_share=sum(trace.unanswered for trace in complete) / max(1, requests),
     )
 
 
@@ -203,7 +203,11 @@ def suite(*, lookups: int) -> list[Settings]:
     fewer = max(1, lookups // 4)
     fresh = [Settings(nodes, fewer, is_fresh=True) for nodes in sizes]
     later = [Settings(1_000, fewer, age_s=hours * HOUR_S) for hours in (6, 22, 47)]
-    others = [Settings(1_000, fewer, mix=mix, age_s=age_s) for mix in ("steady", "casual") for age_s in (60, 22 * HOUR_S)]
+    others = [
+        Settings(1_000, fewer, mix=mix, age_s=age_s)
+        for mix in ("steady", "casual")
+        for age_s in (60, 22 * HOUR_S)
+    ]
     return settled + fresh + later + others
 
 
@@ -240,4 +244,6 @@ def table(figures: Sequence[LookupFigures]) -> Table:
         "complete",
         "unanswered",
     )
-    return Table("Lookups of a file, seconds of virtual time", headings, rows, [asdict(row) for row in figures])
+    return Table(
+        "Lookups of a file, seconds of virtual time", headings, rows, [asdict(row) for row in figures]
+    )

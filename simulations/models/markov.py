@@ -1,9 +1,10 @@
 """A segment as a Markov chain: shards leave one by one, a repair brings all of them back.
 
-State: how many shards live. In state i one leaves at rate i / mean life. At or under the threshold a repair is on its
-way, which takes an exponential time with the given mean and restores all; a segment with fewer than
+State: how many shards live. In state i one leaves at rate i / mean life. At or under the threshold a repair
+is on its way, which takes an exponential time with the given mean and restores all; a segment with fewer than
 `data_shards` is lost for ever. Solved by uniformisation: a sum of terms none of which is negative, so that
-a probability of 1e-15 is as exact as one of a half. Source: Trivedi, Probability and Statistics (2001), section 8.6.
+a probability of 1e-15 is as exact as one of a half. Source: Jensen, Markoff chains as
+an aid in the study of Markoff processes (1953).
 """
 
 from __future__ import annotations

@@ -49,7 +49,9 @@ def _axes(figure: Figure, title: str, x: str, y: str) -> Axes:
     return axes
 
 
-def _label(axes: Axes, x: float, y: float, text: str, colour: str, *, offset: tuple[int, int] = (8, 0)) -> None:
+def _label(
+    axes: Axes, x: float, y: float, text: str, colour: str, *, offset: tuple[int, int] = (8, 0)
+) -> None:
     """A line's name at its end, in its colour, instead of a legend."""
     axes.annotate(
         text, (x, y), xytext=offset, textcoords="offset points", color=colour, va="center", fontsize=9.5
@@ -61,9 +63,7 @@ def _count(value: float) -> str:
 
 
 def _main(records: Records, *, is_fresh: bool = False) -> Records:
-    return [
-        r for r in records if r["is_fresh"] is is_fresh and r["mix"] == "freenet" and r["age_s"] < 3600
-    ]
+    return [r for r in records if r["is_fresh"] is is_fresh and r["mix"] == "freenet" and r["age_s"] < 3600]
 
 
 def _lookup_time(figure: Figure, records: Records) -> None:
@@ -76,7 +76,13 @@ def _lookup_time(figure: Figure, records: Records) -> None:
     settled, fresh = _main(records), _main(records, is_fresh=True)
     lines = (
         (settled, "complete_p95_s", "announcing, 95 of 100", _GREY, "--"),
-        (settled, "complete_p50_s", "announcing, median: knows all 20\nnearest, waits 1 s for the gone", _GREY, "-"),
+        (
+            settled,
+            "complete_p50_s",
+            "announcing, median: knows all 20\nnearest, waits 1 s for the gone",
+            _GREY,
+            "-",
+        ),
         (fresh, "found_p95_s", "a node that just started, 95 of 100", _ORANGE, "--"),
         (settled, "found_p95_s", "finding, 95 of 100", _BLUE, "--"),
         (settled, "found_p50_s", "finding, median", _BLUE, "-"),
@@ -91,7 +97,15 @@ def _lookup_time(figure: Figure, records: Records) -> None:
         while any(abs(height - other) < 0.13 for other in heights):
             height -= 0.07
         heights.append(height)
-        axes.annotate(name, (x[-1], height), xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
+        axes.annotate(
+            name,
+            (x[-1], height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontsize=9,
+        )
     axes.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
     axes.text(1_000, 1.03, "the goal for finding: 95 of 100 within 1 s", fontsize=9, va="bottom")
     _network_axis(axes, records)
@@ -115,7 +129,15 @@ def _lookup_cost(figure: Figure, records: Records) -> None:
         y = [r[field] for r in rows]
         axes.plot(x, y, color=colour, marker="o", markersize=4)
         for place, value in zip(x, y, strict=True):
-            axes.annotate(f"{value:.3g}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center", color=colour, fontsize=9)
+            axes.annotate(
+                f"{value:.3g}",
+                (place, value),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+                fontsize=9,
+            )
         _label(axes, x[-1], y[-1], name, colour, offset=(14, 0))
     axes.set_yscale("log")
     axes.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
@@ -171,22 +193,38 @@ def _losses(figure: Figure, records: Records) -> None:
             continue
         x, y = [r["repair_days"] for r in rows], [r["chain_loss"] for r in rows]
         axes.plot(x, y, "-" if life == 90 else "--", color=_COLOURS[code], marker="o", markersize=4)
-        _label(axes, x[-1], y[-1], f"{code}, donors stay {life:.0f} days", _COLOURS[code])
+        nudge = {"4/12": 6, "10/30": -4}.get(code, 0) if life == 90 else 0
+        _label(axes, x[-1], y[-1], f"{code}, donors stay {life:.0f} days", _COLOURS[code], offset=(10, nudge))
         counted = [(r["repair_days"], r["counted_loss"]) for r in rows if r["counted_loss"]]
         axes.plot(*zip(*counted, strict=True), "x", color="black", markersize=8) if counted else None
         named = [(r["repair_days"], r["specified_loss"]) for r in rows if r["specified_loss"]]
-        axes.plot(*zip(*named, strict=True), "o", color="black", fillstyle="none", markersize=10) if named else None
+        axes.plot(
+            *zip(*named, strict=True), "o", color="black", fillstyle="none", markersize=10
+        ) if named else None
         if (code, life) == ("10/30", 90):
             fixed = [r["fixed_loss"] for r in rows]
             axes.plot(x, fixed, ":", color=_COLOURS[code])
-            _label(axes, x[-1], fixed[-1], "the same, if no repair\ntakes longer than that", _COLOURS[code])
+            _label(
+                axes,
+                x[-1],
+                fixed[-1],
+                "10/30, 90 days, if every repair\ntakes exactly that long",
+                _COLOURS[code],
+            )
     axes.set_yscale("log")
     axes.set_ylim(1e-16, 3)
     axes.set_yticks([10.0**-e for e in range(0, 17, 2)])
     axes.minorticks_off()
     axes.set_xticks([1, 3, 7])
     axes.set_xlim(0.8, 9.9)
-    axes.text(0.99, 0.03, "lines: Markov chain    \u00d7 counted in simulated years    \u25cb figure in the specification", transform=axes.transAxes, ha="right", fontsize=9)
+    axes.text(
+        0.99,
+        0.03,
+        "lines: Markov chain    \u00d7 counted in simulated years    \u25cb figure in the specification",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=9,
+    )
 
 
 def _traffic(figure: Figure, records: Records) -> None:
@@ -199,7 +237,10 @@ def _traffic(figure: Figure, records: Records) -> None:
     rows = [r for r in records if r["repair_days"] == 1]
     lives = sorted({r["life_days"] for r in rows})
     for turn, code in enumerate(_COLOURS):
-        values = [next(r["chain_traffic"] for r in rows if r["code"] == code and r["life_days"] == life) for life in lives]
+        values = [
+            next(r["chain_traffic"] for r in rows if r["code"] == code and r["life_days"] == life)
+            for life in lives
+        ]
         x = [place + (turn - 1) * 0.27 for place in range(len(lives))]
         axes.bar(x, values, 0.25, color=_COLOURS[code])
         for place, value in zip(x, values, strict=True):
@@ -221,7 +262,7 @@ def _disaster(figure: Figure, records: Records) -> None:
         rows = [r for r in group if r["segment_lost"] > 1e-9]
         x, y = [100 * r["share_lost"] for r in rows], [r["segment_lost"] for r in rows]
         axes.plot(x, y, color=_COLOURS[code], marker="o", markersize=4)
-        _label(axes, x[0], y[0], code, _COLOURS[code], offset=(-34, 0))
+        _label(axes, x[0], y[0], code, _COLOURS[code], offset=(-16, 12))
     for share, name in ((20, "a large country"), (50, "half of the network")):
         axes.axvline(share, color="0.6", linewidth=0.8, linestyle=":")
         axes.text(share + 0.6, 2e-9, name, fontsize=9, color=_GREY)
@@ -238,19 +279,28 @@ def _availability(figure: Figure, records: Records) -> None:
         "",
     )
     codes = list(_COLOURS)
-    shades = {"as they come": 0.35, "a third under 80 % uptime": 0.65, "by measured uptime": 1.0}
+    placements = ["as they come", "a third under 80 % uptime", "by measured uptime"]
     for record in records:
-        turn = list(shades).index(record["placement"])
-        y = codes.index(record["code"]) * 4 + turn
-        value = max(record["segment_unavailable"], 1e-20)
-        axes.barh(y, value, left=0, height=0.85, color=_COLOURS[record["code"]], alpha=shades[record["placement"]])
-        shown = f"{record['segment_unavailable']:.0e}" if record["segment_unavailable"] < 1e-3 else f"{record['segment_unavailable']:.2%}"
-        axes.annotate(f"{shown}   holders {record['placement']}", (value, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+        colour, value = _COLOURS[record["code"]], record["segment_unavailable"]
+        y = codes.index(record["code"]) * 4 + placements.index(record["placement"])
+        axes.plot([value, 1], [y, y], color=colour, linewidth=1, alpha=0.35)
+        axes.plot(value, y, "o", color=colour, markersize=8)
+        shown = f"{value:.2g}".replace("e-", "e\u2212") if value < 1e-3 else f"{value:.2%}"
+        axes.annotate(
+            f"{shown}  holders {record['placement']}",
+            (value, y),
+            xytext=(-8, 0),
+            textcoords="offset points",
+            va="center",
+            ha="right",
+            fontsize=9,
+            color=colour,
+        )
     axes.set_xscale("log")
-    axes.set_xlim(1e-20, 1e8)
-    axes.set_xticks([1e-20, 1e-15, 1e-10, 1e-5, 1])
+    axes.set_xlim(1e-43, 2)
+    axes.set_xticks([1e-25, 1e-20, 1e-15, 1e-10, 1e-5, 1])
     axes.minorticks_off()
-    axes.set_yticks([i * 4 + 1 for i in range(len(codes))], codes)
+    axes.set_yticks([i * 4 + 1 for i in range(len(codes))], codes, fontsize=12)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
 

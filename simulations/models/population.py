@@ -23,7 +23,7 @@ from simulations.models.churn import Bits, Churn, Floats, Indexes, Profile, mixe
 Keys = NDArray[np.uint64]
 
 WORD_BITS = 64
-"""Leading bits of a key that order it among a million others: two that share them come once in 2^25 networks."""
+"""Leading bits of a key that order it among a million others: two share them in one network of 2^25."""
 CONTACT_AGE_S = limits.DHT_UNSEEN_S + 2 * RETRY_S + limits.DHT_MAINTENANCE_S
 """A silent contact is asked after DHT_UNSEEN_S, and no longer told after the second try that fails."""
 JOIN_S = 60.0

@@ -22,11 +22,16 @@ class Table:
         lines = [tuple(self.headings), *map(tuple, self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.headings))]
         shown = [
-            "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+            "  ".join(
+                cell.rjust(w) if i else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
             for line in lines
         ]
         rule = "  ".join("-" * width for width in widths)
-        return "\n".join([self.title, "", shown[0], rule, *shown[1:], *(["", *self.notes] if self.notes else [])])
+        return "\n".join(
+            [self.title, "", shown[0], rule, *shown[1:], *(["", *self.notes] if self.notes else [])]
+        )
 
 
 def percentile(values: Sequence[float], share: float) -> float:

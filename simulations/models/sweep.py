@@ -143,9 +143,7 @@ def run(settings: Settings, *, seed: int) -> SweepFigures:
         if key_of(key) >> (KEY_BITS - part_bits) == 0
     ]
     radius = radius_of(online, limits.DHT_BUCKET_CONTACTS)
-    finder = _ModelFinder(
-        world, own, seed=seed, settings=lookups.Settings(settings.nodes, 1), radius=radius
-    )
+    finder = _ModelFinder(world, own, seed=seed, settings=lookups.Settings(settings.nodes, 1), radius=radius)
     client = _CountingClient()
     announcer = Announcer(
         cast(Network, _Self(world.contact(own))),
@@ -219,4 +217,6 @@ def table(figures: Sequence[SweepFigures]) -> Table:
         "nodes", "shards kept", "keys announced", "lookups a day", "requests", "streams", "bytes",
         "bytes a shard", "streams one by one",
     )  # fmt: skip
-    return Table("Keeping shards announced, a day of one donor", headings, rows, [asdict(row) for row in figures])
+    return Table(
+        "Keeping shards announced, a day of one donor", headings, rows, [asdict(row) for row in figures]
+    )
