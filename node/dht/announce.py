@@ -19,7 +19,7 @@ import trio
 from node import limits
 from node.dht.client import DhtClient
 from node.dht.committer import Committer
-from node.dht.distance import KEY_BITS, KEY_SPACE, Prefix, common_prefix_bits, key_of, nearest
+from node.dht.distance import KEY_SPACE, Prefix, common_prefix_bits, key_of, nearest
 from node.dht.finder import Finder
 from node.dht.lookup import Lookup
 from node.dht.record_store import RecordStore
@@ -66,10 +66,8 @@ class Announcer:
         while waiting:
             place, key = waiting[0]
             lookup = await self._finder.find_nodes(key)
-            if len(waiting) == 1:
-                region = Region(Prefix.of(place, KEY_BITS), tuple(await self._finder.holders(key, lookup)))
-            else:
-                region = await self.explore(place, lookup)
+            next_place = waiting[1][0] if len(waiting) > 1 else None
+            region = await self.explore(place, lookup, next_place=next_place)
             batch = [key for place, key in waiting if place in region.prefix]
             waiting = waiting[len(batch) :]
             taken = await self._send(region.contacts, batch)
@@ -96,11 +94,17 @@ class Announcer:
             if not first:
                 place = turn * KEY_SPACE + end
                 continue
-            region = await self.explore(first[0][0], await self._finder.find_nodes(first[0][1]))
+            place_of_first, key = first[0]
+            following = self._store.provided(start=place_of_first + 1, end=KEY_SPACE, count_max=1)
+            region = await self.explore(
+                place_of_first,
+                await self._finder.find_nodes(key),
+                next_place=following[0][0] if following else None,
+            )
             if not region.contacts:
                 break  # nobody is known: its turn comes again
             has_announced = True
-            start = first[0][0]
+            start = place_of_first
             while page := self._store.provided(
                 start=start, end=region.prefix.end, count_max=limits.DHT_SWEEP_PAGE_KEYS
             ):
@@ -112,12 +116,13 @@ class Announcer:
         if has_announced or saved is None or abs(place - saved) >= KEY_SPACE // 24:
             await self._committer.submit(lambda transaction: self._store.set_sweep_place(transaction, place))
 
-    async def explore(self, place: int, lookup: Lookup) -> Region:
-        """The region around a key, beginning with the finished lookup of it.
+    async def explore(self, place: int, lookup: Lookup, *, next_place: int | None) -> Region:
+        """The region around a key, beginning with the finished lookup of it; `next_place` is the next key's.
 
         The nearest contacts found share at least some number of leading bits with the key; that subtree is
         the region. The half of it that holds the key is known completely, since everyone in it is nearer than
-        the farthest contact found; the other half takes lookups of its own.
+        the farthest contact found; the other half takes lookups of its own. A key that has its region to
+        itself needs none of them: its nearest are found.
         """
         known = {contact.peer_id: contact for contact in lookup.answered()}
         near = [key_of(contact.peer_id) for contact in lookup.closest()]
@@ -130,6 +135,8 @@ class Announcer:
         region = Prefix.of(place, shared)
         hidden = await self._finder.overlooked(place, lookup)
         known.update((contact.peer_id, contact) for contact in hidden)
+        if next_place is None or next_place not in region:
+            return Region(region, (*lookup.closest(), *hidden))
         unknown = [Prefix.of(place, shared + 1).sibling()]
         for _ in range(limits.DHT_REGION_LOOKUPS_MAX):
             if not unknown:

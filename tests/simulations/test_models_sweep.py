@@ -34,6 +34,12 @@ def test_a_key_goes_to_at_least_the_nearest_twenty() -> None:
     assert sweep.run(Settings(300, 600), seed=2) == figures
 
 
+def test_a_key_with_a_region_to_itself_costs_one_lookup() -> None:
+    figures = sweep.run(Settings(20_000, 60), seed=3)
+    rounds = DAY_S / limits.DHT_ANNOUNCE_INTERVAL_S
+    assert figures.lookups_a_day == pytest.approx(figures.keys * rounds)
+
+
 def test_a_lookup_that_finds_few_because_others_left_does_not_end_the_round() -> None:
     # In this world seventeen answer the first lookup: they are not the whole network of six hundred.
     figures = sweep.run(Settings(1_000, 10_000), seed=1)
