@@ -83,7 +83,7 @@ def _lookup_time(figure: Figure, records: Records) -> None:
             _GREY,
             "-",
         ),
-        (fresh, "found_p95_s", "finding, by a node that just\nstarted, 95 of 100", _ORANGE, "--"),
+        (fresh, "found_p95_s", "finding, fresh node, 95 of 100", _ORANGE, "--"),
         (settled, "found_p95_s", "finding, 95 of 100", _BLUE, "--"),
         (settled, "found_p50_s", "finding, median", _BLUE, "-"),
     )
@@ -164,7 +164,9 @@ def _sweep_streams(figure: Figure, records: Records) -> None:
     for (size, rows), colour in zip(groups, (_GREEN, _BLUE, _ORANGE, "#7a3b8f"), strict=True):
         x, y = [r["shards"] for r in rows], [r["streams_a_day"] for r in rows]
         axes.plot(x, y, color=colour, marker="o", markersize=4)
-        _label(axes, x[-1], y[-1], f"{_count(size)} nodes: {rows[-1]['bytes_a_day'] / 1e9:.2g} GB", colour)
+        _label(
+            axes, x[-1], y[-1], f"{_count(size)} nodes: {rows[-1]['bytes_a_day'] / 1e9:.2g} GB a day", colour
+        )
     _, largest = groups[-1]
     x = [r["shards"] for r in largest]
     one_by_one = [r["streams_one_by_one"] for r in largest]
@@ -172,7 +174,7 @@ def _sweep_streams(figure: Figure, records: Records) -> None:
     _label(axes, x[-1], one_by_one[-1], "key by key (1 million nodes)", _GREY, offset=(8, 8))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(80, 1e6 * 40)
+    axes.set_xlim(80, 1e6 * 80)
     ticks = [100, 1_000, 10_000, 100_000, 1_000_000]
     axes.set_xticks(ticks, [_count(tick) for tick in ticks])
     axes.minorticks_off()
