@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     tables = MODELS[options.name][1](options.seed, options.lookups)
     if options.json:
-        records = {table.title: list(table.records) for table in tables}
+        records = {
+            table.title: [{name: _plain(value) for name, value in record.items()} for record in table.records]
+            for table in tables
+        }
         print(json.dumps({"model": options.name, "seed": options.seed, "tables": records}, indent=1))
     else:
         print("\n\n".join(table.text() for table in tables))
@@ -64,6 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in plots.draw(options.name, tables, options.plot):
             print(path, file=sys.stderr)
     return 0
+
+
+def _plain(value: object) -> object:
+    """JSON has no infinity: what never happened is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":
