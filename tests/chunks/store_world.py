@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from node.chunks.shard_index import IndexReader, live_location
-from node.chunks.shard_store import AttachmentKind, IncomingPut, PutShard, ShardStore, StoredLease
+from node.chunks.store.shard_index import IndexReader, live_location
+from node.chunks.store.shard_store import AttachmentKind, IncomingPut, PutShard, ShardStore, StoredLease
 from node.units import FileHash, LeaseId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
