@@ -20,6 +20,7 @@ from node.errors import CorruptBlockError
 
 DEAD_SHARE = 4  # a pack is worth copying when a quarter of it is dead
 URGENT_DEAD_SHARE = 16  # and a sixteenth, when room is short
+ACTIVE_DEAD_BYTES = 64 * 1024  # in the last pack at least this: records of deletions alone don't start a copy
 RECORDS_PER_STEP = 4_096  # looked at in one step, however little is copied
 
 
@@ -70,7 +71,7 @@ class Compactor:
             if pack_id in pinned or pack_id in self._stuck or not self._may_copy(pack_id):
                 continue
             if pack_id == writer.log.active_pack:
-                if dead[pack_id] * share < writer.log.pack_bytes:
+                if dead[pack_id] < ACTIVE_DEAD_BYTES or dead[pack_id] * share < sizes[pack_id]:
                     continue
                 writer.log.seal_active()
                 return pack_id
