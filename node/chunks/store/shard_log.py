@@ -7,7 +7,7 @@ by bytes that a peer chose. Byte by byte: docs/formats; frozen: tests/vectors/pa
 
 Invariants:
 - A pack is synced before its successor exists, so that only the last one can be torn.
-- Nothing is overwritten, except bytes beyond the end that no record reached.
+- Nothing is overwritten, except by a recovery, what was never acknowledged.
 - Numbers of packs and sequences of records only grow.
 The idea that the log is the truth and the index a cache is storj's (`storagenode/hashstore`).
 """
@@ -293,6 +293,11 @@ class ShardLog:
                 ):
                     yield location, record
                 offset = location.end
+
+    def void(self, location: Location) -> None:
+        """After a crash: make a record that nobody was told of none. Durable with the next `sync`."""
+        with self._lock, self._pool.using(location.pack_id) as file:
+            file.write_at(location.offset, bytes(HEADER_BYTES))
 
     def cut(self, end: Position) -> None:
         """After a crash: end the last pack at `end`, durably."""

@@ -5,6 +5,8 @@ Invariants:
 - After a crash the packs are read from the oldest block that no commit had claimed. Up to the indexed end
   they are known to be durable and only headers are read; behind it every hash is checked, since any part of
   an unsynced write may be missing. A commit with a block missing is dropped: nobody was told of it.
+- A rebuild can't tell a commit that was torn from one whose blocks have rotted: it keeps either as
+  quarantined, since a promise may hang on it.
 - A rebuild is the same fold over all packs, made independent of their order, which compactions change.
 """
 
@@ -26,6 +28,7 @@ from node.chunks.store.shard_index import (
     SYNCED_KEY,
     TABLES,
     BlockPlace,
+    BlocksOf,
     IndexReader,
     IndexWriter,
     decode_commit,
@@ -90,11 +93,14 @@ def _replay(
                 found[record.block_index] = BlockPlace(location, record.payload_hash)
             elif (pack_id, location.offset) >= synced:
                 news.append((record, location))
-    log.cut(end)  # syncs too: what a killed process wrote is in the system's cache at best
-    sequence += SEQUENCE_GAP
 
     def blocks_of(put: int, slot: int) -> list[BlockPlace]:
         return places_in_order(blocks.get((put, slot), {}))
+
+    for location in _broken_commits(key_values, news, blocks_of):
+        log.void(location)  # a later rebuild would take it for a shard that has rotted
+    log.cut(end)  # syncs too: what a killed process wrote is in the system's cache at best
+    sequence += SEQUENCE_GAP
 
     def apply(transaction: WriteTransaction) -> None:
         writer = IndexWriter(transaction)
@@ -107,6 +113,22 @@ def _replay(
 
     key_values.update(apply)
     return sequence
+
+
+def _broken_commits(
+    key_values: KeyValue, news: list[tuple[Record, Location]], blocks_of: BlocksOf
+) -> list[Location]:
+    """Commits behind the indexed end that lack a block: the power went before they were acknowledged."""
+    broken = []
+    with key_values.view() as view:
+        reader = IndexReader(view)
+        for record, location in news:
+            if record.kind is RecordKind.COMMIT and reader.carrier(record.sequence) is None:
+                commit = decode_commit(bytes(record.payload))
+                found = ((blocks_of(record.sequence, shard.slot), shard.leaves) for shard in commit.shards)
+                if not all(is_whole(places, leaves) for places, leaves in found):
+                    broken.append(location)
+    return broken
 
 
 class _Rebuild:
@@ -128,10 +150,10 @@ class _Rebuild:
         self._fold(reversed(self._work(RecordKind.COMMIT)), self._add_lost_shards)
         self._fold(self._work(RecordKind.COMMIT), self._add_commit_leases)
         self._fold(self._work(RecordKind.LEASE), self._add_lease)
+        self._drop_unleased()  # before attachments: a shard of an earlier epoch would let its own back in
         self._fold(self._work(RecordKind.END), self._keep_end)
         self._fold(self._work(RecordKind.OBJECT), self._apply)
         self._fold(self._work(RecordKind.QUARANTINE), self._apply)
-        self._drop_unleased()
         self._wipe((REBUILD,))
 
         def finish(transaction: WriteTransaction) -> None:

@@ -312,3 +312,34 @@ def test_compaction_cut_anywhere_loses_nothing(step_bytes: int, stride: int) -> 
             assert world.store.statistics().dead_bytes < 200_000
             return
     raise AssertionError("the compaction never ended")
+
+
+def test_a_roster_of_an_earlier_time_does_not_come_back_with_a_rebuild() -> None:
+    world = World()
+    put(world.store, 0, {0: lease(1), 254: lease(2)})
+    world.store.merge_roster(segment(0), lambda old: b"old")
+    assert world.store.expire(1000) == 2
+    put(world.store, 0, {254: lease(3, 2000)})
+    assert world.store.roster(segment(0)) is None
+    world.tables.lose_everything()
+    world.reopen()
+    assert world.store.shards_of(segment(0)) == (254,)
+    assert world.store.roster(segment(0)) is None
+
+
+def test_a_commit_that_was_torn_stays_dropped_when_the_index_is_lost_later() -> None:
+    world = World()
+    world.disk.crash_at = world.disk.operations + 6  # everything is written, nothing synced
+    with pytest.raises(SimulatedCrash):
+        put(world.store, 2, {0: lease(1)})
+    assert world.disk.unsynced_count() == 2
+    world.disk.crash(2, is_lost=lambda sector: sector == 3)
+    world.reopen()
+    for _ in range(2):
+        assert world.store.shards_of(segment(2)) == ()
+        assert world.store.leases(segment(2)) == []
+        assert world.store.quarantined() == []
+        world.tables.lose_everything()
+        world.reopen()
+    put(world.store, 2, {0: lease(1)})
+    assert world.store.read_block(segment(2), 0, 0) == block(2, 0, 0)
