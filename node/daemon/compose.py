@@ -23,6 +23,7 @@ from node.chunks.get.renew import Renewer
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
+from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.crypto.keystore import NodeKeys
@@ -226,6 +227,15 @@ async def _build(
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
     )
+    server = ShardServer(
+        network=network,
+        store=store,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        clock=clock,
+        offload=offload,
+    )
     return Node(
         config=config,
         keys=keys,
@@ -235,15 +245,7 @@ async def _build(
         store=store,
         dht=dht,
         bootstrap=Bootstrap(network, ports.state, clock, listed, offload=offload),
-        server=ShardServer(
-            network=network,
-            store=store,
-            directory=dht,
-            keys=keys,
-            preamble=preamble,
-            clock=clock,
-            offload=offload,
-        ),
+        server=server,
         uploader=uploader,
         downloader=downloader,
         health=health,
@@ -255,6 +257,14 @@ async def _build(
             dht=dht,
             scores=scores,
             memory=memory,
+            turns=AnnouncingTurns(
+                store=store,
+                keeper=server.keeper,
+                directory=dht,
+                peer_id=keys.peer_id,
+                clock=clock,
+                offload=offload,
+            ),
             state=ports.state,
             standing=ports.standing,
             clock=clock,
