@@ -14,10 +14,10 @@ from pathlib import Path
 import trio
 
 from node.chunks.catalogue import CatalogueEntry
-from node.chunks.download import GetProgress
 from node.chunks.geometry import Code
-from node.chunks.health import HealthReport
-from node.chunks.upload import PutOptions, PutProgress
+from node.chunks.get.download import GetProgress
+from node.chunks.get.health import HealthReport
+from node.chunks.put.upload import PutOptions, PutProgress
 from node.control.api_node import donate, peers, status
 from node.control.fields import field, required
 from node.control.server import Events, Handler, Json

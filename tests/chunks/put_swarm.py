@@ -19,9 +19,9 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.server import ShardServer
-from node.chunks.shard_store import ShardStore
-from node.chunks.upload import PutSettings, Uploader
+from node.chunks.put.upload import PutSettings, Uploader
+from node.chunks.serve.server import ShardServer
+from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.signing import KeyPair
 from node.framing import Preamble

@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
-from node.chunks.shard_log import PACK_FOLDER
-from node.chunks.upload import PutOptions
+from node.chunks.put.upload import PutOptions
+from node.chunks.store.shard_log import PACK_FOLDER
 from node.control.api import control_handlers
 from node.control.server import Events
 from node.daemon.compose import Node
