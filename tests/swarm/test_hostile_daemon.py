@@ -33,6 +33,7 @@ from node.net import identify
 from node.net.libp2p_network import open_network
 from node.units import MIB, Contact, Multiaddr
 from tests.net import attackers
+from tests.process_memory import memory, restart_peak
 from tests.swarm.command_line import cairn_json, command, environment
 
 
@@ -84,21 +85,12 @@ class Scene:
         assert json.loads(done.stdout)["fetched_bytes"] >= len(CONTENT)
         assert output.read_bytes() == CONTENT
 
-    def memory(self, field: str) -> int:
-        """Bytes of a line of the donor's /proc status."""
-        text = Path(f"/proc/{self.donor.process.pid}/status").read_text()
-        (line,) = [line for line in text.splitlines() if line.startswith(field + ":")]
-        return int(line.split()[1]) * 1024
-
-    def restart_peak(self) -> None:
-        """Have `VmHWM` count from here."""
-        Path(f"/proc/{self.donor.process.pid}/clear_refs").write_text("5")
-
     @asynccontextmanager
     async def costing_little(self) -> AsyncIterator[None]:
         """The reader gets the file all along, and once more afterwards; then the bill is read."""
-        before_bytes = self.memory("VmRSS")
-        self.restart_peak()
+        pid = self.donor.process.pid
+        before_bytes = memory(pid, "VmRSS")
+        restart_peak(pid)
         gets = 0
 
         async def keep_getting() -> None:
@@ -114,7 +106,7 @@ class Scene:
                 yield
             is_over = True
         await self.get()
-        cost_bytes = self.memory("VmHWM") - before_bytes
+        cost_bytes = memory(pid, "VmHWM") - before_bytes
         print(f"cost {cost_bytes / MIB:.1f} MiB, {gets} gets meanwhile")
         assert cost_bytes < COST_BYTES_MAX
 
