@@ -142,6 +142,7 @@ BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write
 PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
 PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
 PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+SEND_DEADLINE_S: Final = 120.0  # seconds for a frame to leave: 30 streams share a link of 16 kB/s
 PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in config.toml
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person

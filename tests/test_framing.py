@@ -232,6 +232,20 @@ async def test_an_end_between_frames_counts_only_where_it_is_allowed() -> None:
         await stream.receive(deadline_s=DEADLINE_S)
 
 
+async def test_a_peer_that_takes_nothing_holds_no_sender(autojump_clock: MockClock) -> None:
+    class FullStream(LoopStream):
+        async def send_all(self, data: Buffer) -> None:
+            await trio.sleep_forever()
+
+    started = trio.current_time()
+    with pytest.raises(UnreachableError, match="took nothing"):
+        await FramedStream.opened(FullStream(), PREAMBLE).send([1])
+    assert trio.current_time() - started == limits.SEND_DEADLINE_S
+    with pytest.raises(UnreachableError, match="took nothing"):
+        await FramedStream.opened(FullStream(), PREAMBLE).send_block([0, 0], bytes(64))
+    await FramedStream(FullStream()).send_error("busy", "later")  # nobody is there to be told
+
+
 async def test_silence_ends_at_the_deadline(autojump_clock: MockClock) -> None:
     stream = await raw(b"\x00\x00", ended=False)
     start_s = trio.current_time()

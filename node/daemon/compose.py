@@ -30,6 +30,7 @@ from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
 from node.daemon.memory import DaemonMemory, Donation
+from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
@@ -41,6 +42,7 @@ from node.units import Contact, PeerId
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
 HINT_NAMESPACE = b"cairn-hint"
+PUBLIC_KEY_NAMESPACE = b"pk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,10 @@ async def _build(
         clock,
         entropy,
         offload,
-        validators={HINT_NAMESPACE: HintValidator(NETWORK_ID)},
+        validators={
+            HINT_NAMESPACE: HintValidator(NETWORK_ID),
+            PUBLIC_KEY_NAMESPACE: PublicKeyValidator(),  # what other libp2p nodes store in any DHT
+        },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
     scores = await offload.run(partial(load_scores, ports.state))
