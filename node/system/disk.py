@@ -133,12 +133,12 @@ class DiskFiles:
                 os.fchmod(file._open(), mode)  # the file may be left from before, or cut by the umask
                 file.write_at(0, data)
                 file.sync()
+                temporary.rename(target)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
             finally:
                 file.close()
-            temporary.rename(target)
             _sync_folder(target.parent)
 
     def read(self, path: PurePath) -> bytes | None:
