@@ -106,6 +106,7 @@ DHT_SIZE_SAMPLES: Final = 16  # lookups whose view of the network's size is reme
 DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
 DHT_SNAPSHOT_S: Final = 300.0  # seconds between saves of the routing table
 DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
+DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
 DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
 
 # --- framing (node/framing.py) ------------------------------------------------------------------------

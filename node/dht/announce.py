@@ -11,7 +11,7 @@ where it stopped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
@@ -19,15 +19,14 @@ import trio
 from node import limits
 from node.dht.client import DhtClient
 from node.dht.committer import Committer
-from node.dht.distance import KEY_SPACE, Prefix, common_prefix_bits, key_of, nearest, preimage_within
+from node.dht.distance import KEY_BITS, KEY_SPACE, Prefix, common_prefix_bits, key_of, nearest
+from node.dht.finder import Finder
 from node.dht.lookup import Lookup
 from node.dht.record_store import RecordStore
-from node.ports import Clock, Entropy, Network
+from node.ports import Clock, Network
 from node.units import Contact, PeerId
 
 logger = logging.getLogger(__name__)
-
-FindNodes = Callable[[bytes], Awaitable[Lookup]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,8 @@ class Announcer:
         store: RecordStore,
         committer: Committer,
         clock: Clock,
-        entropy: Entropy,
+        finder: Finder,
         *,
-        find_nodes: FindNodes,
-        radius: Callable[[], int],
         interval_s: int,
     ) -> None:
         self._network = network
@@ -59,9 +56,7 @@ class Announcer:
         self._store = store
         self._committer = committer
         self._clock = clock
-        self._entropy = entropy
-        self._find_nodes = find_nodes
-        self._radius = radius
+        self._finder = finder
         self._interval_s = interval_s
 
     async def announce(self, keys: Sequence[bytes]) -> int:
@@ -70,9 +65,9 @@ class Announcer:
         least: int | None = None
         while waiting:
             place, key = waiting[0]
-            lookup = await self._find_nodes(key)
+            lookup = await self._finder.find_nodes(key)
             if len(waiting) == 1:
-                region = Region(Prefix.of(place, 256), tuple(lookup.closest()))
+                region = Region(Prefix.of(place, KEY_BITS), tuple(await self._finder.holders(key, lookup)))
             else:
                 region = await self.explore(place, lookup)
             batch = [key for place, key in waiting if place in region.prefix]
@@ -100,7 +95,7 @@ class Announcer:
             if not first:
                 place = turn * KEY_SPACE + end
                 continue
-            region = await self.explore(first[0][0], await self._find_nodes(first[0][1]))
+            region = await self.explore(first[0][0], await self._finder.find_nodes(first[0][1]))
             if not region.contacts:
                 break  # nobody is known: its turn comes again
             start = first[0][0]
@@ -127,35 +122,29 @@ class Announcer:
             return Region(Prefix(0, 0), tuple(known.values()))
         shared = min(common_prefix_bits(key, place) for key in near[: limits.DHT_BUCKET_CONTACTS])
         region = Prefix.of(place, shared)
+        hidden = await self._finder.overlooked(place, lookup)
+        known.update((contact.peer_id, contact) for contact in hidden)
         unknown = [Prefix.of(place, shared + 1).sibling()]
         for _ in range(limits.DHT_REGION_LOOKUPS_MAX):
             if not unknown:
                 break
             subtree = unknown.pop()
-            target = self._target_in(subtree, known)
+            target = self._finder.target_in(subtree, list(known))
             if target is None:
                 continue
-            lookup = await self._find_nodes(target)
+            lookup = await self._finder.find_nodes(target)
             known.update((contact.peer_id, contact) for contact in lookup.answered())
             unknown += _still_unknown(subtree, key_of(target), lookup)
         return Region(region, tuple(known.values()))
 
-    def _target_in(self, subtree: Prefix, known: dict[PeerId, Contact]) -> bytes | None:
-        """Bytes whose key lies in a subtree: someone known there, or whatever can be found by trying."""
-        for peer_id in known:
-            if key_of(peer_id) in subtree:
-                return peer_id
-        seed = self._entropy.random_bytes(16)
-        return preimage_within(subtree, seed, tries_max=limits.DHT_PREIMAGE_TRIES_MAX)
-
     async def _send(self, contacts: Sequence[Contact], keys: Sequence[bytes]) -> int:
         """Announce each key to the contacts nearest to it; the least number that took any."""
         shares: dict[PeerId, list[bytes]] = {}
-        radius = self._radius()
+        radius = self._finder.radius()
         for key in keys:
             place = key_of(key)
             ranked = nearest(
-                contacts, place, limits.DHT_LOOKUP_WIDTH_MAX, key=lambda contact: key_of(contact.peer_id)
+                contacts, place, limits.DHT_HOLDERS_MAX, key=lambda contact: key_of(contact.peer_id)
             )
             for rank, contact in enumerate(ranked):
                 if rank >= limits.DHT_BUCKET_CONTACTS and key_of(contact.peer_id) ^ place > radius:

@@ -102,6 +102,23 @@ def radius_of(network_size: float, count: int) -> int:
     return int(KEY_SPACE / network_size * count)
 
 
+def crowded_subtrees(target: int, nearest_keys: Sequence[int], radius: int, *, count: int) -> list[Prefix]:
+    """Where to look for the nodes that a crowd around `target` hides; empty where there is none.
+
+    A crowd is `count` nodes in a quarter, or less, of the space where as many are expected. It hides who lies
+    in the rest of it: the sibling subtrees from the radius inwards, of which the first few hold nearly all.
+    """
+    if len(nearest_keys) < count or radius <= 0:
+        return []
+    shared = min(common_prefix_bits(key, target) for key in nearest_keys)
+    expected = KEY_BITS - radius.bit_length()
+    if shared <= expected + 1:
+        return []
+    return [
+        Prefix.of(target, length).sibling() for length in range(expected + 1, min(shared, expected + 4) + 1)
+    ]
+
+
 class SizeEstimate:
     """The network's size as the median of what recent lookups showed.
 

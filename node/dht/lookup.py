@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from itertools import islice
+from itertools import islice, zip_longest
 
 from node import limits
 from node.dht.distance import key_of, nearest
@@ -181,14 +181,16 @@ class Lookup:
     def closest(self) -> list[Contact]:
         """The contacts that should hold what belongs to the target, nearest first.
 
-        The nearest `DHT_BUCKET_CONTACTS` that answered and all others within the radius.
+        The nearest `DHT_BUCKET_CONTACTS` that answered, then others within the radius up to
+        `DHT_LOOKUP_WIDTH_MAX`, from each path in turn, so that a crowd on one leaves room for the rest.
         """
         live = sorted(c for c in self._candidates.values() if c.state is _State.ANSWERED)
-        return [
-            Contact(candidate.peer_id, candidate.addresses)
-            for rank, candidate in enumerate(live[: limits.DHT_LOOKUP_WIDTH_MAX])
-            if rank < limits.DHT_BUCKET_CONTACTS or candidate.distance <= self._radius
-        ]
+        chosen = live[: limits.DHT_BUCKET_CONTACTS]
+        within = [c for c in live[len(chosen) :] if c.distance <= self._radius]
+        by_path = [[c for c in within if self._path_of[c.peer_id] is path] for path in self._paths]
+        in_turn = (c for turn in zip_longest(*by_path) for c in turn if c is not None)
+        chosen += islice(in_turn, limits.DHT_LOOKUP_WIDTH_MAX - len(chosen))
+        return [Contact(candidate.peer_id, candidate.addresses) for candidate in sorted(chosen)]
 
     def _candidate(self, contact: Contact) -> _Candidate:
         """The one candidate of a peer, whoever told it."""

@@ -10,7 +10,7 @@ the protocol is left alone for a while.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,24 +19,21 @@ import trio
 from node import limits
 from node.dht.addresses import dialable, subnet_of
 from node.dht.client import DhtClient
-from node.dht.distance import preimage_within
-from node.dht.lookup import Lookup
+from node.dht.distance import common_prefix_bits, key_of
+from node.dht.finder import Finder
 from node.dht.routing_table import RoutingTable
 from node.errors import RefusedError, RemoteError
-from node.ports import Entropy, Network
+from node.ports import Network
 from node.units import Contact, Multiaddr, PeerId
-
-FindNodes = Callable[[bytes], Awaitable[Lookup]]
 
 
 class Membership:
     """Feeds the routing table."""
 
-    def __init__(self, network: Network, table: RoutingTable, entropy: Entropy) -> None:
+    def __init__(self, network: Network, table: RoutingTable) -> None:
         self.joined = trio.Event()
         self._network = network
         self._table = table
-        self._entropy = entropy
         self._queue, self._queued = trio.open_memory_channel[Contact](limits.DHT_VERIFY_QUEUE_MAX)
         self._waiting: set[PeerId] = set()  # in the queue, or being tried
         self._left_alone: OrderedDict[PeerId, float] = OrderedDict()  # until when
@@ -109,25 +106,29 @@ class Membership:
         addresses = tuple(known)[: limits.DHT_CONTACT_ADDRESSES_MAX]
         self.on_answer(replace(contact, addresses=addresses))
 
-    async def keep_known(self, find_nodes: FindNodes) -> None:
+    async def keep_known(self, finder: Finder) -> None:
         """Refresh what is due; runs until cancelled."""
         while True:
             if len(self._table) and trio.current_time() >= self._neighbourhood_due_s:
-                await self.find_neighbourhood(find_nodes)
+                await self.find_neighbourhood(finder)
             self.check_doubtful()
             if self.joined.is_set():
-                await self.refresh_stale(find_nodes, age_s=limits.DHT_BUCKET_REFRESH_S)
+                await self.refresh_stale(finder, age_s=limits.DHT_BUCKET_REFRESH_S)
             self._first_came = trio.Event()
             with trio.move_on_after(limits.DHT_MAINTENANCE_S):
                 await self._first_came.wait()
 
-    async def find_neighbourhood(self, find_nodes: FindNodes) -> None:
+    async def find_neighbourhood(self, finder: Finder) -> None:
         """Look up the own key: whoever is asked then hears of this node."""
-        lookup = await find_nodes(self._network.peer_id)
+        lookup = await finder.find_nodes(self._network.peer_id)
         now_s = trio.current_time()
         self._neighbourhood_due_s = now_s + self._neighbourhood_pause_s
         self._neighbourhood_pause_s = min(2 * self._neighbourhood_pause_s, limits.DHT_NEIGHBOURHOOD_S)
-        if lookup.answered():
+        near = [key_of(contact.peer_id) for contact in lookup.closest()[: limits.DHT_BUCKET_CONTACTS]]
+        is_everyone = len(near) < limits.DHT_BUCKET_CONTACTS
+        shared = -1 if is_everyone else min(common_prefix_bits(key, self._table.own_key) for key in near)
+        if near:
+            self._table.refreshed_from(shared + 1, now_s=now_s)
             self.joined.set()
 
     def check_doubtful(self) -> None:
@@ -136,16 +137,12 @@ class Membership:
             if contact.peer_id not in self._waiting:
                 self._enqueue(contact)
 
-    async def refresh_stale(self, find_nodes: FindNodes, *, age_s: float) -> None:
+    async def refresh_stale(self, finder: Finder, *, age_s: float) -> None:
         """Look up a key in every subtree that no lookup went to for `age_s`."""
         for subtree in self._table.stale(now_s=trio.current_time(), age_s=age_s):
-            if subtree.length <= limits.DHT_PREIMAGE_BITS:
-                seed = self._entropy.random_bytes(16)
-                target = preimage_within(subtree, seed, tries_max=limits.DHT_PREIMAGE_TRIES_MAX)
-            else:  # too deep to hit by trying: whoever is known there leads to the others
-                target = self._table.peer_in(subtree)
+            target = finder.target_in(subtree, [])
             if target is not None:
-                await find_nodes(target)
+                await finder.find_nodes(target)
 
     def _enqueue(self, contact: Contact) -> None:
         with suppress(trio.WouldBlock):  # full: whoever is worth knowing will be heard of again

@@ -181,21 +181,29 @@ class RoutingTable:
         if index < KEY_BITS:
             self._buckets.setdefault(index, _Bucket()).refreshed_s = now_s
 
+    def refreshed_from(self, index: int, *, now_s: float) -> None:
+        """Everyone in the buckets from `index` on is known: a lookup of the own key has shown it."""
+        for deeper in range(index, self._depth() + 2):
+            self._buckets.setdefault(deeper, _Bucket()).refreshed_s = now_s
+
     def stale(self, *, now_s: float, age_s: float) -> list[Prefix]:
         """Subtrees, farthest first, that no lookup went to for `age_s`.
 
         Down to one below the deepest bucket that has an entry: deeper ones are this node's own
         neighbourhood, which a lookup of its own key refreshes.
         """
-        depth = max((i for i, bucket in self._buckets.items() if bucket.entries), default=-1)
         return [
             Prefix.of(self.own_key, index + 1).sibling()
-            for index in range(min(depth + 2, KEY_BITS))
+            for index in range(min(self._depth() + 2, KEY_BITS))
             if now_s - self._buckets.get(index, _Bucket()).refreshed_s >= age_s
         ]
 
     def _index(self, key: int) -> int:
         return common_prefix_bits(self.own_key, key)
+
+    def _depth(self) -> int:
+        """The deepest bucket with an entry, or -1."""
+        return max((i for i, bucket in self._buckets.items() if bucket.entries), default=-1)
 
     def _has_place(self, bucket: _Bucket, entry: Entry) -> bool:
         if len(bucket.entries) >= limits.DHT_BUCKET_CONTACTS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ import trio
 
 from node import limits
 from node.dht.announce import Announcer
-from node.dht.client import DhtClient
+from node.dht.client import Ask, DhtClient
 from node.dht.committer import Committer
-from node.dht.distance import SizeEstimate, key_of, radius_of
-from node.dht.lookup import Lookup
+from node.dht.distance import key_of
+from node.dht.finder import Finder
 from node.dht.membership import Membership
 from node.dht.messages import Message, MessageType, Record, received_text
 from node.dht.record_store import RecordStore
@@ -103,11 +103,11 @@ class DhtService:
         self._store = RecordStore(key_values)
         self._committer = Committer(key_values, offload)
         self._table = RoutingTable(self._own_key)
-        self._size = SizeEstimate(limits.DHT_SIZE_SAMPLES)
-        self._membership = Membership(network, self._table, entropy)
+        self._membership = Membership(network, self._table)
         self._client = DhtClient(
             network, on_answer=self._membership.on_answer, on_failure=self._membership.on_failure
         )
+        self._finder = Finder(self._client, self._table, entropy)
         self._server = DhtServer(
             network,
             self._table,
@@ -123,9 +123,7 @@ class DhtService:
             self._store,
             self._committer,
             clock,
-            entropy,
-            find_nodes=self._find_nodes,
-            radius=self._radius,
+            self._finder,
             interval_s=self._settings.announce_interval_s,
         )
         self._corrections, self._to_correct = trio.open_memory_channel[tuple[Contact, bytes, bytes]](
@@ -144,7 +142,7 @@ class DhtService:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._membership.run_verifying, self._client)
-                nursery.start_soon(self._membership.keep_known, self._find_nodes)
+                nursery.start_soon(self._membership.keep_known, self._finder)
                 nursery.start_soon(self._keep_expiring)
                 nursery.start_soon(self._keep_saving)
                 nursery.start_soon(self._keep_corrected)
@@ -165,8 +163,8 @@ class DhtService:
 
     async def refresh(self) -> None:
         """Look up the own key and a key in every subtree between it and the rest, now."""
-        await self._membership.find_neighbourhood(self._find_nodes)
-        await self._membership.refresh_stale(self._find_nodes, age_s=0.0)
+        await self._membership.find_neighbourhood(self._finder)
+        await self._membership.refresh_stale(self._finder, age_s=0.0)
 
     def set_serving(self, serve: bool) -> None:
         """Switch between server mode and client mode."""
@@ -184,7 +182,7 @@ class DhtService:
             provider_records=counts.providers,
             value_records=counts.values,
             provided_keys=counts.provided,
-            network_size=round(self._size.nodes) + 1,
+            network_size=round(self._finder.network_nodes) + 1,
             joined=self._membership.joined.is_set(),
             requests_sent=self._client.sent_count,
             requests_failed=self._client.failed_count,
@@ -215,7 +213,7 @@ class DhtService:
                 answer.append(known.contact if known else contact)
             return closer
 
-        lookup = await self._search(key_of(peer_id), ask, is_enough=lambda: bool(answer))
+        lookup = await self._finder.search(key_of(peer_id), ask, is_enough=lambda: bool(answer))
         if answer:
             return answer[0]
         told = lookup.contact_of(peer_id)
@@ -245,7 +243,7 @@ class DhtService:
 
         add(self._store.providers(key, now_s=self._clock.now_s()))
         if len(found) < wanted:
-            await self._search(key_of(key), ask, is_enough=lambda: len(found) >= wanted)
+            await self._ask_around(key, ask, is_enough=lambda: len(found) >= wanted)
         return [found[peer_id] for peer_id, _ in votes.most_common(wanted)]
 
     async def provide(self, keys: Sequence[bytes]) -> int:
@@ -268,8 +266,8 @@ class DhtService:
         Raises `ProtocolError` if the value is not valid under its key.
         """
         self._rules.check(key, value, now_s=self._clock.now_s())
-        lookup = await self._find_nodes(key)
-        holders = lookup.closest()
+        lookup = await self._finder.find_nodes(key)
+        holders = await self._finder.holders(key, lookup)
         farthest = max((key_of(contact.peer_id) ^ key_of(key) for contact in holders), default=0)
         if len(holders) < limits.DHT_BUCKET_CONTACTS or self._own_key ^ key_of(key) < farthest:
             await self._server.store_value(key, value, sender_id=self._network.peer_id)
@@ -309,7 +307,7 @@ class DhtService:
         stored = self._store.value(key, now_s=self._clock.now_s())
         if stored is not None:
             add(Contact(self._network.peer_id), stored.value)
-        await self._search(key_of(key), ask, is_enough=is_enough)
+        await self._ask_around(key, ask, is_enough=is_enough)
         if best is not None:
             self._correct(key, best, found)
         return best
@@ -320,7 +318,7 @@ class DhtService:
         barren = 0
         while len(live) < count and barren < limits.DHT_SAMPLE_BARREN_MAX:
             known = len(live)
-            lookup = await self._find_nodes(self._entropy.random_bytes(32))
+            lookup = await self._finder.find_nodes(self._entropy.random_bytes(32))
             live.update((contact.peer_id, contact) for contact in lookup.answered())
             barren = barren + 1 if len(live) == known else 0
         return list(live.values())[:count]
@@ -330,29 +328,20 @@ class DhtService:
     def _suggest(self, peer_id: PeerId) -> None:
         self._membership.suggest(Contact(peer_id, self._network.addresses_of(peer_id)))
 
-    def _radius(self) -> int:
-        nodes = self._size.nodes
-        return radius_of(nodes, limits.DHT_BUCKET_CONTACTS) if nodes else 0
+    async def _ask_around(self, key: bytes, ask: Ask, *, is_enough: Callable[[], bool]) -> None:
+        """Put a question to everyone who may hold records of a key, until the answers are enough."""
+        lookup = await self._finder.search(key_of(key), ask, is_enough=is_enough)
+        if is_enough():
+            return
+        hidden = await self._finder.overlooked(key_of(key), lookup)
 
-    async def _find_nodes(self, key: bytes) -> Lookup:
-        """A complete lookup of a raw key."""
-        return await self._search(key_of(key), lambda contact: self._client.find_node(contact, key))
+        async def put_question(contact: Contact) -> None:
+            with suppress(RemoteError):
+                await ask(contact)
 
-    async def _search(
-        self,
-        target: int,
-        ask: Callable[[Contact], Awaitable[Sequence[Contact]]],
-        *,
-        is_enough: Callable[[], bool] = lambda: False,
-    ) -> Lookup:
-        count = limits.DHT_BUCKET_CONTACTS
-        seeds = self._table.nearest(target, count) or self._table.nearest(target, count, with_failing=True)
-        lookup = await self._client.search(target, seeds, ask, radius=self._radius(), is_enough=is_enough)
-        if not is_enough():
-            near = lookup.closest()[:count]
-            self._size.add(target, [key_of(contact.peer_id) for contact in near])
-            self._table.refreshed(target, now_s=trio.current_time())
-        return lookup
+        async with trio.open_nursery() as nursery:
+            for contact in hidden:
+                nursery.start_soon(put_question, contact)
 
     async def _put_at(self, contact: Contact, key: bytes, value: bytes) -> bool:
         record = Record(key, value, received_text(self._clock.now_s()))

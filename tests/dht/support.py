@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -17,6 +17,9 @@ from node.ports import ReadTransaction, WriteTransaction
 from node.units import Contact, Multiaddr, PeerId
 from simulations.network import Internet, SimulatedNetwork
 
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
 T = TypeVar("T")
 
 START_S = 1_800_000_000
@@ -24,7 +27,7 @@ START_S = 1_800_000_000
 
 def peer_id_of(seed: int) -> PeerId:
     """A peer id that looks like an Ed25519 one."""
-    return PeerId(b"\x00\x24\x08\x01\x12\x20" + Random(seed).randbytes(32))  # noqa: S311
+    return PeerId(b"\x00\x24\x08\x01\x12\x20" + Random(seed).randbytes(32))
 
 
 def contact_of(seed: int) -> Contact:
@@ -36,7 +39,7 @@ def contact_of(seed: int) -> Contact:
 
 def multihash_of(seed: int) -> bytes:
     """A key that looks like the multihash of a BLAKE3 hash."""
-    return b"\x1e\x20" + Random(f"key {seed}").randbytes(32)  # noqa: S311
+    return b"\x1e\x20" + Random(f"key {seed}").randbytes(32)
 
 
 class MemoryKeyValue:
@@ -96,7 +99,7 @@ class VirtualClock:
 
 class SeededEntropy:
     def __init__(self, seed: object) -> None:
-        self._rng = Random(str(seed))  # noqa: S311
+        self._rng = Random(str(seed))
 
     def random_bytes(self, count: int) -> bytes:
         return self._rng.randbytes(count)
@@ -174,7 +177,7 @@ class Swarm:
         settings: DhtSettings | None,
         address: Multiaddr | None,
         *,
-        task_status: trio.TaskStatus[SwarmNode],
+        task_status: TaskStatus[SwarmNode],
     ) -> None:
         stopped = trio.Event()
         try:
@@ -198,7 +201,7 @@ class Swarm:
 async def open_swarm(count: int = 0, *, seed: int = 1) -> AsyncIterator[Swarm]:
     """`count` joined nodes, all through the first."""
     async with trio.open_nursery() as nursery:
-        swarm = Swarm(Internet(Random(seed)), nursery)  # noqa: S311
+        swarm = Swarm(Internet(Random(seed)), nursery)
         for index in range(count):
             await swarm.add(1000 * seed + index, via=swarm.nodes[0] if index else None)
         yield swarm
