@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import base58
 import trio
 
 from node import limits, wire
+from node.crypto.identity import peer_id_text
 from node.errors import ProtocolError, RefusedError, UnreachableError
 from node.ports import Buffer, Stream
 from node.units import PeerId
@@ -96,7 +96,7 @@ class FramedStream:
     @property
     def peer(self) -> str:
         """The same as text, for errors."""
-        return str(base58.b58encode(self._stream.peer_id), "ascii")
+        return peer_id_text(self._stream.peer_id)
 
     async def send(self, value: Value) -> None:
         """Send one message. Raises `ProtocolError` if it has no encoding or is too long."""
@@ -251,7 +251,7 @@ def _mismatch(values: Sequence[Value], expected: Preamble) -> str | None:
     theirs: dict[str, int] = {}
     for item in wire.expect_list(values[2], count_max=limits.PREAMBLE_PARAMETERS_MAX):
         pair = wire.expect_list(item, count=2)
-        name = wire.expect_str(pair[0], bytes_max=limits.NETWORK_ID_BYTES_MAX)
+        name = wire.expect_str(pair[0], bytes_max=limits.PREAMBLE_NAME_BYTES_MAX)
         theirs[name] = wire.expect_int(pair[1], low=-(2**63), high=2**63)
     for name, value in expected.parameters:
         if theirs.get(name) != value:

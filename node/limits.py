@@ -118,6 +118,7 @@ BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write
 PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
 PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
 PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in config.toml
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 

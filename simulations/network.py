@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-import base58
 import trio
 
 from node import limits
+from node.crypto.identity import peer_id_text
 from node.errors import NodeError, RefusedError, UnreachableError
 from node.ports import Buffer, StreamHandler
 from node.units import Contact, Multiaddr, PeerId
@@ -172,7 +172,7 @@ class SimulatedNetwork:
         connection = await self._connection_to(contact)
         other = connection.other_end(self)
         await self._travel(other)
-        name = _text(contact.peer_id)
+        name = peer_id_text(contact.peer_id)
         service = other.services.get(protocol)
         if connection.dropped:
             raise UnreachableError(name, "the connection broke")
@@ -248,7 +248,7 @@ class SimulatedNetwork:
         await trio.sleep(there + back)
 
     async def _connection_to(self, contact: Contact) -> _Connection:
-        name = _text(contact.peer_id)
+        name = peer_id_text(contact.peer_id)
         if contact.peer_id == self._peer_id:
             raise UnreachableError(name, "that is this node itself")
         connection = self.connections.get(contact.peer_id)
@@ -339,7 +339,7 @@ class _Pipe:
             else:
                 await self._changed.wait()
         if self.broken:
-            raise UnreachableError(_text(self._receiver), "the stream was reset")
+            raise UnreachableError(peer_id_text(self._receiver), "the stream was reset")
         link = self._internet.link(self._sender, self._receiver)
         start_s = max(trio.current_time(), self._last_arrival_s - link.latency_s - link.jitter_s)
         on_wire_s = len(data) / link.rate_bytes_s if link.rate_bytes_s else 0.0
@@ -354,7 +354,7 @@ class _Pipe:
             if self.broken:
                 if self.disguised:
                     return b""
-                raise UnreachableError(_text(self._sender), "the stream was reset")
+                raise UnreachableError(peer_id_text(self._sender), "the stream was reset")
             if self._chunks and not self._internet.separated(self._sender, self._receiver):
                 arrival_s, chunk = self._chunks[0]
                 if arrival_s <= trio.current_time():
@@ -411,7 +411,7 @@ class SimulatedStream:
         """As the port says."""
         await trio.lowlevel.checkpoint()
         if self._closed or self._outgoing.ended:
-            raise UnreachableError(_text(self._peer_id), "this end of the stream is closed")
+            raise UnreachableError(peer_id_text(self._peer_id), "this end of the stream is closed")
         view = memoryview(data)
         try:
             for start in range(0, len(view), limits.STREAM_WRITE_BYTES_MAX):
@@ -424,7 +424,7 @@ class SimulatedStream:
         """As the port says."""
         await trio.lowlevel.checkpoint()
         if self._closed:
-            raise UnreachableError(_text(self._peer_id), "this end of the stream is closed")
+            raise UnreachableError(peer_id_text(self._peer_id), "this end of the stream is closed")
         return await self._incoming.receive(max_bytes)
 
     async def close_write(self) -> None:
@@ -462,7 +462,3 @@ class SimulatedStream:
 def contacts_of(networks: Sequence[SimulatedNetwork]) -> list[Contact]:
     """Contacts of several nodes, for tests."""
     return [Contact(network.peer_id, network.listen_addresses()) for network in networks]
-
-
-def _text(peer_id: PeerId) -> str:
-    return str(base58.b58encode(peer_id), "ascii")

@@ -1,9 +1,9 @@
 """Joining: keep some peers connected, from every source of addresses there is. Layer 4.
 
 Sources: `--bootstrap` (which replaces the lists in files), the lists in `bootstrap_peers.toml`, the
-addresses in links, peers found by mDNS, and peers that were met before. New addresses are tried at once; after that,
-candidates are dialled only while fewer than `peers_min` peers are connected, with a growing wait after each
-failure. Nothing waits for this: a node without peers works, alone.
+addresses in links, peers found by mDNS, and peers that were met before. New addresses are tried at once;
+after that, candidates are dialled only while fewer than `peers_min` peers are connected, with a growing wait
+after each failure. Nothing waits for this: a node without peers works, alone.
 
 Remembered peers live in one table of bounded size: peer id -> [last seen, addresses].
 """

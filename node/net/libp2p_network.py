@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 import trio
 
 from node import limits
+from node.crypto.identity import peer_id_text
 from node.errors import ConfigError, NodeError, ProtocolError, UnreachableError
 from node.net import identify, multistream
 from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint, subnet
 from node.net.dialling import Backoff, dial_staggered
 from node.net.noise import ChannelError, Handshake, SecureChannel
 from node.net.reachability import Reachability, Standing, advertised
-from node.net.stream import NetworkStream, peer_text
+from node.net.stream import NetworkStream
 from node.net.upgrade import upgrade_accepted, upgrade_dialled
 from node.net.yamux import UnreadBytes, YamuxConnection, YamuxStream
 from node.ports import Stream, StreamHandler
@@ -56,6 +57,11 @@ async def open_network(
                 yield network
             finally:
                 nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The tasks of a network raise nothing: what is in the group is the one error of the caller's body.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
     finally:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
@@ -117,7 +123,7 @@ class Libp2pNetwork:
         self._nursery = nursery
         self._connections: dict[PeerId, list[_Connection]] = {}
         self._subnets: Counter[str] = Counter()
-        self._handshaking_count = 0
+        self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
         self._dials: dict[PeerId, _Dial] = {}
         self._backoff = Backoff()
         self._services: dict[str, _Service] = {}
@@ -198,7 +204,7 @@ class Libp2pNetwork:
         try:
             muxed = connection.yamux.open_stream()
         except ChannelError as error:
-            raise UnreachableError(peer_text(connection.peer_id), str(error)) from error
+            raise UnreachableError(peer_id_text(connection.peer_id), str(error)) from error
         stream = NetworkStream(muxed, connection.peer_id)
         try:
             with trio.move_on_after(limits.NEGOTIATION_TIMEOUT_S) as scope:
@@ -217,7 +223,7 @@ class Libp2pNetwork:
 
     async def _connection_to(self, contact: Contact) -> _Connection:
         peer_id = contact.peer_id
-        name = peer_text(peer_id)
+        name = peer_id_text(peer_id)
         if peer_id == self.peer_id:
             raise UnreachableError(name, "that is this node itself")
         wanted = [endpoint for endpoint in map(parse_endpoint, contact.addresses) if endpoint is not None]
@@ -279,34 +285,31 @@ class Libp2pNetwork:
             await trio.serve_listeners(self._accept, list(self._listeners), handler_nursery=self._nursery)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
+        """One caller, to the end of the connection: `trio.serve_listeners` closes the socket then."""
         try:
             remote = endpoint_of_socket(*stream.socket.getpeername()[:2])
         except OSError:
-            await trio.aclose_forcefully(stream)
             return
-        if self._handshaking_count >= limits.HANDSHAKES_MAX or not self._has_room_for(remote):
-            await trio.aclose_forcefully(stream)
+        if not self._has_room_for(remote):
             return
-        self._handshaking_count += 1
+        if len(self._handshakes) >= limits.HANDSHAKES_MAX:
+            # The one that takes longest goes: whoever means it is through within a few round trips, so
+            # callers that say nothing can't keep others out.
+            next(iter(self._handshakes)).cancel()
         self._count_subnet(remote, 1)
-        try:
+        channel = None
+        with trio.move_on_after(limits.HANDSHAKE_TIMEOUT_S) as scope:
+            self._handshakes[scope] = None
             try:
-                with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
-                    channel = await upgrade_accepted(stream, self._handshake)
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-        except (ChannelError, ProtocolError, trio.TooSlowError, OSError) as error:
-            logger.debug("a caller from %s was turned away: %s", remote.host, _words(error))
-            return
-        finally:
-            self._handshaking_count -= 1
-            self._count_subnet(remote, -1)
-        if channel.peer_id == self.peer_id:
-            await channel.aclose()
+                channel = await upgrade_accepted(stream, self._handshake)
+            except (ChannelError, ProtocolError) as error:
+                logger.debug("a caller from %s was turned away: %s", remote.host, error)
+            finally:
+                del self._handshakes[scope]
+                self._count_subnet(remote, -1)
+        if channel is None or channel.peer_id == self.peer_id:
             return
         self._reachability.on_caller(remote)
-        # The socket lives as long as this task: `trio.serve_listeners` closes it then.
         await self._carry(self._add(channel, remote, None))
 
     async def _on_stream(self, connection: _Connection, muxed: YamuxStream) -> None:
@@ -399,9 +402,8 @@ class Libp2pNetwork:
             siblings.remove(connection)
             if not siblings:
                 del self._connections[connection.peer_id]
-            logger.debug(
-                "the connection to %s ended: %s", peer_text(connection.peer_id), connection.yamux.end_reason
-            )
+            name, reason = peer_id_text(connection.peer_id), connection.yamux.end_reason
+            logger.debug("the connection to %s ended: %s", name, reason)
 
     async def _ask_observed(self, peer_id: PeerId, remote: Endpoint) -> None:
         """Learn at which address a public peer sees this node."""
@@ -413,7 +415,7 @@ class Libp2pNetwork:
                 finally:
                     await stream.reset()
         except NodeError as error:
-            logger.debug("no identify from %s: %s", peer_text(peer_id), error)
+            logger.debug("no identify from %s: %s", peer_id_text(peer_id), error)
 
     def _count_subnet(self, remote: Endpoint, change: int) -> None:
         network = subnet(remote.ip) if remote.ip else None

@@ -17,7 +17,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
-import zeroconf
+from zeroconf import (
+    Error as ZeroconfError,
+)
+from zeroconf import InterfaceChoice, IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
 from node import limits
 from node.crypto.identity import parse_peer_id, peer_id_text
@@ -59,7 +62,7 @@ async def discovering(
             nursery.cancel_scope.cancel()
 
 
-class _Search(zeroconf.ServiceListener):
+class _Search:
     def __init__(
         self,
         peer_id: PeerId,
@@ -76,38 +79,36 @@ class _Search(zeroconf.ServiceListener):
     async def run(self) -> None:
         """Until cancelled; the goodbye is sent before this returns."""
         self._token = trio.lowlevel.current_trio_token()
-        started: zeroconf.Zeroconf | None = None
+        started: Zeroconf | None = None
         try:
             started = await trio.to_thread.run_sync(self._start)
             await trio.sleep_forever()
-        except (OSError, zeroconf.Error) as error:
+        except (OSError, ZeroconfError) as error:
             logger.info("no multicast DNS on this network: %s", error)
         finally:
             if started is not None:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(started.close)
 
-    def _start(self) -> zeroconf.Zeroconf:
-        interfaces = (
-            list(self._interfaces) if self._interfaces is not None else zeroconf.InterfaceChoice.Default
-        )
-        found = zeroconf.Zeroconf(interfaces=interfaces, ip_version=zeroconf.IPVersion.V4Only)
+    def _start(self) -> Zeroconf:
+        interfaces = list(self._interfaces) if self._interfaces is not None else InterfaceChoice.Default
+        found = Zeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
         try:
             found.register_service(self._service())
-            zeroconf.ServiceBrowser(found, SERVICE_TYPE, self)
+            ServiceBrowser(found, SERVICE_TYPE, handlers=[self._on_change])
         except BaseException:
             found.close()
             raise
         return found
 
-    def _service(self) -> zeroconf.ServiceInfo:
+    def _service(self) -> ServiceInfo:
         name = peer_id_text(self._peer_id)
         shown = self._endpoints[: limits.DIAL_ADDRESSES_MAX]
         texts = {f"address{index}": endpoint.multiaddr() for index, endpoint in enumerate(shown)}
         ips = [
             endpoint.ip.packed for endpoint in shown if endpoint.ip is not None and endpoint.ip.version == 4
         ]
-        return zeroconf.ServiceInfo(
+        return ServiceInfo(
             SERVICE_TYPE,
             f"{name}.{SERVICE_TYPE}",
             port=shown[0].port,
@@ -116,34 +117,26 @@ class _Search(zeroconf.ServiceListener):
             server=f"cairn-{name[-16:].lower()}.local.",
         )
 
-    # zeroconf's threads.
-
-    def add_service(self, zc: zeroconf.Zeroconf, type_: str, name: str) -> None:
-        """A node appeared."""
+    def _on_change(
+        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        """A node came, changed or left; runs in a thread of zeroconf's, which names the arguments."""
         try:
             peer_id = parse_peer_id(name.removesuffix("." + SERVICE_TYPE))
         except UsageError:
             return
-        info = (
-            zc.get_service_info(type_, name, timeout=_ANSWER_TIMEOUT_MS) if peer_id != self._peer_id else None
-        )
-        if info is None or self._token is None:
+        if state_change is ServiceStateChange.Removed or peer_id == self._peer_id or self._token is None:
             return
-        contact = Contact(peer_id, _addresses_in(info))
+        info = zeroconf.get_service_info(service_type, name, timeout=_ANSWER_TIMEOUT_MS)
+        if info is None:
+            return
         try:
-            self._token.run_sync_soon(self._on_found, contact)
+            self._token.run_sync_soon(self._on_found, Contact(peer_id, _addresses_in(info)))
         except trio.RunFinishedError:
             return
 
-    def update_service(self, zc: zeroconf.Zeroconf, type_: str, name: str) -> None:
-        """A node changed its addresses."""
-        self.add_service(zc, type_, name)
 
-    def remove_service(self, zc: zeroconf.Zeroconf, type_: str, name: str) -> None:
-        """A node left; whoever knows it will notice."""
-
-
-def _addresses_in(info: zeroconf.ServiceInfo) -> tuple[Multiaddr, ...]:
+def _addresses_in(info: ServiceInfo) -> tuple[Multiaddr, ...]:
     """The valid ones of the TXT record, at most as many as are ever dialled."""
     found: list[Multiaddr] = []
     for index in range(limits.DIAL_ADDRESSES_MAX):

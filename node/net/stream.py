@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base58
 import trio
 
+from node.crypto.identity import peer_id_text
 from node.errors import RefusedError, UnreachableError
 from node.net import multistream
 from node.net.noise import ChannelError
@@ -95,12 +95,7 @@ class NetworkStream:
     @property
     def peer(self) -> str:
         """The peer id as text, for errors."""
-        return peer_text(self._peer_id)
+        return peer_id_text(self._peer_id)
 
     def _unreachable(self, error: ChannelError) -> UnreachableError:
         return UnreachableError(self.peer, str(error))
-
-
-def peer_text(peer_id: PeerId) -> str:
-    """A peer id as people read it."""
-    return str(base58.b58encode(peer_id), "ascii")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -30,7 +31,7 @@ async def make_network(request: pytest.FixtureRequest) -> AsyncIterator[MakeNetw
     stop = trio.Event()
     count = 0
 
-    async def live(seed: bytes, *, task_status: trio.TaskStatus[Network]) -> None:
+    async def live(seed: bytes, *, task_status: Any) -> None:
         adapter: AbstractAsyncContextManager[Network]
         if request.param == "simulated":
             adapter = internet.join(peer_id_of_seed(seed))

@@ -1,0 +1,1 @@
+"""The network adapter, its bounds, and peers that attack them."""
