@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.chunks.merkle import (
-    HASH_BYTES,
     check_block,
     check_leaves,
     leaf_of,
@@ -16,7 +15,7 @@ from node.chunks.merkle import (
     root_of_path,
     shard_root,
 )
-from node.crypto.hashing import Context, derive
+from node.crypto.hashing import HASH_BYTES, Context, derive
 from node.errors import CryptoError, ProtocolError
 from tests.chunks.strategies import law, noise
 
