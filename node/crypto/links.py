@@ -114,7 +114,7 @@ def parse_link_and_path(text: str) -> tuple[Link, str]:
 
     The path is not checked here. Raises `UsageError`.
     """
-    public, hash_sign, rest = text.partition("#")
+    public, hash_sign, rest = text.strip("\r\n").partition("#")
     fragment, _, path = rest.partition("/")  # no key contains a slash
     return parse_link(public + hash_sign + fragment), path
 

@@ -10,9 +10,10 @@ import unicodedata
 from dataclasses import dataclass
 
 import nacl.bindings
+import nacl.exceptions
 
 from node import limits
-from node.errors import ProtocolError, UsageError
+from node.errors import CryptoError, ProtocolError, UsageError
 
 SALT_BYTES = 16
 
@@ -36,18 +37,28 @@ DEFAULT_COST = PasswordCost(memory_kib=128 * 1024, passes=3)
 
 
 def stretch(password: str, salt: bytes, cost: PasswordCost) -> bytes:
-    """The 32-byte key of a password (Unicode NFC, so that keyboards agree). Raises `UsageError`."""
+    """The 32-byte key of a password (Unicode NFC, so that keyboards agree).
+
+    Raises:
+        UsageError: it is empty, too long or no text.
+        CryptoError: there is not enough memory.
+    """
     try:
         encoded = unicodedata.normalize("NFC", password).encode()
     except UnicodeEncodeError:
         raise UsageError("the password is not valid text") from None
     if not 0 < len(encoded) <= limits.PASSWORD_BYTES_MAX:
         raise UsageError(f"a password has 1 to {limits.PASSWORD_BYTES_MAX} bytes")
-    return nacl.bindings.crypto_pwhash_alg(
-        32,
-        encoded,
-        salt,
-        cost.passes,
-        cost.memory_kib * 1024,
-        nacl.bindings.crypto_pwhash_ALG_ARGON2ID13,
-    )
+    try:
+        return nacl.bindings.crypto_pwhash_alg(
+            32,
+            encoded,
+            salt,
+            cost.passes,
+            cost.memory_kib * 1024,
+            nacl.bindings.crypto_pwhash_ALG_ARGON2ID13,
+        )
+    except nacl.exceptions.RuntimeError as error:  # libsodium fails for want of memory only
+        raise CryptoError(
+            f"checking a password takes {cost.memory_kib // 1024} MiB of memory, and the machine has less"
+        ) from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +64,10 @@ def test_a_cid_has_one_spelling(file_hash: FileHash, position: int, character: s
 def test_other_text_is_refused_in_words(text: str) -> None:
     with pytest.raises(UsageError, match="not a file hash"):
         parse_cid(text)
+
+
+def test_the_formats_page_lists_every_context() -> None:
+    page = (Path(__file__).parents[2] / "docs/formats/keys-links-records.md").read_text()
+    assert re.findall(r"^\| `(cairn/1 [a-z ]+)`", page, re.MULTILINE) == [
+        context.value for context in Context
+    ]

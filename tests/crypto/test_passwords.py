@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from node import limits
@@ -56,3 +59,22 @@ def test_unusable_passwords_are_refused_without_being_repeated(password: str) ->
     with pytest.raises(UsageError) as caught:
         stretch(password, SALT, CHEAP)
     assert not password or password not in str(caught.value)
+
+
+def test_want_of_memory_is_said_in_words() -> None:
+    """In a process of its own, which may have little more than it has when it starts."""
+    program = """
+import resource
+from pathlib import Path
+from node.crypto.passwords import DEFAULT_COST, stretch
+from node.errors import CryptoError
+
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 2**20,) * 2)
+try:
+    stretch("secret", bytes(16), DEFAULT_COST)
+except CryptoError as error:
+    print(error)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "takes 128 MiB of memory" in finished.stdout

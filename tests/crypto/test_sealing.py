@@ -37,6 +37,32 @@ def test_a_stripe_opens(plaintext: bytes, stripe_index: int, last: bool) -> None
     assert key.open(stripe_index, last=last, ciphertext=ciphertext) == plaintext
 
 
+@given(st.binary(max_size=3000), st.integers(0, 63), st.booleans())
+def test_sealing_in_place_makes_the_same_bytes(plaintext: bytes, stripe_index: int, last: bool) -> None:
+    key, buffer = segment_key(), bytearray(b"x" * (len(plaintext) + SEAL_BYTES + 2))
+    sealed = memoryview(buffer)[1:-1]
+    key.seal_into(stripe_index, last=last, plaintext=memoryview(plaintext), sealed=sealed)
+    assert sealed == key.seal(stripe_index, last=last, plaintext=plaintext)
+    opened = sealed[: len(plaintext)]
+    key.open_into(stripe_index, last=last, ciphertext=sealed, opened=opened)
+    assert opened == plaintext
+    assert buffer[:1] == buffer[-1:] == b"x"  # nothing was written outside
+
+
+def test_in_place_too_a_wrong_seal_or_size_is_refused() -> None:
+    key, opened = segment_key(), bytearray(6)
+    sealed = bytearray(key.seal(1, last=False, plaintext=b"stripe"))
+    with pytest.raises(CryptoError, match="does not hold"):
+        key.open_into(2, last=False, ciphertext=sealed, opened=opened)
+    for size in (0, 5, 7):
+        with pytest.raises(CryptoError, match="sizes"):
+            key.open_into(1, last=False, ciphertext=sealed, opened=bytearray(size))
+        with pytest.raises(CryptoError, match="sizes"):
+            key.seal_into(1, last=False, plaintext=bytes(size), sealed=bytearray(22))
+    with pytest.raises(CryptoError, match="sizes"):
+        SegmentKey(0, bytes(31)).seal_into(1, last=False, plaintext=b"", sealed=bytearray(16))
+
+
 @given(st.binary(max_size=300), st.data())
 def test_a_changed_bit_is_seen(plaintext: bytes, data: st.DataObject) -> None:
     ciphertext = bytearray(segment_key().seal(1, last=False, plaintext=plaintext))

@@ -113,7 +113,7 @@ def test_a_stranger_can_make_no_hint_for_a_file() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_changed_byte_is_refused(data: st.DataObject) -> None:
     encoded = bytearray(GOOD)
     encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
