@@ -33,7 +33,7 @@ class CatalogueEntry:
     file_hash: FileHash
     link: str
     name: str
-    bytes: int
+    size_bytes: int
     data_shards: int
     total_shards: int
     segments: int
@@ -163,7 +163,7 @@ def _segment_key(file_hash: FileHash, index: int) -> bytes:
 
 def _encode(entry: CatalogueEntry) -> bytes:
     values: list[Value] = [
-        entry.link, entry.name, entry.bytes, entry.data_shards, entry.total_shards, entry.segments,
+        entry.link, entry.name, entry.size_bytes, entry.data_shards, entry.total_shards, entry.segments,
         entry.created_s, entry.expires_s, entry.owner_salt, entry.index_hash, entry.is_index,
     ]  # fmt: skip
     return wire.encode(values)
@@ -176,7 +176,7 @@ def _decode(file_hash: FileHash, row: bytes) -> CatalogueEntry:
         file_hash=file_hash,
         link=wire.expect_str(values[0], bytes_max=limits.LINK_CHARS_MAX),
         name=wire.expect_str(values[1], bytes_max=limits.NAME_BYTES_MAX),
-        bytes=wire.expect_int(values[2], low=0, high=2**63),
+        size_bytes=wire.expect_int(values[2], low=0, high=2**63),
         data_shards=wire.expect_int(values[3], low=1, high=limits.TOTAL_SHARDS_MAX),
         total_shards=wire.expect_int(values[4], low=1, high=limits.TOTAL_SHARDS_MAX),
         segments=wire.expect_int(values[5], low=1, high=limits.SEGMENTS_MAX),

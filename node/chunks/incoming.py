@@ -14,7 +14,8 @@ import trio
 from node import limits
 from node.chunks import messages
 from node.chunks.geometry import BLOCK_BYTES, Code
-from node.chunks.shard_store import IncomingPut, ShardStore
+from node.chunks.shard_store import ShardStore
+from node.chunks.shard_writer import IncomingPut
 from node.errors import NodeError, ProtocolError, StoreFullError, UsageError
 from node.ports import Buffer, Offload
 from node.units import PeerId

@@ -21,12 +21,11 @@ from node.chunks.merkle import shard_root
 from node.chunks.roster import Placement, check_lease, merge_leases
 from node.chunks.shard_store import (
     AttachmentKind,
-    CommittedShard,
     HeldLease,
-    IncomingPut,
     ShardStore,
     StoredLease,
 )
+from node.chunks.shard_writer import IncomingPut, PutShard
 from node.crypto.hashing import blake3_256, multihash
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -149,9 +148,7 @@ class Keeper:
                 raise ProtocolError(f"the blocks of shard {lease.shard_index} do not give its root")
             if self._store.lease(lease.lease_id) is not None:
                 raise ProtocolError("a lease of that name is kept already")
-        shards = [
-            CommittedShard(slot, lease.shard_index, (_stored(lease),)) for slot, lease in enumerate(leases)
-        ]
+        shards = [PutShard(slot, lease.shard_index, _stored(lease)) for slot, lease in enumerate(leases)]
         incoming.commit(manifest.segment_id, manifest.encoded, shards)
 
     async def _closed_before(self, asked: Sequence[Lease]) -> bytes:

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from node import limits, wire
 from node.chunks.manifest import SegmentManifest
+from node.crypto.hashing import blake3_256
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.base import Record, expect_peer_id
 from node.records.lease import Lease
-from node.units import Contact, FileHash, LeaseId, Multiaddr, OwnerKey, PeerId
+from node.units import DAY_S, Contact, FileHash, LeaseId, Multiaddr, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
+ANNOUNCERS: Final = 5
+"""Holders of a segment that announce it (design.md, section 5)."""
+WEEK_S: Final = 7 * DAY_S
 _NOBODY = 0xFFFF
 _ENTRY_BYTES = 2
 
@@ -67,6 +71,12 @@ def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[
         if lease.end_day > today:
             holders.setdefault(lease.shard_index, {})[lease.holder] = None
     return {shard_index: tuple(peers) for shard_index, peers in holders.items()}
+
+
+def announcers(segment_id: SegmentId, holders: Iterable[PeerId], *, now_s: int) -> list[PeerId]:
+    """Holders in the order of H(segment id, week, holder): the first `ANNOUNCERS` announce the segment."""
+    week = (now_s // WEEK_S).to_bytes(4, "big")
+    return sorted(set(holders), key=lambda holder: blake3_256(segment_id + week + holder))
 
 
 @dataclass(frozen=True, slots=True)

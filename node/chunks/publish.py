@@ -1,0 +1,169 @@
+"""Making a file findable, and taking a dropped one back. Layer 4.
+
+Invariants: attachments are at holders of segment 0 before anything is announced; when `publish_file`
+returns, provider records and the hint are at the nodes closest to the file hash, or the caller knows that
+they are not. Taking back is best effort at each holder and bounded in time: reservations lapse by
+themselves, leases end by their dates. Source: design.md, section 4 (put).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from node.chunks import messages
+from node.chunks.client import HolderClient
+from node.chunks.manifest import FileManifest
+from node.chunks.roster import ANNOUNCERS, announcers
+from node.crypto.signing import KeyPair
+from node.errors import RefusedError, RemoteError
+from node.ports import Clock, Directory
+from node.records.lease import Lease, Release
+from node.records.placement_hint import PlacementHint
+from node.units import Contact, LeaseId, OwnerKey, PeerId, SegmentId
+
+FILE_ANNOUNCERS: Final = 3
+_Item = TypeVar("_Item")
+AT_ONCE: Final = 8
+BUSY_TRIES: Final = 4
+BUSY_PAUSE_S: Final = 0.5
+WITHDRAW_DEADLINE_S: Final = 15.0
+
+
+async def publish_segment(
+    client: HolderClient,
+    clock: Clock,
+    segment_id: SegmentId,
+    leases: Sequence[Lease],
+    contacts: Mapping[PeerId, Contact],
+) -> int:
+    """Let the holders of a segment know each other's leases, and five of them announce it.
+
+    Returns how many announced. A holder that fails here keeps its shards all the same.
+    """
+    encoded = [lease.encode() for lease in leases]
+    holders = [peer for peer in dict.fromkeys(lease.holder for lease in leases) if peer in contacts]
+    chosen = set(announcers(segment_id, holders, now_s=clock.now_s())[:ANNOUNCERS])
+    announced = 0
+
+    async def tell(peer_id: PeerId) -> None:
+        nonlocal announced
+        others = [data for data, lease in zip(encoded, leases, strict=True) if lease.holder != peer_id]
+        async with client.session(contacts[peer_id]) as session:
+            if others:
+                await session.merge_roster(segment_id, others)
+            if peer_id in chosen:
+                await session.announce(segment_ids=[segment_id])
+                announced += 1
+
+    await _each(holders, tell)
+    return announced
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How findable a file is: holders with its manifest, announcements, and nodes with its hint."""
+
+    attached: int
+    announced: int
+    hints: int
+
+
+async def publish_file(
+    client: HolderClient,
+    directory: Directory,
+    manifest: FileManifest,
+    hint: PlacementHint,
+    attachments: Sequence[tuple[str, bytes]],
+    holders: Sequence[Contact],
+) -> Published:
+    """Attach to all holders of segment 0, have three announce the file, and store the hint.
+
+    `attachments` are (kind, content), the placement first.
+    """
+    attached: list[Contact] = []
+    segment_id = manifest.segment_id(0)
+
+    async def attach(contact: Contact) -> None:
+        for attempt in range(BUSY_TRIES):
+            try:
+                async with client.session(contact) as session:
+                    for kind, content in attachments:
+                        await session.attach(kind, manifest.file_hash, segment_id, content)
+                attached.append(contact)
+                return
+            except RefusedError as error:
+                if error.code != messages.REFUSED_BUSY or attempt == BUSY_TRIES - 1:
+                    raise
+                await trio.sleep(BUSY_PAUSE_S * (attempt + 1))
+
+    await _each(holders, attach)
+    hints = announced = 0
+
+    async def store_hint() -> None:
+        nonlocal hints
+        hints = await directory.put_value(hint.key(), hint.encode())
+
+    async def announce(contact: Contact) -> None:
+        nonlocal announced
+        async with client.session(contact) as session:
+            announced += await session.announce(file_hashes=[manifest.file_hash]) > 0
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store_hint)
+        waiting = list(attached)
+        while waiting and announced < FILE_ANNOUNCERS:
+            batch, waiting = waiting[: FILE_ANNOUNCERS - announced], waiting[FILE_ANNOUNCERS - announced :]
+            await _each(batch, announce)
+    return Published(len(attached), announced, hints)
+
+
+@dataclass(slots=True)
+class Withdrawal:
+    """What one holder is asked to forget."""
+
+    contact: Contact
+    put_ids: list[messages.PutId]
+    lease_ids: list[LeaseId]
+
+
+async def withdraw(client: HolderClient, owner: KeyPair, withdrawals: Iterable[Withdrawal]) -> int:
+    """Free reservations and end leases; how many leases ended."""
+    network, signer = client.preamble.network_id, OwnerKey(owner.public)
+    ended = 0
+
+    async def tell(withdrawal: Withdrawal) -> None:
+        nonlocal ended
+        peer_id = withdrawal.contact.peer_id
+        with trio.move_on_after(WITHDRAW_DEADLINE_S):
+            async with client.session(withdrawal.contact) as session:
+                for put_id in withdrawal.put_ids:
+                    await session.abort_put(put_id)
+                if withdrawal.lease_ids:
+                    releases = (
+                        Release(network, lease_id, peer_id, signer).sign(owner)
+                        for lease_id in withdrawal.lease_ids
+                    )
+                    ended += await session.release([release.encode() for release in releases])
+
+    await _each(list(withdrawals), tell)
+    return ended
+
+
+async def _each(items: Sequence[_Item], act: Callable[[_Item], Awaitable[None]]) -> None:
+    """Run `act` for all items, some at a time; a holder's failure ends its own only."""
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def run(item: _Item) -> None:
+        async with limiter:
+            try:
+                await act(item)
+            except RemoteError:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(run, item)
