@@ -47,6 +47,31 @@ FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries 
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
 NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
 PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
+# --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
+
+RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
+LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
+PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
+ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
+RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
+BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
+PUT_SILENCE_S: Final = (
+    120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
+)
+PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones included; each pins its reservation
+PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
+PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
+SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
+SHARD_STREAMS_PER_PEER_MAX: Final = (
+    24  # one peer's share: a put or a get uses one a segment in flight, and retries
+)
+REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
+REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
+CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign
+ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
+ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
+PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
+PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
@@ -159,7 +184,9 @@ PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
 SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
 NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = 2_048  # bytes of UTF-8: half of Linux' PATH_MAX is left to the folder above
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
 ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
 MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
 FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
@@ -176,6 +203,7 @@ SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 
 RESUME_POINT_BYTES_MAX: Final = 256  # bytes: the small file beside a partial output
 LOCATE_TIMEOUT_S: Final = 30.0  # seconds to find a file manifest: a lookup with many dead nodes takes ten
 PEER_LOOKUPS_AT_ONCE: Final = 4  # DHT lookups for stale addresses: each asks about 20 peers
+SEARCH_TIMEOUT_S: Final = 15.0  # seconds to look for more holders of a segment in the DHT
 LOCATE_CANDIDATES_MAX: Final = 64  # peers said to hold a file manifest that are asked for it
 
 # --- coding ---------------------------------------------------------------------------------------------

@@ -31,6 +31,11 @@ class HolderClient:
         self._network = network
         self.preamble = preamble
 
+    @property
+    def peer_id(self) -> PeerId:
+        """This node."""
+        return self._network.peer_id
+
     async def open(self, contact: Contact) -> HolderSession:
         """A session; the caller closes it. Raises `UnreachableError`, `RefusedError`."""
         stream = await self._network.open_stream(contact, messages.PROTOCOL)
@@ -161,7 +166,15 @@ class HolderSession:
 
     async def attachment(self, kind: str, file_hash: FileHash) -> bytes:
         """What is attached to the file; `RefusedError` with code "missing" if there is none."""
+        await self.request_attachment(kind, file_hash)
+        return await self.receive_attachment(kind)
+
+    async def request_attachment(self, kind: str, file_hash: FileHash) -> None:
+        """Ask for an attachment without waiting; then call `receive_attachment`, in the order asked."""
         await self._send(messages.GetAttachment(kind, file_hash))
+
+    async def receive_attachment(self, kind: str) -> bytes:
+        """The next attachment that was asked for."""
         return await self._body(messages.ATTACHMENT_BYTES_MAX[kind])
 
     async def roster(self, segment_id: SegmentId) -> tuple[bytes, ...]:
@@ -171,7 +184,16 @@ class HolderSession:
 
     async def leaves(self, segment_id: SegmentId, shard_index: int) -> bytes:
         """The leaf list of a shard, to be checked against its root."""
-        return (await self._ask(messages.GetShard(segment_id, shard_index), messages.ShardReply)).leaves
+        await self.request_leaves(segment_id, shard_index)
+        return await self.receive_leaves()
+
+    async def request_leaves(self, segment_id: SegmentId, shard_index: int) -> None:
+        """Ask for a leaf list without waiting; then call `receive_leaves`, in the order asked."""
+        await self._send(messages.GetShard(segment_id, shard_index))
+
+    async def receive_leaves(self) -> bytes:
+        """The next leaf list that was asked for."""
+        return (await self._reply(messages.ShardReply)).leaves
 
     async def request_blocks(
         self, segment_id: SegmentId, shard_index: int, block_indexes: Sequence[int]

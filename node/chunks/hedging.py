@@ -41,9 +41,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask the column of this number for its block of this stripe."""
+    """Ask this column for its block of this stripe."""
 
-    column: int
+    column: Column
     stripe: int
 
 
@@ -76,6 +76,7 @@ class SegmentSchedule:
         self._window_end = first_stripe
         self._open: dict[int, _Stripe] = {}
         self._columns: list[Column] = []
+        self._numbers: dict[Column, int] = {}
         self._alive: list[bool] = []
         self._holders: dict[int, _Holder] = {}
         self._order: list[int] = []
@@ -90,13 +91,15 @@ class SegmentSchedule:
         """Whether every stripe is complete."""
         return self._window_end == self._end_stripe and not self._open
 
-    def column(self, number: int) -> Column:
-        """The column of a number that an `Ask` names."""
-        return self._columns[number]
-
     def add_columns(self, columns: Sequence[Column], expected_s: float, now: float) -> list[Ask]:
-        """Add columns of one holder, which answers in `expected_s` seconds by the caller's guess."""
+        """Add columns of one holder, which answers in `expected_s` seconds by the caller's guess.
+
+        Known ones are passed over, failed ones included.
+        """
         for column in columns:
+            if column in self._numbers:
+                continue
+            self._numbers[column] = len(self._columns)
             holder = self._holders.setdefault(column.holder, _Holder(expected_s))
             holder.columns += 1
             self._columns.append(column)
@@ -112,11 +115,11 @@ class SegmentSchedule:
         self._window_end = max(self._window_end, opened.stop)
         return self._fill(opened, now)
 
-    def arrived(self, column: int, stripe: int, now: float) -> bool:
+    def arrived(self, column: Column, stripe: int, now: float) -> bool:
         """A verified block arrived. Whether it is new and wanted: the caller keeps it only then."""
-        owner = self._columns[column]
-        holder = self._holders[owner.holder]
-        asked_at = holder.owed.pop((column, stripe), None)
+        number = self._numbers[column]
+        holder = self._holders[column.holder]
+        asked_at = holder.owed.pop((number, stripe), None)
         if asked_at is not None:
             taken = now - asked_at
             holder.latency_s = (
@@ -130,10 +133,10 @@ class SegmentSchedule:
         state = self._open.get(stripe)
         if state is None:
             return False
-        state.asked.discard(column)
-        if owner.shard in state.arrived:
+        state.asked.discard(number)
+        if column.shard in state.arrived:
             return False
-        state.arrived.add(owner.shard)
+        state.arrived.add(column.shard)
         if len(state.arrived) == self._data_shards:
             del self._open[stripe]
         return True
@@ -142,9 +145,9 @@ class SegmentSchedule:
         """Whether `data_shards` blocks of the stripe have arrived."""
         return stripe < self._window_end and stripe not in self._open
 
-    def fail_column(self, column: int, now: float) -> list[Ask]:
+    def fail_column(self, column: Column, now: float) -> list[Ask]:
         """The holder has this shard no longer, or in a bad state: never ask it for that again."""
-        self._drop(column)
+        self._drop(self._numbers[column])
         return self._fill(self._open, now)
 
     def fail_holder(self, holder: int, now: float) -> list[Ask]:
@@ -267,5 +270,5 @@ class SegmentSchedule:
                 state.asked.add(number)
                 holder.owed[number, stripe] = now
                 coming.add(column.shard)
-                asks.append(Ask(number, stripe))
+                asks.append(Ask(column, stripe))
         return asks

@@ -56,14 +56,19 @@ class Holders:
         """The name of the network, which records carry."""
         return self.client.preamble.network_id
 
-    async def open(self, contact: Contact) -> HolderSession:
-        """A session; the caller ends it with `end`. Raises `UnreachableError`, `RefusedError`."""
+    async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
+        """A session; the caller ends it with `end`.
+
+        `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
+        Raises `UnreachableError`, `RefusedError`.
+        """
         if not contact.addresses:
             contact = await self.look_up(contact) or contact
         try:
             return await self.client.open(contact)
         except UnreachableError:
-            self.scores.failed(contact.peer_id, now_s=self.clock.now_s())
+            if on_stale is not None:
+                on_stale()
             fresh = await self.look_up(contact)
             if fresh is None:
                 raise
@@ -71,8 +76,10 @@ class Holders:
 
     async def look_up(self, contact: Contact) -> Contact | None:
         """The peer with addresses that `contact` does not have; None if there are none."""
+        found: Contact | None = None
         async with self._lookups:
-            found = await self.directory.find_peer(contact.peer_id)
+            with trio.move_on_after(limits.SEARCH_TIMEOUT_S):
+                found = await self.directory.find_peer(contact.peer_id)
         if found is None or set(found.addresses) <= set(contact.addresses):
             return None
         return found
@@ -107,7 +114,7 @@ async def end(session: HolderSession, *, clean: bool) -> None:
 
 @contextmanager
 def blaming(peer_id: PeerId) -> Iterator[None]:
-    """What is illegal in the bytes that came is the peer's fault; an owner's contradictions stay the owner's."""
+    """What is illegal in the bytes that came is the peer's fault; a contradiction of the owner's is not."""
     try:
         yield
     except OwnerInconsistentError:

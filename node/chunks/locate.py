@@ -8,8 +8,9 @@ Source: design.md, section 4 (get).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import trio
 
@@ -23,13 +24,19 @@ from node.crypto.hashing import blake3_256, multihash
 from node.errors import CryptoError, NotFoundError, OwnerInconsistentError, ProtocolError, RefusedError
 from node.records.lease import Lease
 from node.records.placement_hint import hint_key, validate_hint
-from node.units import DAY_S, Contact, FileHash, PeerId, SegmentId
+from node.units import DAY_S, Contact, FileHash, PeerId
 
 PROVIDERS_WANTED = 3
 """Holders of segment 0 to ask the DHT for: put announces three."""
 SEGMENT_PROVIDERS_WANTED = 5
 """Holders of a segment to ask the DHT for: five announce it."""
 
+ROSTERS_WANTED = 3
+"""Holders whose rosters are joined: news of a repair reaches them one by one."""
+
+_ATTACHMENTS = (messages.ATTACHED_MANIFEST, messages.ATTACHED_PLACEMENT, messages.ATTACHED_BUNDLE)
+
+T = TypeVar("T")
 KnownHolders = Callable[[FileHash], Sequence[Contact]]
 
 
@@ -82,12 +89,12 @@ class Locator:
 
         found: LocatedFile | None = None
         with trio.move_on_after(limits.LOCATE_TIMEOUT_S):
-            found = await self._race(multihash(file_hash), PROVIDERS_WANTED, ask, file_hash=file_hash)
+            found = await self._race(ask, self._sources(file_hash))
         if found is None:
             raise NotFoundError(
                 "none of the peers that should have this file answers with it: try again later"
                 if heard
-                else "nobody here knows this file: check the link, or try again when this node knows more peers"
+                else "nobody knows this file: check the link, or try again when this node knows more peers"
             )
         found.learn(heard)
         return found
@@ -135,35 +142,122 @@ class Locator:
         Providers of the segment id say themselves what they hold; rosters name the others.
         """
         places: dict[ShardPlace, None] = {}
-        asked: set[PeerId] = set()
+        answered = 0
+        today = self._holders.clock.now_s() // DAY_S
 
         async def ask(contact: Contact) -> bool | None:
-            asked.add(contact.peer_id)
+            nonlocal answered
             async with self._holders.session(contact) as session:
                 _, shard_indexes = await session.manifest(segment.segment_id)
                 places.update((ShardPlace(index, contact.peer_id), None) for index in shard_indexes)
                 file.learn([contact])
-                for lease in await self._roster(session, segment):
-                    places[ShardPlace(lease.shard_index, lease.holder)] = None
-            return True
+                for lease in await self.roster(session, segment):
+                    if lease.end_day > today:
+                        places[ShardPlace(lease.shard_index, lease.holder)] = None
+            answered += 1
+            return True if answered == ROSTERS_WANTED else None
 
         with trio.move_on_after(limits.SEARCH_TIMEOUT_S):
             await self._race_segment(file, segment_index, ask)
         return list(places)
 
     async def roster(self, session: HolderSession, segment: SegmentManifest) -> list[Lease]:
-        """The valid, unexpired leases of a segment that a holder knows."""
-        return await self._roster(session, segment)
-
-    async def _roster(self, session: HolderSession, segment: SegmentManifest) -> list[Lease]:
-        today = self._holders.clock.now_s() // DAY_S
+        """The leases of a segment that a holder knows, ended ones included, each verified."""
         leases = []
         for data in await session.roster(segment.segment_id):
             with blaming(session.peer_id):
                 lease = Lease.decode(data, network=self._holders.network)
                 check_lease(lease, segment)
-            if lease.end_day > today:
-                leases.append(lease)
+            leases.append(lease)
         return leases
 
-    async def _race_segment[R](self) -> None: ...
+    def _sources(self, file_hash: FileHash) -> list[Callable[[], Awaitable[Sequence[Contact]]]]:
+        """Who may have a file's manifest: what is remembered, providers, the owner's hint."""
+        directory, clock = self._holders.directory, self._holders.clock
+
+        async def known() -> Sequence[Contact]:
+            return self._known_holders(file_hash) if self._known_holders else ()
+
+        async def provided() -> Sequence[Contact]:
+            return await directory.find_providers(multihash(file_hash), wanted=PROVIDERS_WANTED)
+
+        async def hinted() -> Sequence[Contact]:
+            key = hint_key(file_hash)
+            value = await directory.get_value(key)
+            if value is None:
+                return ()
+            try:
+                hint = validate_hint(key, value, now_s=clock.now_s(), network=self._holders.network)
+            except (ProtocolError, CryptoError):
+                return ()  # whoever answered with it is the DHT's to judge
+            return hint.holders
+
+        return [known, provided, hinted]
+
+    async def _fetch(self, session: HolderSession, file_hash: FileHash) -> LocatedFile | None:
+        """All that a holder of segment 0 knows, in one round trip; None if it has no manifest."""
+        for kind in _ATTACHMENTS:
+            await session.request_attachment(kind, file_hash)
+        manifest = await session.receive_attachment(messages.ATTACHED_MANIFEST)
+        with blaming(session.peer_id):
+            if blake3_256(manifest) != file_hash:
+                raise ProtocolError("a file manifest of another file")
+            found = LocatedFile(FileManifest.decode(manifest))
+        try:
+            placement = await session.receive_attachment(messages.ATTACHED_PLACEMENT)
+            with blaming(session.peer_id):
+                found.placement = Placement.decode(placement, network=self._holders.network)
+                found.placement.check_file(file_hash, found.manifest.owner_key)
+            found.learn(found.placement.holders)
+            bundle = await session.receive_attachment(messages.ATTACHED_BUNDLE)
+            with blaming(session.peer_id):
+                found.segments.update(enumerate(decode_bundle(bundle, found.manifest)))
+        except RefusedError:
+            pass  # the file is too large for a bundle; the rest is found segment by segment
+        return found
+
+    async def _race_segment(
+        self, file: LocatedFile, segment_index: int, ask: Callable[[Contact], Awaitable[T | None]]
+    ) -> T | None:
+        """The first answer of a holder of a segment, as the placement and the DHT name them."""
+        key = multihash(file.manifest.segment_id(segment_index))
+
+        async def placed() -> Sequence[Contact]:
+            peers = dict.fromkeys(place.holder for place in self.placed(file, segment_index))
+            return [file.contact(peer_id) for peer_id in peers]
+
+        async def provided() -> Sequence[Contact]:
+            return await self._holders.directory.find_providers(key, wanted=SEGMENT_PROVIDERS_WANTED)
+
+        return await self._race(ask, [placed, provided])
+
+    async def _race(
+        self,
+        ask: Callable[[Contact], Awaitable[T | None]],
+        sources: Sequence[Callable[[], Awaitable[Sequence[Contact]]]],
+    ) -> T | None:
+        """The first answer of the peers that several sources name, all of them asked at once."""
+        send, receive = trio.open_memory_channel[Contact](limits.LOCATE_CANDIDATES_MAX)
+        own = self._holders.client.peer_id
+
+        async def feed(source: Callable[[], Awaitable[Sequence[Contact]]]) -> None:
+            async with send.clone() as channel:
+                for contact in await source():
+                    if contact.peer_id != own:
+                        await channel.send(contact)
+
+        answer: T | None = None
+        error: OwnerInconsistentError | None = None
+        async with trio.open_nursery() as nursery, receive:
+            async with send:
+                for source in sources:
+                    nursery.start_soon(feed, source)
+                await trio.lowlevel.checkpoint()
+            try:
+                answer = await first_answer(receive, ask, blame=self._holders.blame)
+            except OwnerInconsistentError as caught:
+                error = caught
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        return answer

@@ -140,7 +140,9 @@ def disk_errors(what: object) -> Iterator[None]:
 class FileOutput:
     """A single file. See `Output`."""
 
-    def __init__(self, target: Path, *, identity: bytes, length: int, force: bool = False) -> None:
+    def __init__(
+        self, target: Path, *, identity: bytes, length: int, force: bool = False, executable: bool = False
+    ) -> None:
         """Begin, or go on with a partial file of the same `identity` and `length`.
 
         Raises:
@@ -160,7 +162,7 @@ class FileOutput:
         with disk_errors(target):
             self._folder = open_folder(target.parent)
             try:
-                self._file = _open_part(self._folder, self._part, target)
+                self._file = _open_part(self._folder, self._part, target, file_mode(executable))
                 self._recover()
             except BaseException:
                 self._close_descriptors()
@@ -191,7 +193,7 @@ class FileOutput:
         with disk_errors(self._target):
             os.fsync(self._file)
             publish(self._folder, self._part, self._target, force=self._force)
-            _unlink_if_there(self._folder, self._resume)
+            unlink_if_there(self._folder, self._resume)
             os.fsync(self._folder)
         self._close_descriptors()
         return self._target
@@ -250,7 +252,7 @@ def write_all(descriptor: int, data: Buffer) -> None:
 def save_resume_point(folder: int, name: str, point: ResumePoint) -> None:
     """Replace the resume file atomically."""
     temporary = name + "~"
-    _unlink_if_there(folder, temporary)
+    unlink_if_there(folder, temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
     try:
@@ -300,7 +302,12 @@ def publish(folder: int, part: str, target: Path, *, force: bool) -> None:
         ) from error
 
 
-def _open_part(folder: int, part: str, target: Path) -> int:
+def file_mode(executable: bool) -> int:
+    """The mode to make a file with; the umask takes its part away."""
+    return 0o777 if executable else 0o666
+
+
+def _open_part(folder: int, part: str, target: Path, mode: int) -> int:
     """The partial file, open and locked. Whatever else stands under that name is taken away."""
     try:
         state = os.stat(part, dir_fd=folder, follow_symlinks=False)
@@ -309,9 +316,8 @@ def _open_part(folder: int, part: str, target: Path) -> int:
     else:
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
             os.unlink(part, dir_fd=folder)
-    descriptor = os.open(
-        part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666, dir_fd=folder
-    )
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(part, flags, mode, dir_fd=folder)
     try:
         lock(descriptor, target)
     except UsageError:
@@ -333,6 +339,7 @@ def _hash_prefix(descriptor: int, count: int, hasher: blake3) -> bytes:
     return digest
 
 
-def _unlink_if_there(folder: int, name: str) -> None:
+def unlink_if_there(folder: int, name: str) -> None:
+    """Remove a file or link below a folder."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)

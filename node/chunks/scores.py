@@ -34,12 +34,16 @@ _MICROS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class PeerScore:
-    """Running means of one peer. `blame` counts failures, as of `seen_s`; it halves every `FORGIVE_S`."""
+    """Running means of one peer. `blame` counts failures, as of `seen_s`; it halves every `FORGIVE_S`.
+
+    `answered_s` is when it last did what it was asked for, 0 for never.
+    """
 
     latency_s: float = UNKNOWN_LATENCY_S
     speed_bytes_s: float = UNKNOWN_SPEED_BYTES_S
     blame: float = 0.0
     seen_s: int = 0
+    answered_s: int = 0
 
     def blame_at(self, now_s: int) -> float:
         """The blame that is left."""
@@ -50,16 +54,19 @@ class PeerScore:
         """The canonical encoding, in whole micro-units."""
         return wire.encode([
             int(self.latency_s * _MICROS), int(self.speed_bytes_s), int(self.blame * _MICROS), self.seen_s,
+            self.answered_s,
         ])  # fmt: skip
 
     @classmethod
     def decode(cls, data: bytes) -> PeerScore:
         """The score in a row of a table. Raises `ProtocolError`."""
-        values = wire.expect_list(wire.decode(data, size_max=64), count=4)
-        latency, speed, blame, seen_s = (wire.expect_int(value, low=0, high=2**53) for value in values)
+        values = wire.expect_list(wire.decode(data, size_max=64), count=5)
+        latency, speed, blame, seen_s, answered_s = (
+            wire.expect_int(value, low=0, high=2**53) for value in values
+        )
         if not speed:
             raise ProtocolError("a speed of zero")
-        return cls(latency / _MICROS, float(speed), blame / _MICROS, seen_s)
+        return cls(latency / _MICROS, float(speed), blame / _MICROS, seen_s, answered_s)
 
 
 class Scoreboard:
@@ -133,6 +140,7 @@ class Scoreboard:
             speed_bytes_s=old.speed_bytes_s if speed_bytes_s is None else speed_bytes_s,
             blame=min(BLAME_MAX, left + blame),
             seen_s=now_s,
+            answered_s=now_s if praise else old.answered_s,
         )
         self._changed.add(peer_id)
         self._forget_oldest()

@@ -18,13 +18,13 @@ def _schedule(data_shards: int, total_shards: int, stripes: int) -> tuple[Segmen
     return schedule, schedule.extend(stripes, 0.0)
 
 
-def _shards(schedule: SegmentSchedule, asks: list[Ask]) -> set[int]:
-    return {schedule.column(ask.column).shard for ask in asks}
+def _shards(asks: list[Ask]) -> set[int]:
+    return {ask.column.shard for ask in asks}
 
 
 def test_data_shards_come_first_and_nothing_else_is_asked() -> None:
     schedule, asks = _schedule(4, 12, 3)
-    assert _shards(schedule, asks) == {0, 1, 2, 3}
+    assert _shards(asks) == {0, 1, 2, 3}
     assert len(asks) == 4 * 3
     for ask in asks:
         assert schedule.arrived(ask.column, ask.stripe, 0.05)
@@ -35,7 +35,7 @@ def test_a_much_faster_parity_shard_is_preferred() -> None:
     schedule = SegmentSchedule(data_shards=1, first_stripe=0, end_stripe=1)
     schedule.add_columns([Column(0, 0)], 1.0, 0.0)
     schedule.add_columns([Column(1, 1)], 0.1, 0.0)
-    assert _shards(schedule, schedule.extend(1, 0.0)) == {1}
+    assert _shards(schedule.extend(1, 0.0)) == {1}
 
 
 def test_shards_are_spread_over_holders_before_one_is_asked_twice() -> None:
@@ -43,12 +43,12 @@ def test_shards_are_spread_over_holders_before_one_is_asked_twice() -> None:
     for holder in range(3):
         schedule.add_columns([Column(holder, 3 * holder + number) for number in range(3)], 0.1, 0.0)
     asks = schedule.extend(1, 0.0)
-    assert {schedule.column(ask.column).holder for ask in asks} == {0, 1, 2}
+    assert {ask.column.holder for ask in asks} == {0, 1, 2}
 
 
 def test_what_a_straggler_owes_is_asked_of_another_and_its_late_block_still_counts() -> None:
     schedule, asks = _schedule(2, 4, 2)
-    straggler = [ask for ask in asks if schedule.column(ask.column).shard == 1]
+    straggler = [ask for ask in asks if ask.column.shard == 1]
     for ask in asks:
         if ask not in straggler:
             schedule.arrived(ask.column, ask.stripe, 0.05)
@@ -56,7 +56,7 @@ def test_what_a_straggler_owes_is_asked_of_another_and_its_late_block_still_coun
     assert due is not None
     assert schedule.tick(due - 0.001) == []
     hedges = schedule.tick(due)
-    assert _shards(schedule, hedges) == {2}
+    assert _shards(hedges) == {2}
     assert {ask.stripe for ask in hedges} == {0, 1}
     assert schedule.is_late(1)
     assert schedule.arrived(straggler[0].column, 0, due + 0.1)
@@ -85,7 +85,7 @@ def test_nobody_else_left_a_late_holder_is_not_asked_twice_for_the_same() -> Non
 def test_a_failed_shard_is_replaced_and_missing_shards_are_counted() -> None:
     schedule, asks = _schedule(2, 4, 2)
     replaced = schedule.fail_column(asks[0].column, 0.1)
-    assert _shards(schedule, replaced) == {2}
+    assert _shards(replaced) == {2}
     assert len(replaced) == 2
     schedule.fail_holder(2, 0.2)
     assert schedule.missing_shards() == 0
@@ -105,7 +105,7 @@ def test_blocks_that_arrived_count_after_their_holder_died() -> None:
 def test_a_broken_stream_is_asked_elsewhere_or_again_where_nobody_else_is() -> None:
     schedule, _ = _schedule(1, 2, 1)
     elsewhere = schedule.interrupt_holder(0, 0.1)
-    assert _shards(schedule, elsewhere) == {1}
+    assert _shards(elsewhere) == {1}
     again = schedule.interrupt_holder(1, 0.2)
     assert len(again) == 1
 
@@ -137,7 +137,7 @@ class _World:
         for ask in asks:
             assert ask not in self.asked_once  # nothing is lost here, so nothing is asked twice
             self.asked_once.add(ask)
-            delay = self.delays[self.schedule.column(ask.column).holder]
+            delay = self.delays[ask.column.holder]
             if delay is not None:
                 self.coming.append((self.now + delay, ask))
         self.asked += len(asks)
@@ -160,7 +160,7 @@ class _World:
         if arrival is not None and arrival <= self.now:
             _, ask = self.coming.pop(0)
             if self.schedule.arrived(ask.column, ask.stripe, self.now):
-                self.got.setdefault(ask.stripe, set()).add(self.schedule.column(ask.column).shard)
+                self.got.setdefault(ask.stripe, set()).add(ask.column.shard)
         self.send(self.schedule.tick(self.now))
         return True
 

@@ -80,7 +80,7 @@ def test_a_row_survives_its_encoding(latency_s: float, speed: float, blame: floa
     assert again.seen_s == seen_s
 
 
-@pytest.mark.parametrize("row", [b"", b"\x90", b"\x94\x01\x00\x01\x01", b"\x94\xff\x01\x01\x01"])
+@pytest.mark.parametrize("row", [b"", b"\x90", b"\x95\x01\x00\x01\x01\x01", b"\x95\xff\x01\x01\x01\x01"])
 def test_a_damaged_row_is_refused(row: bytes) -> None:
     with pytest.raises(ProtocolError):
         PeerScore.decode(row)
