@@ -49,6 +49,7 @@ NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
 PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
+CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
 RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
 LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
@@ -72,6 +73,22 @@ ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announ
 ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
+
+# --- manifests, headers and folders ---------------------------------------------------------------------
+
+SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
+SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
+NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
+ENTRY_PATH_BYTES_MAX: Final = (
+    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
+)
+ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
+MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
+FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
+FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
+SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
+NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
+PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ def required(request: Json, name: str, kind: type[T]) -> T:
 async def put(node: Node, request: Json, events: Events) -> Json:
     """Store a file or folder; with `dry_run` only say what it would take."""
     source = Path(required(request, "path", str))
+    if not await node.ports.offload.run(partial(os.access, source, os.R_OK)):
+        raise UsageError(f"{source} is missing, or this node may not read it")
     options = PutOptions(
         code=_code(node, field(request, "code", str)),
         name=field(request, "name", str),
@@ -150,14 +152,14 @@ async def get(node: Node, request: Json, events: Events) -> Json:
     report = await node.downloader.save(
         wanted,
         _absolute(output),
-        entry=entry or None,
+        entry=entry,
         byte_range=byte_range,
         password=password,
         force=bool(field(request, "force", bool)),
         on_progress=on_progress,
     )
     return {
-        "path": None if report.path is None else str(report.path),
+        "path": str(report.path),
         "name": report.name,
         "bytes": report.bytes,
         "fetched_bytes": report.fetched_bytes,
@@ -175,36 +177,22 @@ async def _get_stream(
 ) -> Json:
     began = trio.current_time()
     remote = await node.downloader.open_file(wanted, password=password)
-    start, end, name = 0, remote.size_bytes, remote.name
-    if entry:
-        inside = remote.entry(entry)
-        start, end, name = inside.offset, inside.offset + inside.bytes, inside.path.rsplit("/", 1)[-1]
-    elif remote.entries is not None:
-        raise UsageError("a folder can't go to stdout: name one entry of it, or a folder with -o")
-    if byte_range is not None:
-        start, end = _narrow(start, end, byte_range)
+    selection = remote.select(entry, byte_range)
+    if selection.entries is not None:
+        raise UsageError("a folder can't go to stdout: name one file in it, or a folder with -o")
     done = 0
-    async with remote.stream(start, end) as pieces:
+    async with remote.stream(selection.start, selection.stop) as pieces:
         async for piece in pieces:
             await events.data(piece)
             done += len(piece)
-            events.progress(phase="fetch", done_bytes=done, total_bytes=end - start)
+            events.progress(phase="fetch", done_bytes=done, total_bytes=selection.length)
     return {
         "path": None,
-        "name": name,
+        "name": selection.name,
         "bytes": done,
         "fetched_bytes": remote.fetched_bytes,
         "seconds": round(trio.current_time() - began, 3),
     }
-
-
-def _narrow(start: int, end: int, byte_range: tuple[int, int]) -> tuple[int, int]:
-    first, last = byte_range
-    if not 0 <= first <= last:
-        raise UsageError(f"range {first}-{last} runs backwards")
-    if start + first >= end:
-        raise UsageError(f"range {first}-{last} begins behind the end: there are {end - start} bytes")
-    return start + first, min(end, start + last + 1)
 
 
 # --- my files -------------------------------------------------------------------------------------------
@@ -242,7 +230,7 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     """My files with their health, or the entries of a folder."""
     text = field(request, "link", str)
     if text is None:
-        files = node.catalogue.files()
+        files = [entry for entry in node.catalogue.files() if not entry.is_index]
         states = await _health_of_all(node, [entry.file_hash for entry in files])
         return {"files": [_file_json(entry, states.get(entry.file_hash, "unknown")) for entry in files]}
     wanted = parse_link(text)
@@ -250,14 +238,14 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     remote = await node.downloader.open_file(wanted, password=field(request, "password", str))
     if remote.entries is None:
         return {"entries": [{"path": remote.name, "bytes": remote.size_bytes}]}
-    return {"entries": [{"path": entry.path, "bytes": entry.bytes} for entry in remote.entries]}
+    return {"entries": [{"path": entry.path, "bytes": entry.byte_count} for entry in remote.entries]}
 
 
 def _file_json(entry: CatalogueEntry, state: str) -> Json:
     return {
         "hash": cid_text(entry.file_hash),
         "name": entry.name,
-        "bytes": entry.bytes,
+        "bytes": entry.size_bytes,
         "health": state,
         "code": [entry.data_shards, entry.total_shards],
         "created": entry.created_s,
@@ -303,7 +291,6 @@ async def health(node: Node, request: Json, events: Events) -> Json:
 
     report = await node.health.check(
         wanted.file_hash,
-        via=wanted.via,
         verify=bool(field(request, "verify", bool)),
         on_progress=on_progress,
     )
@@ -331,27 +318,49 @@ async def renew(node: Node, request: Json, events: Events) -> Json:
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     days = _days(field(request, "duration_s", int), node.config.lease.days)
     await _wait_joined(node, events)
-    report = await node.renewer.renew(file_hash, duration_s=days * DAY_S)
-    if report.expires_s is not None and node.catalogue.get(file_hash) is not None:
-        await node.ports.offload.run(partial(node.catalogue.set_expiry, file_hash, report.expires_s))
-    if report.unreachable_holders:
-        await events.note(f"{report.unreachable_holders} holders did not answer: renew again later")
-    return {"hash": cid_text(file_hash), "leases": report.leases}
+    leases = unreachable = 0
+    for each in _with_index(node, file_hash):
+        report = await node.renewer.renew(each, duration_s=days * DAY_S)
+        leases += report.leases
+        unreachable += report.unreachable_holders
+        if report.expires_s is not None and node.catalogue.get(each) is not None:
+            await node.ports.offload.run(partial(node.catalogue.set_expiry, each, report.expires_s))
+    if unreachable:
+        await events.note(f"{unreachable} holders did not answer: renew again later")
+    return {"hash": cid_text(file_hash), "leases": leases}
 
 
 async def rm(node: Node, request: Json, events: Events) -> Json:
     """Release the leases of a file of mine, and forget it once every holder has let go."""
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     await _wait_joined(node, events)
-    report = await node.renewer.release(file_hash)
-    if report.unreachable_holders:
+    leases = unreachable = 0
+    for each in _with_index(node, file_hash):
+        try:
+            report = await node.renewer.release(each)
+        except NotFoundError:
+            entry = node.catalogue.get(each)
+            if entry is None or entry.expires_s > node.ports.clock.now_s():
+                raise
+            continue  # its leases have run out, so there is nothing left to release
+        leases += report.leases
+        unreachable += report.unreachable_holders
+    if unreachable:
         await events.note(
-            f"{report.unreachable_holders} holders did not answer: repeat `cairn rm` later, "
-            "or let their leases run out"
+            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out"
         )
     else:
-        await node.ports.offload.run(partial(node.catalogue.remove, file_hash))
-    return {"hash": cid_text(file_hash), "leases": report.leases}
+        for each in _with_index(node, file_hash):
+            await node.ports.offload.run(partial(node.catalogue.remove, each))
+    return {"hash": cid_text(file_hash), "leases": leases}
+
+
+def _with_index(node: Node, file_hash: FileHash) -> tuple[FileHash, ...]:
+    """A file and the file that keeps its large folder index, if it has one."""
+    entry = node.catalogue.get(file_hash)
+    if entry is None or entry.index_hash is None:
+        return (file_hash,)
+    return (file_hash, entry.index_hash)
 
 
 # --- the node -------------------------------------------------------------------------------------------
@@ -414,7 +423,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "refused": now.server.requests_refused,
         },
         "engine": node.engine_name,
-        "files": len(node.catalogue.files()),
+        "files": sum(not entry.is_index for entry in node.catalogue.files()),
         "uptime_s": now.uptime_s,
         "pid": os.getpid(),
     }

@@ -29,6 +29,7 @@ _PHASES = {
     "publish": "announcing",
     "locate": "finding holders",
     "fetch": "fetching",
+    "finish": "finishing",
     "challenge": "challenging holders",
 }
 

@@ -201,15 +201,30 @@ async def _build(
         scores=scores,
     )
     downloader = Downloader(
-        network=network, directory=dht, clock=clock, entropy=entropy, offload=offload, scores=scores
+        client=client,
+        directory=dht,
+        clock=clock,
+        offload=offload,
+        engine=engine,
+        scores=scores,
+        known_holders=catalogue.holders,
     )
-    renewer = Renewer(
-        network=network,
+    health = HealthChecker(
+        client=client,
         directory=dht,
         clock=clock,
         entropy=entropy,
-        offload=offload,
-        account_secret=keys.account.seed,
+        scores=scores,
+        known_holders=catalogue.holders,
+    )
+    renewer = Renewer(
+        client=client,
+        directory=dht,
+        clock=clock,
+        entropy=entropy,
+        scores=scores,
+        account_seed=keys.account.seed,
+        known_holders=catalogue.holders,
     )
     return Node(
         config=config,
@@ -231,7 +246,7 @@ async def _build(
         ),
         uploader=uploader,
         downloader=downloader,
-        health=HealthChecker(network=network, directory=dht, entropy=entropy, offload=offload, scores=scores),
+        health=health,
         renewer=renewer,
         scores=scores,
         housekeeping=Housekeeping(
