@@ -27,26 +27,6 @@ SEGMENT_MANIFEST_BYTES_MAX: Final = 16 * 1024  # bytes: 255 roots, 64 stripe has
 FILE_MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes: 120,000 segment ids and a 64 KiB folder index
 FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a sealed file of its own
 
-# --- control (node/control) ---------------------------------------------------------------------------
-# --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
-
-CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
-
-# --- manifests, headers and folders ---------------------------------------------------------------------
-
-SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
-SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
-NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
-ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
-MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
-FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
-FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
-SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
-NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
@@ -171,49 +151,6 @@ CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped p
 DIAL_TIMEOUT_S: Final = 10  # seconds a dial with its handshake: a few round trips of the worst link
 DIAL_ADDRESSES_MAX: Final = 8  # addresses tried of one peer: LAN, IPv4 and IPv6 of a home are 4
 
-# --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
-
-RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
-LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
-PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
-ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
-RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
-BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
-PUT_SILENCE_S: Final = (
-    120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
-)
-PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones included; each pins its reservation
-PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
-PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
-SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
-SHARD_STREAMS_PER_PEER_MAX: Final = (
-    24  # one peer's share: a put or a get uses one a segment in flight, and retries
-)
-REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
-REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
-CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign
-ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
-ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
-PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
-PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
-# --- manifests, headers and folders ---------------------------------------------------------------------
-
-SEGMENT_BUNDLE_BYTES_MAX: Final = 256 * 1024  # bytes: all segment manifests of a file of up to 3 GB at 10/30
-SEGMENT_BUNDLE_COUNT_MAX: Final = 1_024  # manifests: the smallest is over 256 bytes
-NAME_BYTES_MAX: Final = 255  # bytes of UTF-8: what ext4, APFS and most others take for one name
-ENTRY_PATH_BYTES_MAX: Final = (
-    2_048  # bytes of UTF-8: leaves half of Linux' PATH_MAX to the folder it lands in
-)
-ENTRY_LEVELS_MAX: Final = 64  # names in a path: deeper trees are attacks on whoever walks them
-MEDIA_TYPE_BYTES_MAX: Final = 127  # bytes: RFC 6838 allows 127 a half, none in use has more in both
-FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is about 30 MB
-FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
-SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
-
-NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
-
 # --- get, health, renew ---------------------------------------------------------------------------------
 
 SCORES_MAX: Final = 10_000  # peers remembered with their speed and failures: 2 MB in memory
@@ -285,12 +222,6 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
-
-# --- dht (design.md, section 5) -----------------------------------------------------------------------
-
-DHT_ANNOUNCE_INTERVAL_S: Final = 79_200  # seconds: two sweeps fit into the life of a provider record
-
-# --- coding ---------------------------------------------------------------------------------------------
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 
