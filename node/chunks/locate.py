@@ -240,19 +240,20 @@ class Locator:
         send, receive = trio.open_memory_channel[Contact](limits.LOCATE_CANDIDATES_MAX)
         own = self._holders.client.peer_id
 
-        async def feed(source: Callable[[], Awaitable[Sequence[Contact]]]) -> None:
-            async with send.clone() as channel:
+        async def feed(
+            source: Callable[[], Awaitable[Sequence[Contact]]], channel: trio.MemorySendChannel[Contact]
+        ) -> None:
+            async with channel:
                 for contact in await source():
                     if contact.peer_id != own:
                         await channel.send(contact)
 
         answer: T | None = None
         error: OwnerInconsistentError | None = None
-        async with trio.open_nursery() as nursery, receive:
-            async with send:
+        async with receive, trio.open_nursery() as nursery:
+            with send:
                 for source in sources:
-                    nursery.start_soon(feed, source)
-                await trio.lowlevel.checkpoint()
+                    nursery.start_soon(feed, source, send.clone())
             try:
                 answer = await first_answer(receive, ask, blame=self._holders.blame)
             except OwnerInconsistentError as caught:

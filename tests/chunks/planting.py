@@ -1,0 +1,223 @@
+"""Stores a file in a test swarm as a put does, but wherever and however wrongly a test wants it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from node.chunks import messages
+from node.chunks.client import HolderSession
+from node.chunks.coding_engines import best_engine
+from node.chunks.geometry import Code, FileGeometry
+from node.chunks.header import FileHeader
+from node.chunks.manifest import FileManifest, SegmentManifest, encode_bundle
+from node.chunks.pipeline import EncodedStripe, SegmentBuilder, SegmentCodec
+from node.chunks.roster import Placement
+from node.crypto.links import Link
+from node.crypto.sealing import FileKeys, Suite, owner_key
+from node.crypto.signing import KeyPair
+from node.records.lease import Lease
+from node.records.placement_hint import PlacementHint
+from node.units import DAY_S, LeaseId, OwnerKey
+from tests.chunks.swarm import ACCOUNT_SEED, NETWORK, NOW_S, Holder, SeededEntropy, Swarm, Visitor
+
+TODAY = NOW_S // DAY_S
+LEASE_DAYS = 30
+DEFAULT_CODE = Code(10, 30)
+
+Tamper = Callable[[int, EncodedStripe], tuple[Sequence[bytes], bytes, bytes]]
+"""(stripe number, stripe) to (blocks, leaves, stripe hash) as a malicious owner would have them."""
+
+
+@dataclass
+class Planted:
+    """A file in the swarm."""
+
+    link: Link
+    manifest: FileManifest
+    segments: list[SegmentManifest]
+    holders_of: list[dict[int, Holder]]
+    """By segment: who got which shard."""
+
+
+def content_of(size: int, seed: bytes = b"content") -> bytes:
+    return hashlib.shake_128(seed).digest(size)
+
+
+async def plant(
+    swarm: Swarm,
+    content: bytes,
+    *,
+    code: Code = DEFAULT_CODE,
+    name: str = "file.bin",
+    header: FileHeader | None = None,
+    holders: Sequence[Holder] | None = None,
+    tamper: Tamper | None = None,
+    change_segments: Callable[[list[SegmentManifest]], list[SegmentManifest]] | None = None,
+    raw_header: bytes | None = None,
+    announce: bool = True,
+    place: bool = True,
+) -> Planted:
+    """Store `content` on the swarm's holders, shard i at holder i modulo their number."""
+    holders = swarm.holders if holders is None else holders
+    digest = hashlib.sha256(content + name.encode() + bytes([tamper is not None])).digest()
+    keys, salt = FileKeys.derive(digest), digest[:16]
+    owner = owner_key(ACCOUNT_SEED, salt)
+    geometry = FileGeometry.of(len(content), code)
+    segments: list[SegmentManifest] = []
+    blocks: list[list[list[bytes]]] = []  # segment, shard, stripe
+    for index in range(geometry.segment_count):
+        built, shards = _encode_segment(content, geometry, index, keys, tamper)
+        segments.append(built.build(OwnerKey(owner.public), salt))
+        blocks.append(shards)
+    listed = change_segments(list(segments)) if change_segments else segments
+    header = header or FileHeader(name, len(content))
+    manifest = FileManifest(
+        owner_key=OwnerKey(owner.public),
+        owner_salt=salt,
+        suite=Suite.XCHACHA20_POLY1305,
+        geometry=geometry,
+        segment_ids=b"".join(segment.segment_id for segment in listed),
+        key_check=keys.key_check,
+        sealed_header=keys.header_key.seal(raw_header or header.encode()),
+    )
+    holders_of: list[dict[int, Holder]] = []
+    async with swarm.visitor() as putter:
+        for segment, shards in zip(segments, blocks, strict=True):
+            holders_of.append(await _store_segment(putter, segment, shards, holders, owner))
+        planted = Planted(Link(manifest.file_hash, digest), manifest, listed, holders_of)
+        await _attach(putter, planted, owner, announce=announce, place=place)
+    return planted
+
+
+def _encode_segment(
+    content: bytes, geometry: FileGeometry, index: int, keys: FileKeys, tamper: Tamper | None
+) -> tuple[SegmentBuilder, list[list[bytes]]]:
+    """The builder of the segment's manifest, and its blocks by shard and stripe."""
+    codec = SegmentCodec.of(geometry, index, keys=keys, suite=Suite.XCHACHA20_POLY1305, engine=best_engine())
+    segment = geometry.segment(index)
+    builder = SegmentBuilder(segment)
+    shards: list[list[bytes]] = [[] for _ in range(geometry.code.total_shards)]
+    for stripe in range(segment.stripe_count):
+        start = geometry.stripe_offset(index, stripe)
+        encoded = codec.encode(stripe, content[start : start + segment.stripe_plaintext_bytes(stripe)])
+        blocks: Sequence[bytes] = [bytes(block) for block in encoded.blocks]
+        leaves, stripe_hash = encoded.leaves, encoded.stripe_hash
+        if tamper is not None:
+            blocks, leaves, stripe_hash = tamper(stripe, encoded)
+        builder.add(stripe, leaves, stripe_hash)
+        for shard, block in zip(shards, blocks, strict=True):
+            shard.append(block)
+    return builder, shards
+
+
+async def _store_segment(
+    putter: Visitor,
+    segment: SegmentManifest,
+    shards: list[list[bytes]],
+    holders: Sequence[Holder],
+    owner: KeyPair,
+) -> dict[int, Holder]:
+    entropy = SeededEntropy(segment.segment_id)
+    given: dict[int, Holder] = {}
+    leases: list[bytes] = []
+    for position, holder in enumerate(holders):
+        indexes = range(position, segment.code.total_shards, len(holders))
+        if not indexes:
+            continue
+        async with putter.client.session(holder.contact) as session:
+            leases += await _store_shards(session, segment, shards, indexes, owner, entropy)
+        given.update(dict.fromkeys(indexes, holder))
+    for holder in dict.fromkeys(given.values()):
+        async with putter.client.session(holder.contact) as session:
+            await session.merge_roster(segment.segment_id, leases)
+    return given
+
+
+async def _store_shards(
+    session: HolderSession,
+    segment: SegmentManifest,
+    shards: list[list[bytes]],
+    indexes: Sequence[int],
+    owner: KeyPair,
+    entropy: SeededEntropy,
+) -> list[bytes]:
+    geometry = segment.geometry
+    put_id = messages.PutId(entropy.random_bytes(16))
+    await session.open_put(
+        messages.PutOpen(
+            put_id,
+            geometry.code.data_shards,
+            geometry.code.total_shards,
+            65_472,
+            geometry.last_block_bytes,
+            geometry.stripe_count,
+            tuple(indexes),
+        )
+    )
+    for stripe in range(geometry.stripe_count):
+        for slot, index in enumerate(indexes):
+            await session.send_block(slot, stripe, shards[index][stripe])
+    leases = [
+        Lease(
+            network=NETWORK,
+            lease_id=LeaseId(entropy.random_bytes(16)),
+            segment_id=segment.segment_id,
+            shard_index=index,
+            root=segment.root(index),
+            byte_count=geometry.shard_bytes,
+            owner_key=segment.owner_key,
+            holder=session.peer_id,
+            start_day=TODAY,
+            end_day=TODAY + LEASE_DAYS,
+            rate=1_000_000,
+            egress_cap_bytes=0,
+            nonce=entropy.random_bytes(16),
+        ).sign_as_owner(owner)
+        for index in indexes
+    ]
+    return list(await session.close_put(put_id, segment.encoded, [lease.encode() for lease in leases]))
+
+
+async def _attach(putter: Visitor, planted: Planted, owner: KeyPair, *, announce: bool, place: bool) -> None:
+    manifest, file_hash = planted.manifest, planted.manifest.file_hash
+    first = list(dict.fromkeys(planted.holders_of[0].values()))
+    everyone = {holder.peer_id: holder for given in planted.holders_of for holder in given.values()}
+    placement = Placement.make(
+        network=NETWORK,
+        file_hash=file_hash,
+        owner=owner,
+        sequence=1,
+        total_shards=manifest.code.total_shards,
+        contacts={peer_id: holder.contact.addresses for peer_id, holder in everyone.items()},
+        segments=[{shard: holder.peer_id for shard, holder in given.items()} for given in planted.holders_of]
+        if place
+        else [],
+    )
+    bundle = encode_bundle(planted.segments) if place else None
+    segment_id = planted.segments[0].segment_id
+    for holder in first:
+        async with putter.client.session(holder.contact) as session:
+            await session.attach(messages.ATTACHED_PLACEMENT, file_hash, segment_id, placement.encode())
+            await session.attach(messages.ATTACHED_MANIFEST, file_hash, segment_id, manifest.encoded)
+            if bundle is not None:
+                await session.attach(messages.ATTACHED_BUNDLE, file_hash, segment_id, bundle)
+    if not announce:
+        return
+    for holder in first[:3]:
+        async with putter.client.session(holder.contact) as session:
+            await session.announce(file_hashes=[file_hash])
+    for segment, given in zip(planted.segments, planted.holders_of, strict=True):
+        for holder in list(dict.fromkeys(given.values()))[:5]:
+            async with putter.client.session(holder.contact) as session:
+                await session.announce(segment_ids=[segment.segment_id])
+    hint = PlacementHint.make(
+        network=NETWORK,
+        manifest=manifest.encoded,
+        owner=owner,
+        sequence=1,
+        expires_s=NOW_S + LEASE_DAYS * DAY_S,
+        holders=[holder.contact for holder in first],
+    )
+    await putter.directory.put_value(hint.key(), hint.encode())
