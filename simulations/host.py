@@ -237,6 +237,13 @@ class Host:
                     self.node = None
 
 
+def leaves(error: BaseException) -> list[BaseException]:
+    """What really happened in a tree of exception groups: its leaves, cancellations left out."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in leaves(part)]
+    return [] if isinstance(error, trio.Cancelled) else [error]
+
+
 def _address(index: int, subnet: int | None) -> Multiaddr:
     """A public address; hosts of one `subnet` share a /24."""
     place = index if subnet is None else 40_000 + subnet
