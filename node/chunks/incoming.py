@@ -111,6 +111,7 @@ class PutTable:
         self._offload = offload
         self._puts: dict[tuple[PeerId, messages.PutId], OpenPut] = {}
         self._opening: dict[PeerId, int] = {}
+        self._opened = trio.Event()
 
     def __len__(self) -> int:
         return len(self._puts)
@@ -136,6 +137,7 @@ class PutTable:
         try:
             put = OpenPut(request, peer_id, await self._begin(request))
             self._puts[peer_id, request.put_id] = put
+            self._opened.set()
             return BlockFeed(put, self._offload)
         finally:
             self._opening[peer_id] -= 1
@@ -177,6 +179,12 @@ class PutTable:
             return False
         await self._end(put)
         return True
+
+    async def wait_any(self) -> None:
+        """Wait until there is an unfinished put."""
+        if not self._puts:
+            self._opened = trio.Event()
+            await self._opened.wait()
 
     async def end_silent(self) -> int:
         """Forget all puts that have been silent for too long; how many."""

@@ -133,6 +133,7 @@ class ShardServer:
 
     async def _end_silent_puts(self) -> None:
         while True:
+            await self.puts.wait_any()  # a donor that nobody puts to need not wake up
             await trio.sleep(LAPSE_CHECK_S)
             await self.puts.end_silent()
 
