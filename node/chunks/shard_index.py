@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from node import limits, wire
@@ -52,6 +52,7 @@ _LOCATION = struct.Struct(">III")  # pack, offset in units of ALIGN_BYTES, paylo
 _POSITION = struct.Struct(">QQ")
 _U64 = struct.Struct(">Q")
 _PUT_SLOT = struct.Struct(">QH")
+_SHARD = struct.Struct(">QHQ")
 _CARRIER = struct.Struct(">I12s")
 _EXPIRED_TO = struct.Struct(">QQ12s")
 _QUARANTINE = struct.Struct(">Q12s")
@@ -76,9 +77,11 @@ class CommitShard(NamedTuple):
 
 
 class CommitFields(NamedTuple):
-    """The payload of a COMMIT record."""
+    """The payload of a COMMIT record. `epoch` is the sequence of the put that brought the segment's first
+    shard, since when one was held without a break: attachments of an earlier time are not for this one."""
 
     segment_id: SegmentId
+    epoch: int
     manifest: bytes
     shards: tuple[CommitShard, ...]
 
@@ -89,6 +92,7 @@ class ShardEntry:
 
     put: int
     slot: int
+    epoch: int
     blocks: tuple[Location, ...]
 
 
@@ -148,13 +152,14 @@ def unpack_location(data: bytes) -> Location:
 def encode_commit(commit: CommitFields) -> bytes:
     """Payload of a COMMIT record."""
     shards: list[wire.Value] = [[s.slot, s.shard_index, s.leaves, *s.lease] for s in commit.shards]
-    return wire.encode([commit.segment_id, commit.manifest, shards])
+    return wire.encode([commit.segment_id, commit.epoch, commit.manifest, shards])
 
 
 def decode_commit(payload: bytes) -> CommitFields:
     """The inverse of `encode_commit`; the record's hash has vouched for the bytes."""
-    segment_id, manifest, shards = wire.decode(payload, size_max=limits.STORE_RECORD_BYTES_MAX)
+    segment_id, epoch, manifest, shards = wire.decode(payload, size_max=limits.STORE_RECORD_BYTES_MAX)
     assert isinstance(segment_id, bytes)
+    assert isinstance(epoch, int)
     assert isinstance(manifest, bytes)
     found = []
     for item in wire.expect_list(shards):
@@ -163,7 +168,7 @@ def decode_commit(payload: bytes) -> CommitFields:
         assert isinstance(shard_index, int)
         assert isinstance(leaves, bytes)
         found.append(CommitShard(slot, shard_index, leaves, _lease_fields(lease)))
-    return CommitFields(SegmentId(segment_id), manifest, tuple(found))
+    return CommitFields(SegmentId(segment_id), epoch, manifest, tuple(found))
 
 
 def encode_lease(segment_id: SegmentId, shard_index: int, lease: LeaseFields) -> bytes:
@@ -190,14 +195,14 @@ def decode_end(payload: bytes) -> tuple[LeaseId, int, int]:
     return LeaseId(lease_id), carrier, expires_s
 
 
-def encode_object(segment_id: SegmentId, scope: bytes, data: bytes) -> bytes:
+def encode_object(segment_id: SegmentId, scope: bytes, epoch: int, data: bytes) -> bytes:
     """Payload of an OBJECT record; its kind is the record's slot."""
-    return segment_id + scope + data
+    return segment_id + scope + _U64.pack(epoch) + data
 
 
-def decode_object(payload: bytes) -> tuple[SegmentId, bytes, bytes]:
+def decode_object(payload: bytes) -> tuple[SegmentId, bytes, int, bytes]:
     """The inverse of `encode_object`."""
-    return SegmentId(payload[:32]), payload[32:64], payload[64:]
+    return SegmentId(payload[:32]), payload[32:64], _U64.unpack(payload[64:72])[0], payload[72:]
 
 
 def encode_quarantine(key: bytes, put: int) -> bytes:
@@ -219,6 +224,12 @@ class IndexReader:
     def shards_of(self, segment_id: bytes) -> list[int]:
         """Indexes of a segment's shards, quarantined ones included."""
         return [key[32] for key, _ in self._view.scan(SHARDS, segment_id)]
+
+    def epoch_of(self, segment_id: bytes) -> int | None:
+        """Since which put the segment has been held; None if it is not."""
+        for _, data in self._view.scan(SHARDS, segment_id):
+            return _unpack_shard(data).epoch
+        return None
 
     def is_quarantined(self, key: bytes) -> bool:
         """Whether the shard at `key` had a bad block."""
@@ -361,26 +372,27 @@ class IndexWriter(IndexReader):
         if not all(is_whole(found[shard.slot], shard.leaves) for shard in commit.shards):
             return
         for shard in commit.shards:
-            self.add_shard(sequence, commit.segment_id, shard, location, found[shard.slot])
+            self.add_shard(sequence, commit, shard, location, found[shard.slot])
             self.add_lease(sequence, commit.segment_id, shard.shard_index, shard.lease, location)
 
     def add_shard(
         self,
         put: int,
-        segment_id: SegmentId,
+        commit: CommitFields,
         shard: CommitShard,
         location: Location,
         blocks: Sequence[BlockPlace],
     ) -> None:
         """Add a shard, or replace a quarantined one; where a healthy one stays, these bytes are dead."""
-        key = shard_key(segment_id, shard.shard_index)
+        key = shard_key(commit.segment_id, shard.shard_index)
         existing = self.shard(key)
         if existing is not None:
             if not self.is_quarantined(key):
                 return
             self._forget_blocks(key, existing)
         places = tuple(block.location for block in blocks)
-        self._transaction.put(SHARDS, key, _pack_shard(ShardEntry(put, shard.slot, places)))
+        entry = ShardEntry(put, shard.slot, commit.epoch, places)
+        self._transaction.put(SHARDS, key, _pack_shard(entry))
         self._transaction.put(PUTS, _PUT_SLOT.pack(put, shard.slot), key)
         self._reference(put, location)
         for place in places:
@@ -476,11 +488,11 @@ class IndexWriter(IndexReader):
 
     def apply_object(self, record: Record, payload: bytes, location: Location) -> None:
         """Set an attachment or roster of a segment that is held; a later record wins."""
-        segment_id, scope, _ = decode_object(payload)
+        segment_id, scope, epoch, _ = decode_object(payload)
         held = self.object(scope, record.slot)
         if held is not None and held.sequence >= record.sequence:
             return
-        if not self.shards_of(segment_id):
+        if self.epoch_of(segment_id) != epoch:
             return
         key = scope + bytes([record.slot])
         if held is not None:
@@ -499,7 +511,7 @@ class IndexWriter(IndexReader):
             return
         for place in shard.blocks:
             self._count(place, -1)
-        self._transaction.put(SHARDS, key, _pack_shard(ShardEntry(put, shard.slot, ())))
+        self._transaction.put(SHARDS, key, _pack_shard(replace(shard, blocks=())))
         self._transaction.put(QUARANTINED, key, _QUARANTINE.pack(put, pack_location(location)))
         self._count(location, +1)
 
@@ -516,7 +528,7 @@ class IndexWriter(IndexReader):
             assert shard is not None
             blocks = list(shard.blocks)
             blocks[record.block_index] = new
-            self._transaction.put(SHARDS, key, _pack_shard(ShardEntry(shard.put, shard.slot, tuple(blocks))))
+            self._transaction.put(SHARDS, key, _pack_shard(replace(shard, blocks=tuple(blocks))))
         elif record.kind in (RecordKind.COMMIT, RecordKind.LEASE):
             carrier = self.carrier(record.sequence)
             assert carrier is not None
@@ -529,7 +541,7 @@ class IndexWriter(IndexReader):
             value = payload + _U64.pack(record.sequence) + pack_location(new)
             self._transaction.put(META, EXPIRED_TO_KEY, value)
         elif record.kind is RecordKind.OBJECT:
-            segment_id, scope, _ = decode_object(payload)
+            segment_id, scope, _, _ = decode_object(payload)
             value = _U64.pack(record.sequence) + pack_location(new) + segment_id
             self._transaction.put(OBJECTS, scope + bytes([record.slot]), value)
         else:
@@ -623,14 +635,14 @@ def _lease_fields(items: Sequence[wire.Value]) -> LeaseFields:
 
 
 def _pack_shard(shard: ShardEntry) -> bytes:
-    return _PUT_SLOT.pack(shard.put, shard.slot) + b"".join(map(pack_location, shard.blocks))
+    return _SHARD.pack(shard.put, shard.slot, shard.epoch) + b"".join(map(pack_location, shard.blocks))
 
 
 def _unpack_shard(data: bytes) -> ShardEntry:
-    put, slot = _PUT_SLOT.unpack_from(data)
-    places = data[_PUT_SLOT.size :]
+    put, slot, epoch = _SHARD.unpack_from(data)
+    places = data[_SHARD.size :]
     blocks = tuple(
         Location(pack_id, units * ALIGN_BYTES, length)
         for pack_id, units, length in _LOCATION.iter_unpack(places)
     )
-    return ShardEntry(put, slot, blocks)
+    return ShardEntry(put, slot, epoch, blocks)

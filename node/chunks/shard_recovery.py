@@ -212,7 +212,7 @@ class _Rebuild:
                 for _, value in transaction.scan(REBUILD, prefix)
             ]
             if is_whole(blocks, shard.leaves):
-                writer.add_shard(record.sequence, commit.segment_id, shard, location, blocks)
+                writer.add_shard(record.sequence, commit, shard, location, blocks)
 
     def _add_commit_leases(
         self, writer: IndexWriter, transaction: WriteTransaction, record: Record, location: Location

@@ -366,7 +366,7 @@ class ShardStore:
         with self._key_values.view() as view:
             reader = IndexReader(view)
             for key, _ in view.scan(SHARDS, start=start):
-                shard = reader.shard(key) or ShardEntry(0, 0, ())
+                shard = reader.shard(key) or ShardEntry(0, 0, 0, ())
                 for index in range(first_block if key == start else 0, len(shard.blocks)):
                     if len(todo) == block_limit:
                         following = key + index.to_bytes(2, "big")
@@ -452,22 +452,26 @@ class ShardStore:
         self, segment_id: SegmentId, scope: bytes, kind: int, change: Callable[[bytes | None], bytes]
     ) -> None:
         def prepare(reader: IndexReader) -> Sequence[Record]:
-            if not reader.shards_of(segment_id):
+            epoch = reader.epoch_of(segment_id)
+            if epoch is None:
                 raise NotFoundError("no shard of this segment is held here")
             held = reader.object(scope, kind)
             try:
-                old = None if held is None else decode_object(bytes(self._log.read(held.location).payload))[2]
+                old = None if held is None else self._object_at(held.location)
             except CorruptBlockError:
                 old = None  # what has rotted is as good as never set
             new = change(old)
             if new == old:
                 return []
-            payload = encode_object(segment_id, scope, new)
+            payload = encode_object(segment_id, scope, epoch, new)
             if len(payload) > self._log.pack_bytes // 2:
                 raise self._writer.budget.full_error(len(payload), self._log.pack_bytes // 2, 0)
             return [new_record(RecordKind.OBJECT, self._writer.new_sequence(), payload, slot=kind)]
 
         self._writer.mutate(Mutation(frozenset([segment_id, scope]), prepare, Charge.FREE))
+
+    def _object_at(self, location: Location) -> bytes:
+        return decode_object(bytes(self._log.read(location).payload))[-1]
 
     def _object(self, scope: bytes, kind: int) -> bytes | None:
         for attempt in range(_READ_ATTEMPTS):
@@ -476,7 +480,7 @@ class ShardStore:
             if held is None:
                 return None
             try:
-                return decode_object(bytes(self._log.read(held.location).payload))[2]
+                return self._object_at(held.location)
             except StoreError:
                 if attempt == _READ_ATTEMPTS - 1:
                     raise

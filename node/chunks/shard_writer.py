@@ -464,13 +464,15 @@ class IncomingPut:
                 CommitShard(s.slot, s.shard_index, self.leaves(s.slot), s.lease) for s in shards
             )
             self._state = _PutState.COMMITTING
-        payload = encode_commit(CommitFields(segment_id, manifest, commit_shards))
-        record = new_record(RecordKind.COMMIT, self.sequence, payload)
 
         def prepare(reader: IndexReader) -> list[Record]:
             for shard in shards:
                 check_lease(reader, segment_id, shard.shard_index, shard.lease)
-            return [record]
+            epoch = reader.epoch_of(segment_id)
+            fields = CommitFields(
+                segment_id, self.sequence if epoch is None else epoch, manifest, commit_shards
+            )
+            return [new_record(RecordKind.COMMIT, self.sequence, encode_commit(fields))]
 
         touches = frozenset([segment_id, *(shard.lease.lease_id for shard in shards)])
         try:
