@@ -88,6 +88,7 @@ class Announcer:
         saved = self._store.sweep_place()
         # After a pause longer than a round everything is due, once; after a step back of the clock, nothing.
         place = due if saved is None else max(min(saved, due + KEY_SPACE), due - KEY_SPACE)
+        has_announced = False
         while place <= due:
             turn, start = divmod(place, KEY_SPACE)
             end = min(KEY_SPACE, due + 1 - turn * KEY_SPACE)
@@ -98,6 +99,7 @@ class Announcer:
             region = await self.explore(first[0][0], await self._finder.find_nodes(first[0][1]))
             if not region.contacts:
                 break  # nobody is known: its turn comes again
+            has_announced = True
             start = first[0][0]
             while page := self._store.provided(
                 start=start, end=region.prefix.end, count_max=limits.DHT_SWEEP_PAGE_KEYS
@@ -106,7 +108,8 @@ class Announcer:
                 logger.debug("announced %d keys, each at %d peers or more", len(page), least)
                 start = page[-1][0] + 1
             place = turn * KEY_SPACE + region.prefix.end
-        if place != saved:
+        # Between announcements the place is saved rarely: what is lost is only looked at again.
+        if has_announced or saved is None or abs(place - saved) >= KEY_SPACE // 24:
             await self._committer.submit(lambda transaction: self._store.set_sweep_place(transaction, place))
 
     async def explore(self, place: int, lookup: Lookup) -> Region:

@@ -114,8 +114,11 @@ class Membership:
             self.check_doubtful()
             if self.joined.is_set():
                 await self.refresh_stale(finder, age_s=limits.DHT_BUCKET_REFRESH_S)
+            now_s = trio.current_time()
+            if not len(self._table):
+                self._neighbourhood_due_s = float("inf")
             self._first_came = trio.Event()
-            with trio.move_on_after(limits.DHT_MAINTENANCE_S):
+            with trio.move_on_at(min(self._neighbourhood_due_s, now_s + limits.DHT_MAINTENANCE_S)):
                 await self._first_came.wait()
 
     async def find_neighbourhood(self, finder: Finder) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
+from itertools import islice
 
 import base58
 from google.protobuf.message import DecodeError
@@ -164,25 +165,26 @@ def _add_peers(target: object, contacts: Iterable[Contact]) -> None:
 
 
 def _contacts(peers: Iterable[kad_pb2.Peer], count_max: int) -> tuple[Contact, ...]:
-    contacts: list[Contact] = []
-    for peer in peers:
-        if len(contacts) == count_max:
-            break
-        if not is_peer_id(peer.id):
+    contacts = (_contact(peer.id, tuple(peer.addrs[: limits.DHT_CONTACT_ADDRESSES_MAX])) for peer in peers)
+    return tuple(islice((contact for contact in contacts if contact is not None), count_max))
+
+
+@lru_cache(maxsize=limits.DHT_CONTACT_CACHE_ITEMS)
+def _contact(peer_id: bytes, binary_addresses: tuple[bytes, ...]) -> Contact | None:
+    """The contact that a peer entry means; None if its id can't be one."""
+    if not is_peer_id(peer_id):
+        return None
+    suffix = "/p2p/" + id_text(peer_id)
+    addresses: dict[Multiaddr, None] = {}
+    for data in binary_addresses:
+        address = _address_text(data) if len(data) <= limits.DHT_ADDRESS_BYTES_MAX else None
+        if address is None:
             continue
-        suffix = "/p2p/" + id_text(peer.id)
-        addresses: dict[Multiaddr, None] = {}
-        for data in peer.addrs[: 2 * limits.DHT_CONTACT_ADDRESSES_MAX]:
-            address = _address_text(data) if len(data) <= limits.DHT_ADDRESS_BYTES_MAX else None
-            if address is None:
-                continue
-            bare = address.removesuffix(suffix)
-            if "/p2p/" in bare.rpartition("/p2p-circuit")[2]:
-                continue  # the address of somebody else
-            addresses[Multiaddr(bare)] = None
-        kept = tuple(addresses)[: limits.DHT_CONTACT_ADDRESSES_MAX]
-        contacts.append(Contact(PeerId(peer.id), kept))
-    return tuple(contacts)
+        bare = address.removesuffix(suffix)
+        if "/p2p/" in bare.rpartition("/p2p-circuit")[2]:
+            continue  # the address of somebody else
+        addresses[Multiaddr(bare)] = None
+    return Contact(PeerId(peer_id), tuple(addresses))
 
 
 @lru_cache(maxsize=limits.DHT_ADDRESS_CACHE_ITEMS)

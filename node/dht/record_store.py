@@ -171,6 +171,12 @@ class RecordStore:
                     self._count_value(transaction, stored[1], -1)
         return len(due)
 
+    def has_expired(self, *, now_s: int) -> bool:
+        """Whether `expire` has anything to do."""
+        with self._key_values.view() as transaction:
+            first = next(iter(transaction.scan(EXPIRY)), None)
+        return first is not None and int.from_bytes(first[0][:8], "big") <= now_s
+
     def counts(self) -> RecordCounts:
         """In O(1)."""
         with self._key_values.view() as transaction:

@@ -394,8 +394,8 @@ class DhtService:
                 transaction, now_s=self._clock.now_s(), count_max=limits.DHT_EXPIRE_STEP_RECORDS
             )
 
-        while await self._committer.submit(expire) == limits.DHT_EXPIRE_STEP_RECORDS:
-            pass
+        while self._store.has_expired(now_s=self._clock.now_s()):
+            await self._committer.submit(expire)
 
     async def _save_contacts(self) -> None:
         contacts = [entry.contact for _, entry in self._table.entries()]
