@@ -1,7 +1,7 @@
 """What an erasure-coding engine does, and the matrix algebra behind it. Layer 2, pure.
 
 Systematic Reed-Solomon over GF(2^8) (polynomial 0x11d) with zfec's matrix: shards 0 to `data_shards - 1` are
-the data itself. Any two engines give the same bytes (data-plane.md), so the engine is no part of a format.
+the data itself. Any two engines give the same bytes, so the engine is no part of a format.
 Source: Rizzo, "Effective erasure codes for reliable computer communication protocols", 1997 (the matrix).
 """
 

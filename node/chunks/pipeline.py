@@ -3,7 +3,7 @@
 Invariants: a stripe made again equals its recorded hash before a byte of it leaves (nothing is sealed twice
 under one key with different bytes); what `decode` returns is what the owner sealed, whichever shards it came
 from, or an error. The stripe hash is the BLAKE3 of the data blocks: ciphertext, tag and zero padding.
-Source: design.md, section 3; data-plane.md for the sizes of work and buffers.
+Source: design.md, section 3.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ async def publish_segment(
             if others:
                 await session.merge_roster(segment_id, others)
             if peer_id in chosen:
-                await session.announce(segment_ids=[segment_id])
-                announced += 1
+                took = await session.announce(segment_ids=[segment_id])
+                announced += took > 0
 
     await _each(holders, tell)
     return announced
@@ -110,7 +110,8 @@ async def publish_file(
     async def announce(contact: Contact) -> None:
         nonlocal announced
         async with client.session(contact) as session:
-            announced += await session.announce(file_hashes=[manifest.file_hash]) > 0
+            took = await session.announce(file_hashes=[manifest.file_hash])
+        announced += took > 0
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store_hint)
@@ -147,7 +148,8 @@ async def withdraw(client: HolderClient, owner: KeyPair, withdrawals: Iterable[W
                         Release(network, lease_id, peer_id, signer).sign(owner)
                         for lease_id in withdrawal.lease_ids
                     )
-                    ended += await session.release([release.encode() for release in releases])
+                    count = await session.release([release.encode() for release in releases])
+                    ended += count
 
     await _each(list(withdrawals), tell)
     return ended

@@ -69,7 +69,8 @@ class ShardStream:
         self._leaves: dict[int, bytes] = {}
         self._faulty: set[int] = set()
         self._expected: deque[_Expected] = deque()
-        self._changed = trio.Event()
+        self._asked = trio.Event()
+        self._awaited = trio.Event()
 
     @property
     def idle(self) -> bool:
@@ -79,7 +80,7 @@ class ShardStream:
     def ask(self, blocks: Iterable[tuple[int, int]]) -> None:
         """Queue (shard index, stripe) pairs."""
         self._queue.extend(block for block in blocks if block[0] not in self._faulty)
-        self._changed.set()
+        self._asked.set()
 
     def forget(self) -> None:
         """Drop what was asked and not answered."""
@@ -89,8 +90,8 @@ class ShardStream:
     async def wait_asked(self) -> None:
         """Return when something is queued."""
         while not self._queue:
-            self._changed = trio.Event()
-            await self._changed.wait()
+            self._asked = trio.Event()
+            await self._asked.wait()
 
     async def run(self, session: HolderSession, *, until_idle: bool = False) -> None:
         """Ask and receive over `session`, for ever or until every answer came.
@@ -134,13 +135,13 @@ class ShardStream:
     def _expect(self, answers: Iterable[_Expected]) -> None:
         # Before the request leaves: its answer may be there before the call returns.
         self._expected.extend(answers)
-        self._changed.set()
+        self._awaited.set()
 
     async def _receive(self, session: HolderSession, *, until_idle: bool) -> None:
         while not (until_idle and self.idle):
             while not self._expected:
-                self._changed = trio.Event()
-                await self._changed.wait()
+                self._awaited = trio.Event()
+                await self._awaited.wait()
             answer = self._expected[0]
             start = trio.current_time()
             try:

@@ -185,7 +185,7 @@ class FolderReader:
             self._open = None
 
     def _seek(self, offset: int) -> None:
-        """Put `_position` at the entry that contains `offset`: of those that begin there, the one with bytes."""
+        """Put `_position` at the entry with the byte at `offset`."""
         entries = self._index.entries
         self._position = max(0, bisect_right(entries, offset, key=lambda entry: entry.offset) - 1)
 

@@ -230,7 +230,7 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     """My files with their health, or the entries of a folder."""
     text = field(request, "link", str)
     if text is None:
-        files = [entry for entry in node.catalogue.files() if not entry.is_index]
+        files = node.catalogue.files()
         states = await _health_of_all(node, [entry.file_hash for entry in files])
         return {"files": [_file_json(entry, states.get(entry.file_hash, "unknown")) for entry in files]}
     wanted = parse_link(text)
@@ -423,7 +423,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "refused": now.server.requests_refused,
         },
         "engine": node.engine_name,
-        "files": sum(not entry.is_index for entry in node.catalogue.files()),
+        "files": len(node.catalogue.files()),
         "uptime_s": now.uptime_s,
         "pid": os.getpid(),
     }

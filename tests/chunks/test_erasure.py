@@ -79,3 +79,17 @@ def test_a_stripe_that_does_not_fit_the_code_is_refused(
 ) -> None:
     with pytest.raises(ProtocolError):
         check_encode(Code(2, 6), [bytes(length)] * data_count, [bytearray(length)] * parity_count)
+
+
+@pytest.mark.parametrize("code", [Code(1, 4), Code(3, 7), Code(10, 30), Code(20, 255)], ids=str)
+def test_the_matrix_is_the_documented_one(code: Code) -> None:
+    """docs/formats/files.md: a Vandermonde matrix made systematic, so that others need no zfec."""
+    powers = [1]
+    while len(powers) < 255:
+        powers.append(product(powers[-1], 2))
+    vandermonde = np.zeros((code.total_shards, code.data_shards), dtype=np.uint8)
+    vandermonde[0, 0] = 1
+    for row in range(1, code.total_shards):
+        vandermonde[row] = [powers[(row - 1) * column % 255] for column in range(code.data_shards)]
+    expected = multiply(vandermonde, invert(vandermonde[: code.data_shards]))
+    assert np.array_equal(generator_matrix(code), expected)

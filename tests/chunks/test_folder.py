@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -153,6 +155,14 @@ def test_raw_is_what_encode_writes() -> None:
 def test_hostile_indexes_are_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         FolderIndex.decode(data)
+
+
+def test_the_format_is_frozen() -> None:
+    vectors = Path(__file__).parents[1] / "vectors" / "manifests.json"
+    case = json.loads(vectors.read_text())["folder"]
+    index = FolderIndex.plan([tuple(file) for file in case["files"]])
+    assert index.encode().hex() == case["index"]
+    assert FolderIndex.decode(bytes.fromhex(case["index"])) == index
 
 
 def test_too_many_files_are_refused_with_a_way_out() -> None:

@@ -1,0 +1,28 @@
+"""`python -m benchmarks [NAME [OPTIONS]]`: run one benchmark, or all with their defaults."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+BENCHMARKS: Final = {
+    "pipeline": "seal + code + hash, and the way back, against the roofline of this machine",
+}
+"""Each is a module of this package with `main(arguments) -> None`."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run what `arguments` name; the exit code."""
+    if arguments and arguments[0] not in BENCHMARKS:
+        print("usage: python -m benchmarks [NAME [OPTIONS]]", file=sys.stderr)
+        for name, purpose in BENCHMARKS.items():
+            print(f"  {name:10} {purpose}", file=sys.stderr)
+        return 2
+    for name in arguments[:1] or BENCHMARKS:
+        importlib.import_module(f"benchmarks.{name}").main(arguments[1:])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
