@@ -234,3 +234,4 @@ STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest
 EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
+DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
