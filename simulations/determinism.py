@@ -21,7 +21,7 @@ from trio._core import _run as trio_run  # its switches have no public door
 
 T = TypeVar("T")
 
-COLLECT_S = 600.0
+COLLECT_S = 7200.0
 """Virtual seconds between collections of garbage, and at most so much of it piles up."""
 _IDLE_TURNS_MAX = 100
 _IDLE_TURN_S = 0.01

@@ -7,10 +7,11 @@ process can still write or send anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from random import Random
+from typing import TypeVar
 
 import trio
 
@@ -25,6 +26,8 @@ from simulations.disk import FakeDisk, SimulatedCrash
 from simulations.key_value import FakeKeyValue
 from simulations.machine import InlineOffload, SeededEntropy, SimulatedCalendar
 from simulations.network import Internet
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,12 @@ class _Run:
     up: trio.Event = field(default_factory=trio.Event)
     stop: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
+    uses: dict[trio.CancelScope, trio.Event] = field(default_factory=dict)
     is_dead: bool = False
+
+    @property
+    def is_ending(self) -> bool:
+        return self.is_dead or self.stop.is_set()
 
 
 class Host:
@@ -125,6 +133,9 @@ class Host:
         self.on_up: list[Callable[[Host, Node], None]] = []
         """Called with each new node before it serves anybody: observers and saboteurs hook in here."""
         self.has_rot = False
+        self.is_hostile = False
+        self.is_gone = False
+        """Lost for good: nobody brings it back."""
         self.starts = 0
         self._internet = internet
         self._on_failure = on_failure
@@ -164,7 +175,9 @@ class Host:
         """End the node in order."""
         run = self._run
         if run is not None:
+            self.node = None
             run.stop.set()
+            await _end_uses(run)
             await run.over.wait()
 
     async def crash(self, *, power_loss: bool) -> None:
@@ -173,7 +186,30 @@ class Host:
         if run is not None:
             self._die(run, power_loss=power_loss)
             run.scope.cancel()
+            await _end_uses(run)
             await run.over.wait()
+
+    async def use(self, action: Callable[[Node], Awaitable[T]]) -> T | None:
+        """Do something with the node, as its owner would; None if it dies or stops meanwhile."""
+        run, node = self._run, self.node
+        if run is None or node is None or run.is_ending:
+            return None
+        done = trio.Event()
+        result: T | None = None
+        with trio.CancelScope() as scope:
+            run.uses[scope] = done
+            try:
+                result = await action(node)
+            except BaseException as error:
+                cancelled, others = _split(error)
+                if cancelled is not None:
+                    raise cancelled from None
+                if not run.is_ending and not any(isinstance(leaf, SimulatedCrash) for leaf in others):
+                    raise
+            finally:
+                del run.uses[scope]
+                done.set()
+        return None if run.is_ending else result
 
     def _die(self, run: _Run, *, power_loss: bool) -> None:
         if run.is_dead:
@@ -194,15 +230,13 @@ class Host:
             with run.scope:
                 await self._serve(run)
         except BaseException as error:  # noqa: BLE001  # whatever a node raises is what a simulation looks for
-            if isinstance(error, BaseExceptionGroup):
-                crashes, others = error.split(SimulatedCrash)
-            else:
-                is_crash = isinstance(error, SimulatedCrash)
-                crashes, others = (error, None) if is_crash else (None, error)
-            if crashes is not None:
+            cancelled, others = _split(error)
+            if any(isinstance(leaf, SimulatedCrash) for leaf in others):
                 self._die(run, power_loss=True)
-            elif not run.is_dead and others is not None:
-                self._on_failure(self, others)
+            elif others and not run.is_dead:
+                self._on_failure(self, others[0])
+            if cancelled is not None:
+                raise cancelled from None
         finally:
             self.node = None
             self._run = None
@@ -235,6 +269,21 @@ class Host:
                     await run.stop.wait()
                 finally:
                     self.node = None
+
+
+async def _end_uses(run: _Run) -> None:
+    """Have whoever uses the node stop, as a daemon does with its commands."""
+    for scope in list(run.uses):
+        scope.cancel()
+    for done in list(run.uses.values()):
+        await done.wait()
+
+
+def _split(error: BaseException) -> tuple[BaseException | None, list[BaseException]]:
+    """The cancellations in an error, to be raised again, and its other leaves."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[0], leaves(error)
+    return (error, []) if isinstance(error, trio.Cancelled) else (None, [error])
 
 
 def leaves(error: BaseException) -> list[BaseException]:

@@ -137,6 +137,10 @@ class FakeKeyValue:
         self._is_open = False
         return again
 
+    def raw_content(self) -> bytes:
+        """All keys and values, to search in."""
+        return b"\0".join(part for table in self._tables.values() for item in table.items() for part in item)
+
     def lose_everything(self) -> None:
         """As if somebody had deleted the files."""
         self._tables = {}

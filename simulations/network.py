@@ -54,7 +54,7 @@ class Internet:
 
     def __init__(self, rng: Random, *, link: Link = Link()) -> None:
         self.rng = rng
-        self._default_link = link
+        self.default_link = link
         self._links: dict[tuple[PeerId, PeerId], Link] = {}
         self._islands: dict[PeerId, int] = {}
         self._one_way_cuts: set[tuple[PeerId, PeerId]] = set()
@@ -90,6 +90,10 @@ class Internet:
     def set_link(self, sender: PeerId, receiver: PeerId, link: Link) -> None:
         """Change one direction; `set_link` both for a symmetric change."""
         self._links[sender, receiver] = link
+
+    def clear_links(self) -> None:
+        """Make every link the default one."""
+        self._links.clear()
 
     def partition(self, *islands: Iterable[PeerId]) -> None:
         """Let nothing pass between islands; nodes named in none are one island more. Silence for
@@ -146,7 +150,7 @@ class Internet:
 
     def link(self, sender: PeerId, receiver: PeerId) -> Link:
         """The link of one direction."""
-        return self._links.get((sender, receiver), self._default_link)
+        return self._links.get((sender, receiver), self.default_link)
 
     def listener(self, address: Multiaddr) -> SimulatedNetwork | None:
         """Who answers at an address."""
