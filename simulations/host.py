@@ -134,6 +134,8 @@ class Host:
         """Called with each new node before it serves anybody: observers and saboteurs hook in here."""
         self.has_rot = False
         self.is_hostile = False
+        self.is_held_back = False
+        """Not to be started before its time."""
         self.is_gone = False
         """Lost for good: nobody brings it back."""
         self.starts = 0
@@ -259,7 +261,11 @@ class Host:
                 standing=lambda: standing,
             )
             async with open_node(
-                self.settings.config, ports, self.keys, listed=self.listed
+                self.settings.config,
+                ports,
+                self.keys,
+                listed=self.listed,
+                protocol_version=self.version,
             ) as node:
                 for hook in self.on_up:
                     hook(self, node)

@@ -19,6 +19,7 @@ import trio
 
 from node.chunks.geometry import Code
 from node.crypto.links import Link as FileLink
+from node.crypto.keystore import NodeKeys
 from node.daemon.compose import Node
 from node.units import FileHash, PeerId, SegmentId
 from simulations.host import Host, HostSettings
@@ -114,9 +115,17 @@ class World:
 
     async def start(self, host: Host) -> None:
         """Start a host's node."""
+        if host.is_held_back:
+            return
         await host.start(self.nursery)
         if host.is_up:
             self.trace.note("up", str(host))
+
+    def rename(self, host: Host, keys: NodeKeys) -> None:
+        """Give a host that has not started another identity."""
+        del self._by_peer[host.peer_id]
+        host.keys, host.peer_id = keys, keys.peer_id
+        self._by_peer[host.peer_id] = host
 
     def host_of(self, peer_id: PeerId) -> Host:
         """Whose peer id that is."""
