@@ -2,19 +2,20 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+INTEROP := tests/interop/node_modules/.package-lock.json
 
 .PHONY: demo test test-quick test-full check format lock bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/cairn demo
 
-test: $(STAMP) check
+test: $(STAMP) $(INTEROP) check
 	$(PY) -m pytest
 
 test-quick: $(STAMP) check  ## the part that runs in about a minute
-	$(PY) -m pytest -m "not swarm"
+	$(PY) -m pytest -m "not swarm" --ignore=tests/interop
 
-test-full: $(STAMP) check  ## the same tests with the large numbers
+test-full: $(STAMP) $(INTEROP) check  ## the same tests with the large numbers
 	CAIRN_TEST_FULL=1 $(PY) -m pytest
 
 check: $(STAMP)
@@ -32,6 +33,9 @@ bench: $(STAMP)
 
 $(STAMP): scripts/setup requirements.lock requirements-build.lock pyproject.toml
 	scripts/setup $(VENV)
+
+$(INTEROP): scripts/setup-interop tests/interop/package-lock.json | $(STAMP)
+	scripts/setup-interop $(VENV)
 
 lock: $(STAMP)  ## after a change of dependencies in pyproject.toml or requirements-build.in
 	$(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements-build.lock requirements-build.in

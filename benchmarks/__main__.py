@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 BENCHMARKS: Final = {
+    "startup": "how soon commands answer, in bare interpreter starts",
     "pipeline": "seal + code + hash, and the way back, against the roofline of this machine",
 }
 """Each is a module of this package with `main(arguments) -> None`."""

@@ -30,6 +30,18 @@ class _Change:
     offset: int
     data: bytes | None
 
+    def without_sectors(self, is_lost: Callable[[int], bool], old: bytearray) -> _Change:
+        """The change as it reaches a disk that loses some of its sectors."""
+        if self.data is None:
+            return self
+        data = bytearray(self.data)
+        for at in range(0, len(data), SECTOR_BYTES):
+            if is_lost(at // SECTOR_BYTES):
+                before = old[self.offset + at : self.offset + at + SECTOR_BYTES]
+                size = min(SECTOR_BYTES, len(data) - at)
+                data[at : at + size] = before.ljust(size, b"\0")[:size]
+        return _Change(self.offset, bytes(data))
+
     def apply(self, content: bytearray, *, keep_bytes: int | None = None) -> None:
         if self.data is None:
             if self.offset <= len(content):
@@ -56,6 +68,7 @@ class FakeDisk:
     def __init__(self, *, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.operations = 0
+        self.read_bytes = 0
         self.crash_at: int | None = None
         """Number of the operation before which the power goes."""
         self.fail_syncs = False
@@ -135,17 +148,26 @@ class FakeDisk:
         """How many changes a crash could lose."""
         return len(self._unsynced)
 
-    def crash(self, kept: int | Callable[[int], bool] = 0, *, torn_bytes: int | None = None) -> None:
+    def crash(
+        self,
+        kept: int | Callable[[int], bool] = 0,
+        *,
+        torn_bytes: int | None = None,
+        is_lost: Callable[[int], bool] | None = None,
+    ) -> None:
         """The power goes and comes back.
 
         `kept`: how many of the unsynced changes survive, oldest first, or a rule by number (any subset).
         `torn_bytes`: of the last one that survives, only so many bytes do.
+        `is_lost`: whether a sector, by its number in its write, is lost though its write survives.
         """
         is_kept = kept if callable(kept) else lambda number: number < kept
         survivors = [number for number in range(len(self._unsynced)) if is_kept(number)]
         for number in survivors:
             file, change = self._unsynced[number]
             torn = torn_bytes if number == survivors[-1] else None
+            if is_lost is not None:
+                change = change.without_sectors(is_lost, file.durable)
             change.apply(file.durable, keep_bytes=torn)
             file.is_named = True  # bytes that survive under no name would be out of reach: the harder case
         self._unsynced.clear()
@@ -156,8 +178,11 @@ class FakeDisk:
         self.crash_at = None
 
     def crash_randomly(self, source: random.Random) -> None:
-        """A crash that keeps a random subset, or a prefix, whose last write is torn at a sector or not."""
+        """A crash that keeps a prefix, a subset, or all but a few sectors of what was not synced."""
         count = len(self._unsynced)
+        if source.random() < 0.3:
+            self.crash(count, is_lost=lambda sector: source.random() < 0.05)
+            return
         torn = source.choice([None, SECTOR_BYTES * source.randrange(0, 129)])
         if source.random() < 0.5:
             self.crash(source.randrange(count + 1), torn_bytes=torn)
@@ -230,7 +255,9 @@ class FakeFile:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes."""
-        return bytes(self._usable().content[offset : offset + count])
+        data = bytes(self._usable().content[offset : offset + count])
+        self._disk.read_bytes += len(data)
+        return data
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write all of `data`, not durably."""

@@ -254,7 +254,7 @@ VALUES = st.lists(
 ).filter(lambda value: value[:1] != ["error"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     frames=st.lists(st.tuples(VALUES, st.none() | st.binary(min_size=1, max_size=300)), max_size=8),
     seed=st.integers(),
@@ -280,7 +280,7 @@ def test_any_sequence_of_frames_survives_any_cutting(
     trio.run(exchange)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(garbage=st.binary(max_size=200))
 def test_garbage_never_raises_anything_else(garbage: bytes) -> None:
     async def feed() -> None:

@@ -161,7 +161,7 @@ class HealthChecker:
         """Challenge every holder of the given shards, several at once."""
         by_holder: dict[PeerId, list[int]] = {}
         for place in places:
-            if place.shard_index < segment.code.total_shards and place.holder != self._holders.client.peer_id:
+            if place.shard_index < segment.code.total_shards:
                 by_holder.setdefault(place.holder, []).append(place.shard_index)
         results: list[HolderHealth] = []
 

@@ -8,7 +8,7 @@ Source: design.md, section 4 (get).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import trio
@@ -18,6 +18,7 @@ from node.chunks.client import HolderClient, HolderSession
 from node.chunks.scores import Scoreboard
 from node.crypto.identity import peer_id_text
 from node.errors import (
+    AvailabilityError,
     CryptoError,
     OwnerInconsistentError,
     PeerMisbehavedError,
@@ -31,8 +32,8 @@ from node.units import Contact, PeerId
 
 T = TypeVar("T")
 
-ASKED_AT_ONCE = 3
-"""Peers in a race at the same time."""
+ASKED_AT_ONCE = 8
+"""Peers in a race at the same time: some may be silent for as long as a dial may take."""
 STAGGER_S = 0.25
 """The next peer joins a race so long after the one before, or at once when that one failed."""
 CLOSE_TIMEOUT_S = 1.0
@@ -62,6 +63,8 @@ class Holders:
         `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
         Raises `UnreachableError`, `RefusedError`.
         """
+        if contact.peer_id == self.client.peer_id:
+            return await self.client.open(contact)
         if not contact.addresses:
             contact = await self.look_up(contact) or contact
         try:
@@ -78,7 +81,7 @@ class Holders:
         """The peer with addresses that `contact` does not have; None if there are none."""
         found: Contact | None = None
         async with self._lookups:
-            with trio.move_on_after(limits.SEARCH_TIMEOUT_S):
+            with trio.move_on_after(limits.SEARCH_TIMEOUT_S), suppress(AvailabilityError):
                 found = await self.directory.find_peer(contact.peer_id)
         if found is None or set(found.addresses) <= set(contact.addresses):
             return None

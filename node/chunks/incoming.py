@@ -76,6 +76,7 @@ class BlockFeed:
             raise ProtocolError(f"no slot {slot} in this put")
         self._put.check(slot, block_index, len(block), self._expected[slot])
         self._expected[slot] += 1
+        self._put.touched_s = trio.current_time()
         self._batch.append((slot, block_index, block))
         if len(self._batch) >= limits.PUT_BATCH_BLOCKS:
             await self.flush()
@@ -87,7 +88,6 @@ class BlockFeed:
         async with put.lock:
             if put.over or put.feed is not self:
                 raise RefusalError(messages.REFUSED_UNKNOWN, "this put is over, or goes on elsewhere")
-            put.touched_s = trio.current_time()
             if not batch:
                 return
             slots: dict[int, list[tuple[int, Buffer]]] = {}
@@ -100,7 +100,6 @@ class BlockFeed:
                     put.next_blocks[slot] = blocks[-1][0] + 1
 
             await self._offload.run(append)
-            put.touched_s = trio.current_time()
 
 
 class PutTable:
@@ -138,6 +137,7 @@ class PutTable:
             put = OpenPut(request, peer_id, await self._begin(request))
             self._puts[peer_id, request.put_id] = put
             self._opened.set()
+            self._opened = trio.Event()
             return BlockFeed(put, self._offload)
         finally:
             self._opening[peer_id] -= 1
@@ -180,10 +180,9 @@ class PutTable:
         await self._end(put)
         return True
 
-    async def wait_any(self) -> None:
-        """Wait until there is an unfinished put."""
-        if not self._puts:
-            self._opened = trio.Event()
+    async def wait_open(self) -> None:
+        """Wait until there is an unfinished put: an idle donor has nothing to look after."""
+        while not self._puts:
             await self._opened.wait()
 
     async def end_silent(self) -> int:

@@ -21,7 +21,14 @@ from node.chunks.holders import Holders, blaming, first_answer
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.roster import Placement, check_lease
 from node.crypto.hashing import blake3_256, multihash
-from node.errors import CryptoError, NotFoundError, OwnerInconsistentError, ProtocolError, RefusedError
+from node.errors import (
+    CryptoError,
+    NodeError,
+    NotFoundError,
+    OwnerInconsistentError,
+    ProtocolError,
+    RefusedError,
+)
 from node.records.lease import Lease
 from node.records.placement_hint import hint_key, validate_hint
 from node.units import DAY_S, Contact, FileHash, PeerId
@@ -238,15 +245,17 @@ class Locator:
     ) -> T | None:
         """The first answer of the peers that several sources name, all of them asked at once."""
         send, receive = trio.open_memory_channel[Contact](limits.LOCATE_CANDIDATES_MAX)
-        own = self._holders.client.peer_id
 
         async def feed(
             source: Callable[[], Awaitable[Sequence[Contact]]], channel: trio.MemorySendChannel[Contact]
         ) -> None:
             async with channel:
-                for contact in await source():
-                    if contact.peer_id != own:
-                        await channel.send(contact)
+                try:
+                    contacts = await source()
+                except NodeError:
+                    return  # one way to find holders fails; there are others
+                for contact in contacts:
+                    await channel.send(contact)
 
         answer: T | None = None
         error: OwnerInconsistentError | None = None

@@ -161,10 +161,9 @@ class TreeOutput:
             return
         hasher = blake3()
         for entry in self._entries:
-            count = min(entry.stop, point.done_bytes) - entry.offset
-            if count <= 0:
+            if entry.offset >= point.done_bytes:
                 break
-            self._tree.hash_into(hasher, entry, count)
+            self._tree.hash_into(hasher, entry, min(entry.byte_count, point.done_bytes - entry.offset))
         if hasher.digest() != point.prefix_hash:
             return
         self._hasher = hasher

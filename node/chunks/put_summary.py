@@ -1,4 +1,4 @@
-"""What a finished put comes to, read once from its journal. Layer 3, over the journal and the catalogue.
+"""What a finished put comes to, read once from its journal. Layer 4, over the journal and the catalogue.
 
 One pass, in order; memory is bounded by the segments that were in flight together, plus what must be whole
 in the end: segment ids, a bundle of manifests as far as it fits, the placement.

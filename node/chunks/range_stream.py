@@ -8,6 +8,7 @@ its stripe hash and its seal. Source: design.md, sections 2 and 4.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -64,7 +65,7 @@ class RangeStream:
             nursery.start_soon(self._fetch_parts, start, stop, send_part, nursery)
             nursery.start_soon(self._decode_parts, parts, send_piece, errors)
             try:
-                yield _hand_out(pieces, errors)
+                yield _Pieces(pieces, errors)
             except Exception as error:  # noqa: BLE001  the reader's own error: kept out of the nursery's group
                 failed = error
             nursery.cancel_scope.cancel()
@@ -177,11 +178,25 @@ def _decode(
     return pieces
 
 
-async def _hand_out(
-    pieces: trio.MemoryReceiveChannel[Sequence[bytes]], errors: Sequence[NodeError]
-) -> AsyncIterator[bytes]:
-    async for batch in pieces:
-        for piece in batch:
-            yield piece
-    if errors:
-        raise errors[0]
+class _Pieces:
+    """What the reader iterates over: not a generator, which would have to be closed when left early."""
+
+    def __init__(
+        self, batches: trio.MemoryReceiveChannel[Sequence[bytes]], errors: Sequence[NodeError]
+    ) -> None:
+        self._batches = batches
+        self._errors = errors
+        self._ready: deque[bytes] = deque()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ready:
+            try:
+                self._ready.extend(await self._batches.receive())
+            except trio.EndOfChannel:
+                if self._errors:
+                    raise self._errors[0] from None
+                raise StopAsyncIteration from None
+        return self._ready.popleft()

@@ -133,7 +133,8 @@ class Renewer:
                 leases = await own_leases(session)
                 if not leases:
                     return
-                tally.leases += await session.release([self._end(lease, owner) for lease in leases])
+                ended = await session.release([self._end(lease, owner) for lease in leases])
+                tally.leases += ended
 
         tally = await self._each_holding(file, end_all)
         return LeaseReport(file_hash, tally.leases, len(tally.failed), None)

@@ -143,8 +143,6 @@ class SegmentFetch:
         """Take shards at holders into the schedule."""
         by_holder: dict[PeerId, list[Column]] = {}
         for place in places:
-            if place.holder == self._holders.client.peer_id:
-                continue
             if not 0 <= place.shard_index < self.manifest.code.total_shards:
                 continue
             state = self._state_of(place.holder)

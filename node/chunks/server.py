@@ -27,6 +27,7 @@ from node.errors import (
     CryptoError,
     NotFoundError,
     ProtocolError,
+    RefusedError,
     StoreError,
     StoreFullError,
     UnreachableError,
@@ -133,7 +134,7 @@ class ShardServer:
 
     async def _end_silent_puts(self) -> None:
         while True:
-            await self.puts.wait_any()  # a donor that nobody puts to need not wake up
+            await self.puts.wait_open()
             await trio.sleep(LAPSE_CHECK_S)
             await self.puts.end_silent()
 
@@ -148,7 +149,10 @@ class ShardServer:
                 pass
 
     async def _serve_stream(self, stream: Stream) -> None:
-        framed = await FramedStream.accepted(stream, self._preamble)
+        try:
+            framed = await FramedStream.accepted(stream, self._preamble)
+        except RefusedError:
+            return  # the opener was told why; raising would reset the stream before it has read that
         conversation = _Conversation(self, framed)
         try:
             await conversation.run()

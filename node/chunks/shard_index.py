@@ -298,9 +298,10 @@ class IndexReader:
         return self._view.get(PUTS, _PUT_SLOT.pack(put, slot))
 
     def quarantine_location(self, key: bytes) -> Location | None:
-        """Where the record stands that quarantined a shard."""
+        """Where the record stands that quarantined a shard; None also where a rebuild found it incomplete."""
         data = self._view.get(QUARANTINED, key)
-        return None if data is None else unpack_location(data[8:])
+        location = unpack_location(data[8:]) if data else None
+        return location if location and location.pack_id else None
 
     def position(self, key: bytes) -> Position:
         """`SYNCED_KEY` or `SCAN_FROM_KEY`."""
@@ -397,6 +398,13 @@ class IndexWriter(IndexReader):
         self._reference(put, location)
         for place in places:
             self._count(place, +1)
+
+    def add_lost_shard(self, put: int, commit: CommitFields, shard: CommitShard, location: Location) -> None:
+        """Note a shard whose blocks are not all there, unless another copy is: quarantined, not forgotten."""
+        key = shard_key(commit.segment_id, shard.shard_index)
+        if self.shard(key) is None:
+            self.add_shard(put, commit, shard, location, ())
+            self._transaction.put(QUARANTINED, key, _QUARANTINE.pack(put, bytes(_LOCATION.size)))
 
     def add_lease(
         self, carrier: int, segment_id: SegmentId, shard_index: int, lease: LeaseFields, location: Location
@@ -557,8 +565,8 @@ class IndexWriter(IndexReader):
     def _forget_blocks(self, key: bytes, shard: ShardEntry) -> None:
         location = self.quarantine_location(key)
         if location is not None:
-            self._transaction.delete(QUARANTINED, key)
             self._count(location, -1)
+        self._transaction.delete(QUARANTINED, key)
         for place in shard.blocks:
             self._count(place, -1)
         self._transaction.delete(PUTS, _PUT_SLOT.pack(shard.put, shard.slot))

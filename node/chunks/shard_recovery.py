@@ -125,6 +125,7 @@ class _Rebuild:
         sequence = self._collect() + SEQUENCE_GAP
         # The newest whole copy of a shard counts: an older one may have been quarantined, or be half gone.
         self._fold(reversed(self._work(RecordKind.COMMIT)), self._add_shards)
+        self._fold(reversed(self._work(RecordKind.COMMIT)), self._add_lost_shards)
         self._fold(self._work(RecordKind.COMMIT), self._add_commit_leases)
         self._fold(self._work(RecordKind.LEASE), self._add_lease)
         self._fold(self._work(RecordKind.END), self._keep_end)
@@ -213,6 +214,13 @@ class _Rebuild:
             ]
             if is_whole(blocks, shard.leaves):
                 writer.add_shard(record.sequence, commit, shard, location, blocks)
+
+    def _add_lost_shards(
+        self, writer: IndexWriter, transaction: WriteTransaction, record: Record, location: Location
+    ) -> None:
+        commit = decode_commit(bytes(record.payload))
+        for shard in commit.shards:
+            writer.add_lost_shard(record.sequence, commit, shard, location)
 
     def _add_commit_leases(
         self, writer: IndexWriter, transaction: WriteTransaction, record: Record, location: Location

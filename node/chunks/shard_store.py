@@ -233,7 +233,8 @@ class ShardStore:
         found: list[SegmentId] = []
         with self._key_values.view() as view:
             reader = IndexReader(view)
-            for key, _ in view.scan(SHARDS, start=start + b"\xff" if len(start) == 33 else start):
+            # Behind a segment id come its shards: \xff is no index of one.
+            for key, _ in view.scan(SHARDS, start=start[:32] + b"\xff" if len(start) > 32 else start):
                 segment_id = SegmentId(key[:32])
                 if (found and found[-1] == segment_id) or reader.is_quarantined(key):
                     continue
@@ -333,7 +334,7 @@ class ShardStore:
                     return []
                 return [new_record(RecordKind.EXPIRY, self._writer.new_sequence(), payload)]
 
-            self._writer.mutate(Mutation(frozenset([b"expiry"]), prepare, Charge.HEADROOM))
+            self._writer.mutate(Mutation(frozenset([b"expiry"]), prepare, Charge.ALWAYS))
         while self._writer.apply_unlogged(lambda writer: writer.sweep_expired(_SWEEP_LEASES)):
             pass
         # The clock went back: leases that came since the latest expiry end one by one.
@@ -394,7 +395,7 @@ class ShardStore:
             payload = encode_end(lease_id, entry.carrier, entry.lease.expires_s)
             return [new_record(RecordKind.END, self._writer.new_sequence(), payload)]
 
-        self._writer.mutate(Mutation(frozenset([held.segment_id, lease_id]), prepare, Charge.HEADROOM))
+        self._writer.mutate(Mutation(frozenset([held.segment_id, lease_id]), prepare, Charge.ALWAYS))
         return ended
 
     def _quarantine(self, key: bytes) -> None:
@@ -405,7 +406,7 @@ class ShardStore:
             payload = encode_quarantine(key, shard.put)
             return [new_record(RecordKind.QUARANTINE, self._writer.new_sequence(), payload)]
 
-        self._writer.mutate(Mutation(frozenset([key[:32]]), prepare, Charge.HEADROOM))
+        self._writer.mutate(Mutation(frozenset([key[:32]]), prepare, Charge.ALWAYS))
 
     def _commit_of(self, segment_id: SegmentId, shard_index: int) -> CommitFields | None:
         key = shard_key(segment_id, shard_index)

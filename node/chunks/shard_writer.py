@@ -54,7 +54,8 @@ class Charge(Enum):
     """Whose room a mutation's records take."""
 
     FREE = "free"  # what a put could have
-    HEADROOM = "headroom"  # small, and often the way to more room
+    HEADROOM = "headroom"  # a lease that renews: its room was kept when the shard came
+    ALWAYS = "always"  # the end of something: 128 bytes, out of the same room, and the way to more of it
     RESERVED = "reserved"  # a reservation made before
 
 
@@ -323,7 +324,7 @@ class StoreWriter:
             mutation.reservation.spend(needed)
         elif mutation.charge is Charge.FREE:
             self._check_free(self.budget.with_new_packs(needed))
-        elif not self.budget.has_headroom(needed, self.pack_use()):
+        elif mutation.charge is Charge.HEADROOM and not self.budget.has_headroom(needed, self.pack_use()):
             raise StoreFullError(
                 "the store is full to the last byte of its cap: compact it, or raise the cap"
             )

@@ -371,6 +371,8 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
     given = node.donation()
     cap, rate = field(request, "cap_bytes", int), field(request, "rate_bytes_s", int)
     pledge = field(request, "pledge_millionths", int)
+    if min(cap or 0, rate or 0, pledge or 0) < 0 or (pledge or 0) > 1_000_000:
+        raise UsageError("sizes and rates are 0 or more, a pledge is 0 to 100 %")
     if cap is not None or rate is not None or pledge is not None:
         given = Donation(
             given.cap_bytes if cap is None else cap,

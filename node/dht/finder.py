@@ -40,16 +40,27 @@ class Finder:
 
     @property
     def network_nodes(self) -> float:
-        """Estimated number of other nodes."""
-        return self._size.nodes
+        """Estimated number of other nodes; never fewer than are known."""
+        return max(self._size.nodes, float(len(self._table)))
 
     def radius(self) -> int:
         """Distance within which a key's records belong; 0 while the network's size is unknown."""
-        return radius_of(self._size.nodes, limits.DHT_BUCKET_CONTACTS) if self._size.nodes else 0
+        nodes = self.network_nodes
+        return radius_of(nodes, limits.DHT_BUCKET_CONTACTS) if nodes else 0
 
     async def find_nodes(self, key: bytes) -> Lookup:
         """A complete lookup of a raw key."""
         return await self.search(key_of(key), lambda contact: self._client.find_node(contact, key))
+
+    async def survey(self, key: bytes) -> Lookup:
+        """A complete lookup of a key of this node's own choice, from which it learns the network's size.
+
+        Keys of records teach nothing: whoever crowds around one would choose what this node believes.
+        """
+        lookup = await self.find_nodes(key)
+        near = lookup.closest()[: limits.DHT_BUCKET_CONTACTS]
+        self._size.add(lookup.target, [key_of(contact.peer_id) for contact in near])
+        return lookup
 
     async def search(
         self,
@@ -63,8 +74,6 @@ class Finder:
         seeds = self._table.nearest(target, count) or self._table.nearest(target, count, with_failing=True)
         lookup = await self._client.search(target, seeds, ask, radius=self.radius(), is_enough=is_enough)
         if not is_enough():
-            near = lookup.closest()[:count]
-            self._size.add(target, [key_of(contact.peer_id) for contact in near])
             self._table.refreshed(target, now_s=trio.current_time())
         return lookup
 

@@ -123,7 +123,7 @@ class Membership:
 
     async def find_neighbourhood(self, finder: Finder) -> None:
         """Look up the own key: whoever is asked then hears of this node."""
-        lookup = await finder.find_nodes(self._network.peer_id)
+        lookup = await finder.survey(self._network.peer_id)
         now_s = trio.current_time()
         self._neighbourhood_due_s = now_s + self._neighbourhood_pause_s
         self._neighbourhood_pause_s = min(2 * self._neighbourhood_pause_s, limits.DHT_NEIGHBOURHOOD_S)
@@ -145,7 +145,7 @@ class Membership:
         for subtree in self._table.stale(now_s=trio.current_time(), age_s=age_s):
             target = finder.target_in(subtree, [])
             if target is not None:
-                await finder.find_nodes(target)
+                await finder.survey(target)
 
     def _enqueue(self, contact: Contact) -> None:
         with suppress(trio.WouldBlock):  # full: whoever is worth knowing will be heard of again

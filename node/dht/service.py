@@ -275,7 +275,8 @@ class DhtService:
 
         async def put(contact: Contact) -> None:
             nonlocal taken
-            taken += await self._put_at(contact, key, value)
+            was_taken = await self._put_at(contact, key, value)
+            taken += was_taken  # read after the wait: others count meanwhile
 
         async with trio.open_nursery() as nursery:
             for contact in holders:
@@ -318,7 +319,7 @@ class DhtService:
         barren = 0
         while len(live) < count and barren < limits.DHT_SAMPLE_BARREN_MAX:
             known = len(live)
-            lookup = await self._finder.find_nodes(self._entropy.random_bytes(32))
+            lookup = await self._finder.survey(self._entropy.random_bytes(32))
             live.update((contact.peer_id, contact) for contact in lookup.answered())
             barren = barren + 1 if len(live) == known else 0
         return list(live.values())[:count]

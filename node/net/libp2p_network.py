@@ -23,13 +23,16 @@ from node import limits
 from node.crypto.identity import peer_id_text
 from node.errors import ConfigError, NodeError, ProtocolError, UnreachableError
 from node.net import identify, multistream
-from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint, subnet
+from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint
+from node.net.connections import Connection, ConnectionTable
 from node.net.dialling import Backoff, dial_staggered
+from node.net.interfaces import advertised
 from node.net.noise import ChannelError, Handshake, SecureChannel
-from node.net.reachability import Reachability, Standing, advertised
+from node.net.reachability import Reachability, Standing
 from node.net.stream import NetworkStream
 from node.net.upgrade import upgrade_accepted, upgrade_dialled
-from node.net.yamux import UnreadBytes, YamuxConnection, YamuxStream
+from node.net.yamux import UnreadBytes, YamuxConnection
+from node.net.yamux_stream import YamuxStream
 from node.ports import Stream, StreamHandler
 from node.units import Contact, Multiaddr, PeerId
 
@@ -87,19 +90,15 @@ class _Service:
 
 
 @dataclass(slots=True, eq=False)
-class _Connection:
-    peer_id: PeerId
-    yamux: YamuxConnection
-    remote: Endpoint
-    dialled: Endpoint | None
-    spoken: set[str] = field(default_factory=set)  # protocols that the peer accepted here
-
-
-@dataclass(slots=True, eq=False)
 class _Dial:
     tried: set[Endpoint] = field(default_factory=set)
     reason: str = "no address to dial"
-    done: trio.Event = field(default_factory=trio.Event)
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def wake(self) -> None:
+        """The dial ended, or the peer came by itself: whoever waits looks again."""
+        self.changed.set()
+        self.changed = trio.Event()
 
 
 class _BusyError(Exception):
@@ -121,8 +120,7 @@ class Libp2pNetwork:
         self._bound = tuple(endpoint_of_socket(*listener.socket.getsockname()[:2]) for listener in listeners)
         self._announce = tuple(announce)
         self._nursery = nursery
-        self._connections: dict[PeerId, list[_Connection]] = {}
-        self._subnets: Counter[str] = Counter()
+        self._connections = ConnectionTable()
         self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
         self._dials: dict[PeerId, _Dial] = {}
         self._backoff = Backoff()
@@ -149,21 +147,21 @@ class Libp2pNetwork:
 
     def connected(self) -> tuple[PeerId, ...]:
         """As the port says."""
-        return tuple(peer_id for peer_id in self._connections if self._live(peer_id) is not None)
+        return self._connections.peers()
 
     def addresses_of(self, peer_id: PeerId) -> tuple[Multiaddr, ...]:
         """As the port says."""
-        known = [c.dialled.multiaddr() for c in self._connections.get(peer_id, ()) if c.dialled]
+        known = [c.dialled.multiaddr() for c in self._connections.of(peer_id) if c.dialled]
         return tuple(dict.fromkeys(reversed(known)))
 
     def observed_address(self, peer_id: PeerId) -> Multiaddr | None:
         """As the port says."""
-        connection = self._live(peer_id)
+        connection = self._connections.live(peer_id)
         return connection.remote.multiaddr() if connection else None
 
     def standing(self) -> Standing:
         """Whether others can reach this node, as far as it knows."""
-        return self._reachability.standing(self._bound)
+        return self._reachability.standing(advertised(self._bound))
 
     async def connect(self, contact: Contact) -> None:
         """As the port says."""
@@ -194,13 +192,13 @@ class Libp2pNetwork:
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """As the port says."""
-        for connection in list(self._connections.get(peer_id, ())):
+        for connection in self._connections.of(peer_id):
             connection.yamux.end("this node disconnected")
         await trio.lowlevel.checkpoint()
 
     # Outgoing.
 
-    async def _negotiated(self, connection: _Connection, protocol: str) -> NetworkStream:
+    async def _negotiated(self, connection: Connection, protocol: str) -> NetworkStream:
         try:
             muxed = connection.yamux.open_stream()
         except ChannelError as error:
@@ -221,7 +219,7 @@ class Libp2pNetwork:
             connection.spoken.add(protocol)
         return stream
 
-    async def _connection_to(self, contact: Contact) -> _Connection:
+    async def _connection_to(self, contact: Contact) -> Connection:
         peer_id = contact.peer_id
         name = peer_id_text(peer_id)
         if peer_id == self.peer_id:
@@ -229,7 +227,7 @@ class Libp2pNetwork:
         wanted = [endpoint for endpoint in map(parse_endpoint, contact.addresses) if endpoint is not None]
         endpoints = list(dict.fromkeys(wanted))[: limits.DIAL_ADDRESSES_MAX]
         while True:
-            connection = self._live(peer_id)
+            connection = self._connections.live(peer_id)
             if connection is not None:
                 await trio.lowlevel.checkpoint()
                 return connection
@@ -237,8 +235,8 @@ class Libp2pNetwork:
             if dial is None:
                 dial = self._dials[peer_id] = _Dial()
                 self._nursery.start_soon(self._dial, dial, peer_id, endpoints)
-            await dial.done.wait()
-            if self._live(peer_id) is None and dial.tried.issuperset(endpoints):
+            await dial.changed.wait()
+            if self._connections.live(peer_id) is None and dial.tried.issuperset(endpoints):
                 raise UnreachableError(name, dial.reason)
 
     async def _dial(self, dial: _Dial, peer_id: PeerId, endpoints: Sequence[Endpoint]) -> None:
@@ -259,13 +257,13 @@ class Libp2pNetwork:
         due = [endpoint for endpoint in endpoints if not self._backoff.is_waiting(endpoint)]
         if endpoints and not due:
             dial.reason = "its addresses failed a moment ago"
-        if not self._make_room():
+        if not self._connections.make_room():
             due, dial.reason = [], "this node has too many connections"
         try:
             await dial_staggered(due, attempt)
         finally:
             del self._dials[peer_id]
-            dial.done.set()
+            dial.wake()
 
     async def _dial_one(self, endpoint: Endpoint, peer_id: PeerId) -> None:
         stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
@@ -290,13 +288,13 @@ class Libp2pNetwork:
             remote = endpoint_of_socket(*stream.socket.getpeername()[:2])
         except OSError:
             return
-        if not self._has_room_for(remote):
+        if not self._connections.has_room_for(remote):
             return
         if len(self._handshakes) >= limits.HANDSHAKES_MAX:
             # The one that takes longest goes: whoever means it is through within a few round trips, so
             # callers that say nothing can't keep others out.
             next(iter(self._handshakes)).cancel()
-        self._count_subnet(remote, 1)
+        self._connections.count(remote, 1)
         channel = None
         with trio.move_on_after(limits.HANDSHAKE_TIMEOUT_S) as scope:
             self._handshakes[scope] = None
@@ -306,13 +304,13 @@ class Libp2pNetwork:
                 logger.debug("a caller from %s was turned away: %s", remote.host, error)
             finally:
                 del self._handshakes[scope]
-                self._count_subnet(remote, -1)
+                self._connections.count(remote, -1)
         if channel is None or channel.peer_id == self.peer_id:
             return
         self._reachability.on_caller(remote)
         await self._carry(self._add(channel, remote, None))
 
-    async def _on_stream(self, connection: _Connection, muxed: YamuxStream) -> None:
+    async def _on_stream(self, connection: Connection, muxed: YamuxStream) -> None:
         """One incoming stream from its first byte to its handler's end. Raises nothing but cancellation."""
         stream = NetworkStream(muxed, connection.peer_id)
         admitted: list[_Service] = []
@@ -328,9 +326,9 @@ class Libp2pNetwork:
             return True
 
         try:
-            with trio.move_on_after(limits.NEGOTIATION_TIMEOUT_S):
+            with trio.move_on_after(limits.NEGOTIATION_TIMEOUT_S) as scope:
                 await multistream.choose(muxed, is_served, lambda: tuple(self._services))
-            if admitted:
+            if admitted and not scope.cancelled_caught:
                 await admitted[0].handler(stream)
                 await stream.aclose()
         except (NodeError, _BusyError) as error:
@@ -351,7 +349,7 @@ class Libp2pNetwork:
                 service.release(connection.peer_id)
 
     async def _tell_identity(self, stream: Stream) -> None:
-        connection = self._live(stream.peer_id)
+        connection = self._connections.live(stream.peer_id)
         listen = [
             endpoint for endpoint in map(parse_endpoint, self.listen_addresses()) if endpoint is not None
         ]
@@ -362,14 +360,7 @@ class Libp2pNetwork:
 
     # The table of connections.
 
-    def _live(self, peer_id: PeerId) -> _Connection | None:
-        """The newest connection that has not ended: an older one may be of a life before a restart."""
-        for connection in reversed(self._connections.get(peer_id, ())):
-            if not connection.yamux.ended:
-                return connection
-        return None
-
-    def _add(self, channel: SecureChannel, remote: Endpoint, dialled: Endpoint | None) -> _Connection:
+    def _add(self, channel: SecureChannel, remote: Endpoint, dialled: Endpoint | None) -> Connection:
         def on_stream(muxed: YamuxStream) -> None:
             self._nursery.start_soon(self._on_stream, connection, muxed)
 
@@ -377,14 +368,11 @@ class Libp2pNetwork:
             channel, dialled=dialled is not None, unread=self._unread, on_stream=on_stream
         )
         peer_id = channel.peer_id
-        connection = _Connection(peer_id, yamux, remote, dialled)
-        is_first = self._live(peer_id) is None
-        siblings = self._connections.setdefault(peer_id, [])
-        if len(siblings) >= limits.CONNECTIONS_MAX_PER_PEER:
-            siblings[0].yamux.end("the peer has too many connections")
-        siblings.append(connection)
+        connection = Connection(peer_id, yamux, remote, dialled)
+        is_first = self._connections.live(peer_id) is None
+        self._connections.add(connection)
         if peer_id in self._dials:
-            self._dials[peer_id].done.set()
+            self._dials[peer_id].wake()
         if is_first:
             for callback in self._callbacks:
                 callback(peer_id)
@@ -392,16 +380,11 @@ class Libp2pNetwork:
             self._nursery.start_soon(self._ask_observed, peer_id, remote)
         return connection
 
-    async def _carry(self, connection: _Connection) -> None:
-        self._count_subnet(connection.remote, 1)
+    async def _carry(self, connection: Connection) -> None:
         try:
             await connection.yamux.run()
         finally:
-            self._count_subnet(connection.remote, -1)
-            siblings = self._connections[connection.peer_id]
-            siblings.remove(connection)
-            if not siblings:
-                del self._connections[connection.peer_id]
+            self._connections.remove(connection)
             name, reason = peer_id_text(connection.peer_id), connection.yamux.end_reason
             logger.debug("the connection to %s ended: %s", name, reason)
 
@@ -417,46 +400,11 @@ class Libp2pNetwork:
         except NodeError as error:
             logger.debug("no identify from %s: %s", peer_id_text(peer_id), error)
 
-    def _count_subnet(self, remote: Endpoint, change: int) -> None:
-        network = subnet(remote.ip) if remote.ip else None
-        if network is not None:
-            self._subnets[network] += change
-            if not self._subnets[network]:
-                del self._subnets[network]
-
-    def _has_room_for(self, remote: Endpoint) -> bool:
-        network = subnet(remote.ip) if remote.ip else None
-        if network is not None and self._subnets[network] >= limits.CONNECTIONS_MAX_PER_SUBNET:
-            return False
-        return self._make_room()
-
-    def _make_room(self) -> bool:
-        """Whether one more connection fits, after ending the one that was idle longest if need be."""
-        everyone = [c for siblings in self._connections.values() for c in siblings if not c.yamux.ended]
-        if len(everyone) < limits.CONNECTIONS_MAX:
-            return True
-        oldest = min(everyone, key=lambda connection: connection.yamux.idle_since_s)
-        if trio.current_time() - oldest.yamux.idle_since_s < limits.CONNECTION_IDLE_S:
-            return False
-        oldest.yamux.end("it was idle, and others wait")
-        return True
-
     async def close_redundant_forever(self) -> None:
-        """Of several connections with one peer, end those that this node dialled and that serve nothing.
-
-        Both ends choose alike: a connection that the peer with the smaller id dialled stays, then the newest.
-        """
+        """Until cancelled."""
         while True:
             await trio.sleep(limits.CONNECTION_IDLE_S)
-            for peer_id, siblings in list(self._connections.items()):
-                live = [connection for connection in siblings if not connection.yamux.ended]
-                by_peer = any(connection.dialled is None for connection in live)
-                ours = [connection for connection in live if connection.dialled is not None]
-                redundant = ours if by_peer and peer_id < self.peer_id else ours[:-1]
-                for connection in redundant:
-                    idle_s = trio.current_time() - connection.yamux.idle_since_s
-                    if idle_s > limits.CONNECTION_IDLE_S:
-                        connection.yamux.end("another connection to the peer serves")
+            self._connections.end_redundant(self.peer_id)
 
 
 async def _listeners_at(address: Multiaddr) -> list[trio.SocketListener]:

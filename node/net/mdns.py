@@ -12,6 +12,7 @@ loopback stays off the LAN.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -31,6 +32,7 @@ from node.units import Contact, Multiaddr, PeerId
 logger = logging.getLogger(__name__)
 
 SERVICE_TYPE: Final = "_cairn._udp.local."
+_MULTICAST_GROUP: Final = "224.0.0.251"
 _ANSWER_TIMEOUT_MS: Final = 3_000
 
 
@@ -92,6 +94,8 @@ class _Search:
 
     def _start(self) -> Zeroconf:
         interfaces = list(self._interfaces) if self._interfaces is not None else InterfaceChoice.Default
+        for interface in self._interfaces or ("0.0.0.0",):  # noqa: S104 - a datagram socket that only asks
+            _check_multicast(interface)
         found = Zeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
         try:
             found.register_service(self._service())
@@ -134,6 +138,14 @@ class _Search:
             self._token.run_sync_soon(self._on_found, Contact(peer_id, _addresses_in(info)))
         except trio.RunFinishedError:
             return
+
+
+def _check_multicast(interface: str) -> None:
+    """Raise `OSError` where multicast does not work: zeroconf would leave sockets open when it fails."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((interface, 0))
+        membership = socket.inet_aton(_MULTICAST_GROUP) + socket.inet_aton(interface)
+        probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
 
 
 def _addresses_in(info: ServiceInfo) -> tuple[Multiaddr, ...]:

@@ -9,7 +9,6 @@ serves that network.
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import Enum
@@ -63,17 +62,17 @@ class Reachability:
         while len(self._observed) > limits.OBSERVATIONS_MAX:
             self._observed.popitem(last=False)
 
-    def standing(self, bound: Sequence[Endpoint]) -> Standing:
-        """What is known of a node that listens on `bound`."""
-        if not bound:
+    def standing(self, own: Sequence[Endpoint]) -> Standing:
+        """What is known of a node that listens on its addresses `own`."""
+        if not own:
             return Standing.SILENT
         if self._dialled_from_outside:
             return Standing.PUBLIC
-        own = {endpoint.ip for endpoint in advertised(bound)}
+        ips = {endpoint.ip for endpoint in own}
         seen = self._observed_ip()
         if seen is not None:
-            return Standing.PUBLIC if seen in own else Standing.BEHIND_NAT
-        if all(ip is not None and is_local(ip) for ip in own):
+            return Standing.PUBLIC if seen in ips else Standing.BEHIND_NAT
+        if all(ip is not None and is_local(ip) for ip in ips):
             return Standing.LOCAL
         return Standing.UNKNOWN
 
@@ -82,35 +81,3 @@ class Reachability:
         voices = list(self._observed.values())
         agreed = max(voices, key=voices.count, default=None)
         return agreed if agreed is not None and voices.count(agreed) >= _VOICES_MIN else None
-
-
-def advertised(bound: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """What to tell others of the sockets bound here: a wildcard becomes this machine's own address."""
-    found: list[Endpoint] = []
-    for endpoint in bound:
-        ip = endpoint.ip
-        if ip is None or not ip.is_unspecified:
-            found.append(endpoint)
-            continue
-        host = _own_address(ip.version)
-        if host is not None:
-            found.append(Endpoint(endpoint.kind, host, endpoint.port))
-    return tuple(dict.fromkeys(found))
-
-
-def _own_address(version: int) -> str | None:
-    """The address from which this machine would reach others; loopback without a network.
-
-    Connecting a datagram socket sends nothing: it only asks the routing table.
-    """
-    family, outside, loopback = (
-        (socket.AF_INET, "192.0.2.1", "127.0.0.1")
-        if version == 4
-        else (socket.AF_INET6, "2001:db8::1", "::1")
-    )
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((outside, 9))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return loopback

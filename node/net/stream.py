@@ -8,7 +8,7 @@ from node.crypto.identity import peer_id_text
 from node.errors import RefusedError, UnreachableError
 from node.net import multistream
 from node.net.noise import ChannelError
-from node.net.yamux import PEER_RESET, YamuxStream
+from node.net.yamux_stream import PEER_RESET, YamuxStream
 from node.ports import Buffer
 from node.units import PeerId
 

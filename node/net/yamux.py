@@ -15,7 +15,8 @@ How this one works, per connection:
   that is cancelled leaves no half frame behind, so only its stream suffers. A peer that makes us queue
   answers without reading them loses the connection.
 - One task pings, notices silence, and forgets streams that were closed here and not there.
-- Unread bytes are counted per connection and per node; a stream that pushes either over its limit is reset.
+- Unread bytes are counted per connection and per node; over either limit, the
+  fullest stream of the fullest connection is reset.
 """
 
 from __future__ import annotations
@@ -30,31 +31,15 @@ import trio
 from node import limits
 from node.errors import ProtocolError
 from node.net.noise import ChannelError, SecureChannel
+from node.net.yamux_stream import DATA, FIN, PEER_RESET, RST, WINDOW_UPDATE, StreamError, YamuxStream
 from node.ports import Buffer
 
 _HEADER: Final = struct.Struct(">BBHII")
-_DATA: Final = 0
-_WINDOW_UPDATE: Final = 1
 _PING: Final = 2
 _GO_AWAY: Final = 3
 _SYN: Final = 1
 _ACK: Final = 2
-_FIN: Final = 4
-_RST: Final = 8
-_PROTOCOL_FAULT: Final = 1
-_FIRST_WINDOW_BYTES: Final = 256 * 1024  # by the specification
-_SEND_WINDOW_BYTES_MAX: Final = 2**32 - 1
 _MESSAGE_BYTES_MAX: Final = 65_519  # a Noise message without its tag
-_SMALL_CHUNK_BYTES: Final = (
-    16 * 1024
-)  # smaller pieces are joined, so that they can't cost more than they hold
-
-
-PEER_RESET: Final = "the peer reset the stream"
-
-
-class StreamError(ChannelError):
-    """The stream was reset, by either side, or its connection ended. Stays inside node/net."""
 
 
 class UnreadBytes:
@@ -62,183 +47,13 @@ class UnreadBytes:
 
     def __init__(self) -> None:
         self.count = 0
+        self.connections: set[YamuxConnection] = set()
 
-
-class YamuxStream:
-    """One stream; made by `YamuxConnection`."""
-
-    def __init__(self, connection: YamuxConnection, stream_id: int, *, incoming: bool) -> None:
-        self.stream_id = stream_id
-        self.incoming = incoming
-        self.fault: str | None = None  # why nothing passes any more
-        self.send_window_bytes = _FIRST_WINDOW_BYTES
-        self.receive_window_bytes = _FIRST_WINDOW_BYTES
-        self.unread_bytes = 0
-        self.closed_here_s: float | None = None
-        self._connection = connection
-        self._chunks: deque[bytes | bytearray | memoryview] = deque()
-        self._window_target_bytes = _FIRST_WINDOW_BYTES
-        self._read_bytes = 0  # since the last window update
-        self._fin_sent = False
-        self._fin_received = False
-        self._changed = trio.lowlevel.ParkingLot()  # the reader waits here
-        self._window_grew = trio.lowlevel.ParkingLot()  # the writer waits here
-
-    @property
-    def finished(self) -> bool:
-        """Whether both sides have said that they are done."""
-        return self._fin_sent and self._fin_received
-
-    async def send_all(self, data: Buffer) -> None:
-        """Queue all of `data`, in frames of one sealed message each. Raises `StreamError`.
-
-        A cancellation resets the stream.
-        """
-        view = memoryview(data)
-        start = 0
-        try:
-            await trio.lowlevel.checkpoint()
-            while start < len(view):
-                size = min(len(view) - start, limits.STREAM_WRITE_BYTES_MAX)
-                self._check_sendable()
-                if not self.send_window_bytes:
-                    await self._window_grew.park()
-                    continue
-                if self._connection.is_queue_long:
-                    await self._connection.wait_for_queue()
-                    continue
-                # A frame that the window cuts short would cost both ends a second one for the rest.
-                size = min(size, self.send_window_bytes)
-                self.send_window_bytes -= size
-                self._connection.queue(_DATA, 0, self.stream_id, size, view[start : start + size])
-                start += size
-        except trio.Cancelled:
-            self.reset()
-            raise
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """1 to `max_bytes` bytes, or b"" at the end. Raises `StreamError`."""
-        await trio.lowlevel.checkpoint()
-        while not self._chunks:
-            if self.fault is not None:
-                raise StreamError(self.fault)
-            if self.closed_here_s is not None:
-                raise StreamError("this end closed the stream")
-            if self._fin_received:
-                return b""
-            await self._changed.park()
-        chunk = self._chunks[0]
-        if len(chunk) <= max_bytes:
-            self._chunks.popleft()
-            taken = bytes(chunk)
-        elif isinstance(chunk, bytearray):
-            taken = bytes(chunk[:max_bytes])
-            del chunk[:max_bytes]
-        else:
-            taken = bytes(chunk[:max_bytes])
-            self._chunks[0] = memoryview(chunk)[max_bytes:]
-        self._release(len(taken))
-        self._renew_window(len(taken))
-        return taken
-
-    async def read_exactly(self, count: int) -> bytes:
-        """`count` bytes. Raises `StreamError` also at an early end."""
-        parts = bytearray()
-        while len(parts) < count:
-            part = await self.receive_some(count - len(parts))
-            if not part:
-                raise StreamError("the stream ended early")
-            parts += part
-        return bytes(parts)
-
-    def close_write(self) -> None:
-        """Nothing more will be sent. Idempotent."""
-        if not self._fin_sent and self.fault is None:
-            self._fin_sent = True
-            self._connection.queue(_WINDOW_UPDATE, _FIN, self.stream_id, 0)
-            self._connection.forget_if_finished(self)
-
-    def close(self) -> None:
-        """Close both directions; what still arrives is dropped. Idempotent."""
-        if self.closed_here_s is None:
-            self.closed_here_s = trio.current_time()
-            self._drop_unread()
-            self.close_write()
-            self._wake()
-
-    def reset(self) -> None:
-        """Drop both directions at once. Idempotent."""
-        if self.fault is None and not self.finished:
-            self._connection.queue(_WINDOW_UPDATE, _RST, self.stream_id, 0)
-        self.fail("this end reset the stream")
-
-    def fail(self, reason: str) -> None:
-        """The stream is no more; whoever waits for it learns why."""
-        if self.fault is None:
-            self.fault = reason
-            self._drop_unread()
-            self._connection.forget(self)
-            self._wake()
-
-    def on_data(self, chunk: bytes) -> None:
-        """Bytes that the window allowed."""
-        if self.closed_here_s is not None or self.fault is not None:
-            return
-        if len(chunk) >= _SMALL_CHUNK_BYTES:
-            self._chunks.append(chunk)
-        elif (
-            self._chunks
-            and isinstance(tail := self._chunks[-1], bytearray)
-            and len(tail) < _MESSAGE_BYTES_MAX
-        ):
-            tail += chunk
-        else:
-            self._chunks.append(bytearray(chunk))
-        self.unread_bytes += len(chunk)
-        self._connection.count_unread(len(chunk))
-        self._changed.unpark_all()
-
-    def on_end(self) -> None:
-        """The peer will send nothing more."""
-        self._fin_received = True
-        self._changed.unpark_all()
-        self._connection.forget_if_finished(self)
-
-    def on_window(self, increment: int) -> None:
-        """The peer takes more."""
-        self.send_window_bytes = min(self.send_window_bytes + increment, _SEND_WINDOW_BYTES_MAX)
-        self._window_grew.unpark_all()
-
-    def _check_sendable(self) -> None:
-        if self.fault is not None:
-            raise StreamError(self.fault)
-        if self._fin_sent:
-            raise StreamError("this end closed the stream")
-
-    def _renew_window(self, read_bytes: int) -> None:
-        """Offer new window once half of it was read. Doubles as long as the reader keeps up: 256 KiB a round
-        trip are 5 MB/s at 50 ms."""
-        self._read_bytes += read_bytes
-        if self._read_bytes * 2 < self._window_target_bytes or self._fin_received or self.fault is not None:
-            return
-        grown = min(self._window_target_bytes * 2, limits.STREAM_WINDOW_BYTES_MAX)
-        increment = self._read_bytes + grown - self._window_target_bytes
-        self._window_target_bytes = grown
-        self._read_bytes = 0
-        self.receive_window_bytes += increment
-        self._connection.queue(_WINDOW_UPDATE, 0, self.stream_id, increment)
-
-    def _release(self, byte_count: int) -> None:
-        self.unread_bytes -= byte_count
-        self._connection.count_unread(-byte_count)
-
-    def _drop_unread(self) -> None:
-        self._chunks.clear()
-        self._release(self.unread_bytes)
-
-    def _wake(self) -> None:
-        self._changed.unpark_all()
-        self._window_grew.unpark_all()
+    def shed(self) -> None:
+        """Reset the fullest stream of the fullest connection: who fills buffers pays, and nobody else."""
+        fullest = max(self.connections, key=lambda connection: connection.unread_bytes, default=None)
+        if fullest is not None:
+            fullest.shed()
 
 
 class YamuxConnection:
@@ -258,7 +73,7 @@ class YamuxConnection:
         self._channel = channel
         self._next_id = 1 if dialled else 2
         self._unread_everywhere = unread
-        self._unread_bytes = 0
+        self.unread_bytes = 0
         self._on_stream = on_stream
         self._incoming_count = 0
         self._queue: deque[bytes] = deque()
@@ -283,12 +98,14 @@ class YamuxConnection:
     async def run(self) -> None:
         """Carry bytes until the connection ends, for whatever reason; never raises but for cancellation."""
         with self._scope:
+            self._unread_everywhere.connections.add(self)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._keep_alive)
             finally:
+                self._unread_everywhere.connections.discard(self)
                 self.end("this node stops")
                 await self._channel.aclose()
 
@@ -301,7 +118,7 @@ class YamuxConnection:
         stream = YamuxStream(self, self._next_id, incoming=False)
         self._next_id += 2
         self.streams[stream.stream_id] = stream
-        self.queue(_WINDOW_UPDATE, _SYN, stream.stream_id, 0)
+        self.queue(WINDOW_UPDATE, _SYN, stream.stream_id, 0)
         return stream
 
     def end(self, reason: str) -> None:
@@ -341,13 +158,8 @@ class YamuxConnection:
 
     def count_unread(self, byte_count: int) -> None:
         """Keep the sums."""
-        self._unread_bytes += byte_count
+        self.unread_bytes += byte_count
         self._unread_everywhere.count += byte_count
-
-    def forget_if_finished(self, stream: YamuxStream) -> None:
-        """Drop the entry of a stream that both sides have closed."""
-        if stream.finished:
-            self.forget(stream)
 
     def forget(self, stream: YamuxStream) -> None:
         """Drop the entry of a stream."""
@@ -443,9 +255,9 @@ class YamuxConnection:
                 if version != 0:
                     raise ProtocolError("an unknown version")
                 body_stream = self._on_frame(kind, flags, stream_id, length)
-                if kind == _DATA:
+                if kind == DATA:
                     body_left = length
-                    body_ends = bool(flags & _FIN)
+                    body_ends = bool(flags & FIN)
             rest = data[position:]
             # A peer that sends faster than this reads must not keep the other tasks from running.
             await trio.lowlevel.checkpoint()
@@ -458,19 +270,19 @@ class YamuxConnection:
             return None
         if kind == _GO_AWAY:
             raise ChannelError("the peer closed the connection")
-        if kind not in (_DATA, _WINDOW_UPDATE):
+        if kind not in (DATA, WINDOW_UPDATE):
             raise ProtocolError("an unknown kind of frame")
         stream = self._on_new_stream(stream_id) if flags & _SYN else self.streams.get(stream_id)
         if stream is None:
-            if kind == _DATA and length > limits.STREAM_WINDOW_BYTES_MAX:
+            if kind == DATA and length > limits.STREAM_WINDOW_BYTES_MAX:
                 raise ProtocolError("a frame larger than any window")
             return None
-        if flags & _RST:
+        if flags & RST:
             stream.fail(PEER_RESET)
             return None
-        if kind == _WINDOW_UPDATE:
+        if kind == WINDOW_UPDATE:
             stream.on_window(length)
-            if flags & _FIN:
+            if flags & FIN:
                 stream.on_end()
             return None
         if length > stream.receive_window_bytes:
@@ -482,19 +294,26 @@ class YamuxConnection:
         if stream_id == 0 or stream_id % 2 == self._next_id % 2 or stream_id in self.streams:
             raise ProtocolError("a stream number that is not the peer's to give")
         if self._incoming_count >= limits.STREAMS_MAX_PER_CONNECTION:
-            self.queue(_WINDOW_UPDATE, _RST, stream_id, 0)
+            self.queue(WINDOW_UPDATE, RST, stream_id, 0)
             return None
         stream = YamuxStream(self, stream_id, incoming=True)
         self.streams[stream_id] = stream
         self._incoming_count += 1
-        self.queue(_WINDOW_UPDATE, _ACK, stream_id, 0)
+        self.queue(WINDOW_UPDATE, _ACK, stream_id, 0)
         self._on_stream(stream)
         return stream
 
     def _deliver(self, stream: YamuxStream, chunk: bytes) -> None:
         stream.on_data(chunk)
-        if (
-            self._unread_bytes > limits.UNREAD_BYTES_MAX_PER_CONNECTION
-            or self._unread_everywhere.count > limits.UNREAD_BYTES_MAX
-        ):
-            stream.reset()
+        if self.unread_bytes > limits.UNREAD_BYTES_MAX_PER_CONNECTION:
+            self.shed()
+        elif self._unread_everywhere.count > limits.UNREAD_BYTES_MAX:
+            self._unread_everywhere.shed()
+
+    def shed(self) -> None:
+        """Give up the stream that holds most."""
+        fullest = max(self.streams.values(), key=lambda stream: stream.unread_bytes, default=None)
+        if fullest is None or not fullest.unread_bytes:
+            self.end("too many unread bytes")
+        else:
+            fullest.reset()

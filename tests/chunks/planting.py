@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from node.chunks import messages
 from node.chunks.client import HolderSession
@@ -14,12 +15,13 @@ from node.chunks.header import FileHeader
 from node.chunks.manifest import FileManifest, SegmentManifest, encode_bundle
 from node.chunks.pipeline import EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.roster import Placement
+from node.chunks.shard_store import AttachmentKind
 from node.crypto.links import Link
 from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.crypto.signing import KeyPair
 from node.records.lease import Lease
 from node.records.placement_hint import PlacementHint
-from node.units import DAY_S, LeaseId, OwnerKey
+from node.units import DAY_S, LeaseId, Multiaddr, OwnerKey
 from tests.chunks.swarm import ACCOUNT_SEED, NETWORK, NOW_S, Holder, SeededEntropy, Swarm, Visitor
 
 TODAY = NOW_S // DAY_S
@@ -58,10 +60,18 @@ async def plant(
     raw_header: bytes | None = None,
     announce: bool = True,
     place: bool = True,
+    addresses: tuple[Multiaddr, ...] | None = None,
+    attach: bool = True,
 ) -> Planted:
-    """Store `content` on the swarm's holders, shard i at holder i modulo their number."""
+    """Store `content` on the swarm's holders, shard i at holder i modulo their number.
+
+    `tamper` is what a malicious owner does to stripes, `change_segments` to the list of segments (honest
+    holders would refuse that, so it goes straight into their stores); without
+    `place` only rosters and provider records say where shards are; `addresses` stand in for the true ones.
+    Without `attach` only the shards are stored.
+    """
     holders = swarm.holders if holders is None else holders
-    digest = hashlib.sha256(content + name.encode() + bytes([tamper is not None])).digest()
+    digest = hashlib.sha256(content + name.encode() + repr(code).encode()).digest()
     keys, salt = FileKeys.derive(digest), digest[:16]
     owner = owner_key(ACCOUNT_SEED, salt)
     geometry = FileGeometry.of(len(content), code)
@@ -86,8 +96,12 @@ async def plant(
     async with swarm.visitor() as putter:
         for segment, shards in zip(segments, blocks, strict=True):
             holders_of.append(await _store_segment(putter, segment, shards, holders, owner))
-        planted = Planted(Link(manifest.file_hash, digest), manifest, listed, holders_of)
-        await _attach(putter, planted, owner, announce=announce, place=place)
+        planted = Planted(Link(manifest.file_hash, digest), manifest, segments, holders_of)
+        if not attach:
+            return planted
+        await _attach(
+            putter, planted, owner, announce=announce, place=place, addresses=addresses, listed=listed
+        )
     return planted
 
 
@@ -180,7 +194,16 @@ async def _store_shards(
     return list(await session.close_put(put_id, segment.encoded, [lease.encode() for lease in leases]))
 
 
-async def _attach(putter: Visitor, planted: Planted, owner: KeyPair, *, announce: bool, place: bool) -> None:
+async def _attach(
+    putter: Visitor,
+    planted: Planted,
+    owner: KeyPair,
+    *,
+    announce: bool,
+    place: bool,
+    addresses: tuple[Multiaddr, ...] | None,
+    listed: list[SegmentManifest],
+) -> None:
     manifest, file_hash = planted.manifest, planted.manifest.file_hash
     first = list(dict.fromkeys(planted.holders_of[0].values()))
     everyone = {holder.peer_id: holder for given in planted.holders_of for holder in given.values()}
@@ -190,14 +213,21 @@ async def _attach(putter: Visitor, planted: Planted, owner: KeyPair, *, announce
         owner=owner,
         sequence=1,
         total_shards=manifest.code.total_shards,
-        contacts={peer_id: holder.contact.addresses for peer_id, holder in everyone.items()},
+        contacts={peer_id: addresses or holder.contact.addresses for peer_id, holder in everyone.items()},
         segments=[{shard: holder.peer_id for shard, holder in given.items()} for given in planted.holders_of]
         if place
         else [],
     )
-    bundle = encode_bundle(planted.segments) if place else None
+    bundle = encode_bundle(listed) if place else None
     segment_id = planted.segments[0].segment_id
     for holder in first:
+        if listed != planted.segments:
+            keep = partial(holder.store.set_attachment, segment_id, file_hash)
+            keep(AttachmentKind.PLACEMENT, placement.encode())
+            keep(AttachmentKind.FILE_MANIFEST, manifest.encoded)
+            if bundle is not None:
+                keep(AttachmentKind.SEGMENT_MANIFESTS, bundle)
+            continue
         async with putter.client.session(holder.contact) as session:
             await session.attach(messages.ATTACHED_PLACEMENT, file_hash, segment_id, placement.encode())
             await session.attach(messages.ATTACHED_MANIFEST, file_hash, segment_id, manifest.encoded)

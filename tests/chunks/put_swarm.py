@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREAMBLE = Preamble("test", 1)
+INSTANT = Link()
 START_S = 1_900_000_000
 GIGABYTE = 10**9
 
@@ -154,9 +155,7 @@ class Donor:
         self._scope, self._gone = trio.CancelScope(), trio.Event()
         with self._scope:
             async with self.swarm.internet.join(self.peer_id) as self.network:
-                self.store = ShardStore(
-                    self.disk, self.tables, SeededEntropy(1), cap_bytes=self.cap_bytes
-                )
+                self.store = ShardStore(self.disk, self.tables, SeededEntropy(1), cap_bytes=self.cap_bytes)
                 contact = Contact(self.peer_id, self.network.listen_addresses())
                 self.swarm.board.contacts[self.peer_id] = contact
                 self.server = ShardServer(
@@ -190,7 +189,7 @@ class Donor:
 class Swarm:
     """Donors, and whoever puts to them."""
 
-    def __init__(self, nursery: trio.Nursery, seed: int = 7, link: Link = Link()) -> None:
+    def __init__(self, nursery: trio.Nursery, seed: int = 7, link: Link = INSTANT) -> None:
         self.nursery = nursery
         self.internet = Internet(random.Random(seed), link=link)
         self.board = Board()
@@ -235,7 +234,15 @@ class Putter:
         self.tables = FakeKeyValue(self.home)
         self.settings = settings
         self.lives = 0
-        self.catalogue = Catalogue(self.tables, network=PREAMBLE.network_id)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.tables, network=PREAMBLE.network_id)
+
+    def crash(self) -> None:
+        """Lose what was not durable."""
+        self.home.crash()
+        self.tables = self.tables.reopened()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Uploader]:
@@ -258,9 +265,7 @@ class Putter:
 
 
 @asynccontextmanager
-async def swarm_of(
-    count: int, *, cap_bytes: int = GIGABYTE, link: Link = Link()
-) -> AsyncIterator[Swarm]:
+async def swarm_of(count: int, *, cap_bytes: int = GIGABYTE, link: Link = INSTANT) -> AsyncIterator[Swarm]:
     """A swarm that ends with the context."""
     async with trio.open_nursery() as nursery:
         swarm = Swarm(nursery, link=link)
@@ -271,7 +276,7 @@ async def swarm_of(
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, in virtual time, for something to become true."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what it waits for has no event
         await trio.sleep(0.001)
 
 

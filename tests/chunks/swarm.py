@@ -23,7 +23,8 @@ from node.chunks.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link
 from node.framing import Preamble
-from node.units import Contact, PeerId
+from node.net.loopback import LoopbackNetwork, with_loopback
+from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
 from simulations.network import Internet, SimulatedNetwork
@@ -145,7 +146,7 @@ class Holder:
     """A donor that runs."""
 
     keys: NodeKeys
-    network: SimulatedNetwork
+    network: LoopbackNetwork
     disk: FakeDisk
     store: ShardStore
     server: ShardServer
@@ -167,16 +168,32 @@ class Holder:
                 pack.write_at(offset, bytes([pack.read_at(offset, 1)[0] ^ 1]))
             pack.sync()
 
+    def rot_once(self, segment_id: SegmentId, shard_index: int, block_index: int) -> None:
+        """Flip a bit in one block."""
+        block = self.store.read_block(segment_id, shard_index, block_index)
+        for name in self.disk.list(PACKS):
+            pack = self.disk.open(PACKS / name)
+            offset = pack.read_at(0, pack.size()).find(block)
+            if offset >= 0:
+                pack.write_at(offset + 5, bytes([block[5] ^ 1]))
+                pack.sync()
+                return
+        raise AssertionError("that block is in no pack")
+
 
 class Swarm:
     """An internet, a directory, and donors."""
 
-    def __init__(self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, *, seed: int = 1, wire: Wire | None = None, cap_bytes: int = CAP_BYTES
+    ) -> None:
         self.internet = Internet(Random(seed), link=wire or Wire())
         self.directory = SharedDirectory()
         self.clock = SteppedClock()
+        self.entropy = SeededEntropy(b"%d" % seed)
         self.holders: list[Holder] = []
         self._nursery = nursery
+        self._cap_bytes = cap_bytes
         self._count = 0
 
     def _keys(self) -> NodeKeys:
@@ -192,9 +209,13 @@ class Swarm:
     async def _run_holder(self, task_status: TaskStatus[Holder]) -> None:
         keys = self._keys()
         with trio.CancelScope() as scope:
-            async with self.internet.join(keys.peer_id) as network, trio.open_nursery() as nursery:
+            async with (
+                self.internet.join(keys.peer_id) as raw,
+                with_loopback(raw) as network,
+                trio.open_nursery() as nursery,
+            ):
                 disk = FakeDisk()
-                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=CAP_BYTES)
+                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=self._cap_bytes)
                 contact = Contact(keys.peer_id, network.listen_addresses())
                 server = ShardServer(
                     network=network, store=store, directory=DirectoryOf(self.directory, contact), keys=keys,
@@ -220,7 +241,7 @@ class Swarm:
 class Visitor:
     """Somebody who gets, checks and renews."""
 
-    def __init__(self, swarm: Swarm, network: SimulatedNetwork) -> None:
+    def __init__(self, swarm: Swarm, network: SimulatedNetwork | LoopbackNetwork) -> None:
         self.swarm = swarm
         self.network = network
         self.client = HolderClient(network, PREAMBLE)
@@ -235,13 +256,13 @@ class Visitor:
 
     def health_checker(self) -> HealthChecker:
         return HealthChecker(
-            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=SeededEntropy(),
+            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=self.swarm.entropy,
             scores=self.scores,
         )  # fmt: skip
 
     def renewer(self, account_seed: bytes = ACCOUNT_SEED) -> Renewer:
         return Renewer(
-            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=SeededEntropy(b"r"),
+            client=self.client, directory=self.directory, clock=self.swarm.clock, entropy=self.swarm.entropy,
             scores=self.scores, account_seed=account_seed,
         )  # fmt: skip
 

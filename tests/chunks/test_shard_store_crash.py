@@ -9,11 +9,12 @@ import os
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from node.chunks.shard_store import AttachmentKind, IncomingPut
+from node.chunks.shard_store import AttachmentKind, IncomingPut, PutShard
 from node.errors import NotFoundError, StoreFullError
 from simulations.disk import SimulatedCrash
 from tests.chunks.store_world import (
@@ -25,6 +26,7 @@ from tests.chunks.store_world import (
     blocks,
     file_hash,
     lease,
+    manifest,
     put,
     segment,
 )
@@ -44,7 +46,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model()
         self.leases_made = 0
         self.now_s = 0
-        self.open_puts: list[IncomingPut] = []
+        self.open_puts: list[tuple[IncomingPut, int, int, int]] = []
+        """Put, segment number, shard index, blocks already there."""
 
     # --- how every operation runs -------------------------------------------------------------------
 
@@ -91,12 +94,28 @@ class StoreMachine(RuleBasedStateMachine):
         except StoreFullError:
             return
         incoming.append(0, blocks(number, index)[:count])
-        self.open_puts.append(incoming)
+        self.open_puts.append((incoming, number, index, min(count, len(blocks(number, index)))))
+
+    @rule(pick=st.integers(0, 9), days=st.integers(1, 30), cut=CUT, seed=st.integers(0, 2**16))
+    def finish_a_put(self, pick: int, days: int, cut: int | None, seed: int) -> None:
+        if not self.open_puts:
+            return
+        incoming, number, index, count = self.open_puts.pop(pick % len(self.open_puts))
+        self.leases_made += 1
+        new = lease(self.leases_made, self.now_s + days)
+        after = self.model.copy()
+        after.leases[self.leases_made] = (number, index, self.now_s + days)
+
+        def finish() -> None:
+            incoming.append(0, blocks(number, index)[count:])
+            incoming.commit(segment(number), manifest(number), [PutShard(0, index, new)])
+
+        self.attempt(finish, after, cut, seed)
 
     @rule(number=NUMBERS)
     def abort_a_put(self, number: int) -> None:
         if self.open_puts:
-            self.open_puts.pop(number % len(self.open_puts)).abort()
+            self.open_puts.pop(number % len(self.open_puts))[0].abort()
 
     @rule(number=NUMBERS, index=INDEXES, days=st.integers(1, 30), cut=CUT, seed=st.integers(0, 2**16))
     def add_lease(self, number: int, index: int, days: int, cut: int | None, seed: int) -> None:
@@ -246,3 +265,50 @@ def test_every_prefix_of_unsynced_writes() -> None:
             if kept > unsynced:
                 break
     raise AssertionError("the put never ended")
+
+
+def test_a_put_that_others_overtook_is_found_in_whole_after_a_crash() -> None:
+    """Its blocks stand before the indexed end, its commit record behind it."""
+    world = World()
+    incoming = begin(world.store, 2, [0])
+    incoming.append(0, blocks(2, 0))
+    put(world.store, 1, {0: lease(1)})
+    world.disk.crash_at = world.disk.operations + 2  # the record is written and synced, the index is not
+    with pytest.raises(SimulatedCrash):
+        incoming.commit(segment(2), manifest(2), [PutShard(0, 0, lease(2))])
+    world.disk.crash(0)
+    world.reopen()
+    shown = world.shown(SEGMENTS)
+    assert shown.shards() == {(1, 0), (2, 0)}
+    world.check_accounts()
+    world.tables.lose_everything()
+    world.reopen()
+    assert world.shown(SEGMENTS) == shown
+
+
+@pytest.mark.parametrize(("step_bytes", "stride"), [(1, 5), (150_000, 2), (10**9, 1)])
+def test_compaction_cut_anywhere_loses_nothing(step_bytes: int, stride: int) -> None:
+    """Nothing unsynced survives: the copies must be durable before the index has them and the pack goes."""
+    numbers = range(15)
+    for cut in range(0, 200, stride):
+        world = World()
+        for number in (2, 6, 10, 14):
+            put(world.store, number, {0: lease(number)})
+        for number in (2, 10):
+            world.store.end_lease(lease(number).lease_id)
+        before = world.shown(numbers)
+        world.disk.crash_at = world.disk.operations + cut
+        is_over = True
+        try:
+            while world.store.compact(step_bytes):
+                pass
+        except SimulatedCrash:
+            is_over = False
+        world.disk.crash(0)
+        world.reopen()
+        assert world.shown(numbers) == before
+        world.check_accounts()
+        if is_over:
+            assert world.store.statistics().dead_bytes < 200_000
+            return
+    raise AssertionError("the compaction never ended")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
+from trio.testing import MockClock
 
 from node.chunks.coding_engines import best_engine
 from node.chunks.erasure import CodingEngine
@@ -90,7 +90,7 @@ def shards_held(swarm: Swarm, segment_id: SegmentId) -> dict[int, int]:
 
 @pytest.mark.parametrize("size", [0, 1, STRIPE, STRIPE + 1, 3 * STRIPE])
 async def test_put_to_thirty_donors_places_every_shard_once(
-    size: int, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    size: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     path = write_file(tmp_path, size)
     async with swarm_of(30) as swarm:
@@ -106,7 +106,7 @@ async def test_put_to_thirty_donors_places_every_shard_once(
         assert putter.home.list(Path("puts")) == []
 
 
-async def test_put_of_several_segments(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_put_of_several_segments(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = write_file(tmp_path, 2 * SMALL.segment_plaintext_bytes + 12345)
     async with swarm_of(7) as swarm:
         putter = Putter(swarm)
@@ -128,9 +128,7 @@ async def test_put_of_several_segments(tmp_path: Path, autojump_clock: trio.test
         }
 
 
-async def test_when_put_returns_the_file_can_be_found(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_when_put_returns_the_file_can_be_found(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = write_file(tmp_path, SMALL.segment_plaintext_bytes + 1)
     async with swarm_of(7) as swarm:
         async with Putter(swarm).running() as uploader:
@@ -166,7 +164,7 @@ async def test_when_put_returns_the_file_can_be_found(
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 12])
 async def test_few_donors_hold_several_shards_each_and_weak_is_true_to_what_is_lost(
-    count: int, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    count: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     code = Code(10, 30)
     path = write_file(tmp_path, 5000)
@@ -186,4 +184,3 @@ async def test_few_donors_hold_several_shards_each_and_weak_is_true_to_what_is_l
             assert left < code.data_shards
         else:
             assert read_back(swarm, report) == path.read_bytes()
-

@@ -371,12 +371,17 @@ async def test_a_handler_that_fails_resets_its_stream_alone(make_network: MakeNe
         await stream.receive_some(1)
         raise ProtocolError("no")
 
-    server.serve("/cairn/fail/1", fail, streams_max=1, streams_max_per_peer=1)
+    async def fail_in_a_task(stream: Stream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, stream)
+
     good = await client.open_stream(contact_of(server), ECHO)
-    bad = await client.open_stream(contact_of(server), "/cairn/fail/1")
-    await bad.send_all(b"x")
-    with suppress(UnreachableError):
-        assert await bad.receive_some(1) == b""
+    for protocol, handler in (("/cairn/fail/1", fail), ("/cairn/fail/2", fail_in_a_task)):
+        server.serve(protocol, handler, streams_max=1, streams_max_per_peer=1)
+        bad = await client.open_stream(contact_of(server), protocol)
+        await bad.send_all(b"x")
+        with suppress(UnreachableError):
+            assert await bad.receive_some(1) == b""
     await good.send_all(b"fine")
     assert await read_exactly(good, 4) == b"fine"
 

@@ -82,9 +82,11 @@ async def ignore_window(victim: Contact, protocol: str, *, byte_count: int) -> b
         return await send_until_cut_off(channel, flood)
 
 
-async def fill_windows(victim: Contact, protocol: str, *, streams: int, piece_bytes: int) -> None:
-    """Use the first window of many streams to the full, in pieces of a given size."""
-    async with secure_channel(victim, b"fills windows") as channel:
+async def fill_windows(
+    victim: Contact, protocol: str, *, streams: int, piece_bytes: int, seed: bytes = b"fills windows"
+) -> None:
+    """Use the first window of many streams to the full, in pieces of a given size; then hold them a while."""
+    async with secure_channel(victim, seed) as channel:
         piece_frames = 64_000 // (piece_bytes + 12)
         for index in range(streams):
             stream_id = 2 * index + 1
@@ -94,6 +96,7 @@ async def fill_windows(victim: Contact, protocol: str, *, streams: int, piece_by
             messages += [one * piece_frames] * (count // piece_frames)
             if await send_until_cut_off(channel, messages):
                 return
+        await trio.sleep(0.5)
 
 
 async def open_streams(victim: Contact, *, count: int) -> None:

@@ -158,6 +158,18 @@ async def test_full_windows_on_many_streams_are_bounded(victim: Victim, piece_by
         await attackers.fill_windows(victim.contact, DEAF, streams=streams, piece_bytes=piece_bytes)
 
 
+async def test_attackers_together_are_bounded_and_stop_nobody(victim: Victim) -> None:
+    """Eight connections that would each hold what one may: together more than the node keeps."""
+    async with costing_little(victim), trio.open_nursery() as nursery:
+        for index in range(8):
+            seed = b"one of many %d" % index
+
+            async def attack(seed: bytes = seed) -> None:
+                await attackers.fill_windows(victim.contact, DEAF, streams=30, piece_bytes=60_000, seed=seed)
+
+            nursery.start_soon(attack)
+
+
 async def test_very_many_streams_are_turned_away(victim: Victim) -> None:
     async with costing_little(victim):
         await attackers.open_streams(victim.contact, count=20_000 if IS_FULL else 5_000)

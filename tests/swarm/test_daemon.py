@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from node.control.local_swarm import LOOPBACK, LocalSwarm, NodeProcess
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.swarm.command_line import ROOT, cairn, cairn_json, error_of
 
 pytestmark = pytest.mark.swarm
-
-
-def cairn(node: NodeProcess, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", "--home", str(node.home.path), *words],
-        cwd=ROOT,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def cairn_json(node: NodeProcess, *words: str) -> dict[str, Any]:
-    done = cairn(node, "--json", *words)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    result = json.loads(done.stdout)
-    assert isinstance(result, dict)
-    return result
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The error of a failed command, after checking how it was said."""
-    error = json.loads(done.stdout)["error"]
-    assert done.returncode == error["code"] != 0
-    assert done.stderr.splitlines()[-1] == f"cairn: {error['message']}"
-    assert "Traceback" not in done.stdout + done.stderr
-    assert set(error) == {"code", "kind", "message"}
-    return dict(error)
 
 
 def test_the_life_of_a_daemon(swarm: LocalSwarm) -> None:

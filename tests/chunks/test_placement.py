@@ -1,0 +1,127 @@
+"""The choice of donors: laws over any donors, and the shares of the design."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.chunks.geometry import Code
+from node.chunks.placement import (
+    SHARD_OVERHEAD_BYTES,
+    Donor,
+    assign,
+    is_weak,
+    quorum,
+    replace,
+    shards_per_holder_max,
+    subnet_of,
+)
+from node.units import Contact, Multiaddr, PeerId
+
+SHARD = 1000
+COST = SHARD + SHARD_OVERHEAD_BYTES
+
+
+def donor(number: int, *, room: int = 1000, uptime: int = 1000, subnet: str | None = None) -> Donor:
+    return Donor(Contact(PeerId(b"%03d" % number)), room * COST, uptime, 0.0, subnet)
+
+
+donors_strategy = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 1000), st.sampled_from([None, "a", "b"])), max_size=40
+).map(lambda rows: [donor(n, room=r, uptime=u, subnet=s) for n, (r, u, s) in enumerate(rows)])
+codes = st.integers(1, 40).flatmap(lambda total: st.integers(1, total).map(lambda data: Code(data, total)))
+
+
+@given(codes, donors_strategy, st.integers(0, 100))
+def test_an_assignment_keeps_every_limit(code: Code, donors: list[Donor], segment: int) -> None:
+    chosen = assign(code, donors, shard_bytes=SHARD, segment_index=segment)
+    shards = [shard for indexes in chosen.values() for shard in indexes]
+    assert len(shards) == len(set(shards))
+    assert set(shards) <= set(range(code.total_shards))
+    room = {d.peer_id: d.free_bytes // COST for d in donors}
+    usable = sum(count > 0 for count in room.values())
+    for peer_id, indexes in chosen.items():
+        assert 0 < len(indexes) <= room[peer_id]
+        assert len(indexes) <= shards_per_holder_max(code, min(usable, code.total_shards))
+    if all(count >= code.total_shards for count in room.values()) and donors:
+        assert len(shards) == code.total_shards
+
+
+@given(codes, donors_strategy, st.data())
+def test_replacing_keeps_every_limit(code: Code, donors: list[Donor], data: st.DataObject) -> None:
+    lost = data.draw(st.sets(st.integers(0, code.total_shards - 1)))
+    failed = {d.peer_id for d in data.draw(st.lists(st.sampled_from(donors)) if donors else st.just([]))}
+    kept = {d.peer_id: 1 for d in donors[: code.total_shards - len(lost)] if d.peer_id not in failed}
+    chosen = replace(code, donors, lost, shard_bytes=SHARD, kept=kept, failed=failed)
+    shards = [shard for indexes in chosen.values() for shard in indexes]
+    assert len(shards) == len(set(shards))
+    assert set(shards) <= lost
+    assert not failed & chosen.keys()
+    present = {d.peer_id for d in donors if d.free_bytes >= COST and d.peer_id not in failed} | kept.keys()
+    for peer_id, indexes in chosen.items():
+        assert len(indexes) + kept.get(peer_id, 0) <= max(shards_per_holder_max(code, len(present)), 1)
+
+
+@given(codes, st.lists(st.integers(1, 10), min_size=1, max_size=9))
+def test_weak_says_whether_some_third_of_the_holders_is_too_many(code: Code, counts: list[int]) -> None:
+    third = max(1, len(counts) // 3)
+    loses = any(
+        sum(counts) - sum(counts[i] for i in lost) < code.data_shards
+        for lost in combinations(range(len(counts)), third)
+    )
+    assert is_weak(code, counts) == loses
+
+
+def test_the_first_choice_is_one_shard_at_each_of_thirty() -> None:
+    chosen = assign(Code(10, 30), [donor(n) for n in range(60)], shard_bytes=SHARD)
+    assert len(chosen) == 30
+    assert {len(indexes) for indexes in chosen.values()} == {1}
+
+
+def test_the_same_donors_serve_all_segments() -> None:
+    donors = [donor(n) for n in range(60)]
+    first = assign(Code(10, 30), donors, shard_bytes=SHARD, segment_index=0)
+    second = assign(Code(10, 30), donors, shard_bytes=SHARD, segment_index=1)
+    assert first.keys() == second.keys()
+    assert first != second  # but the data shards lie elsewhere
+
+
+def test_at_most_a_third_on_donors_of_low_uptime_where_others_exist() -> None:
+    donors = [donor(n, uptime=500) for n in range(40)] + [donor(40 + n) for n in range(25)]
+    chosen = assign(Code(10, 30), donors, shard_bytes=SHARD)
+    low = sum(len(shards) for peer_id, shards in chosen.items() if peer_id < b"040")
+    assert low == 5
+    only_low = assign(Code(10, 30), donors[:40], shard_bytes=SHARD)
+    assert len(only_low) == 30
+
+
+def test_few_in_one_subnet_where_others_exist() -> None:
+    crowd = [donor(n, subnet="203.0.113.0/24") for n in range(30)]
+    others = [donor(100 + n) for n in range(28)]
+    chosen = assign(Code(10, 30), crowd + others, shard_bytes=SHARD)
+    assert sum(peer_id < b"100" for peer_id in chosen) == 2
+
+
+@pytest.mark.parametrize(("code", "expected"), [(Code(10, 30), 24), (Code(1, 1), 1), (Code(2, 5), 5)])
+def test_the_quorum(code: Code, expected: int) -> None:
+    assert quorum(code) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "subnet"),
+    [
+        ("/ip4/198.51.100.7/tcp/4001", None),  # documentation range counts as private
+        ("/ip4/8.8.8.8/tcp/4001", "8.8.8.0/24"),
+        ("/ip6/2a00:1450:4001::5/tcp/1", "2a00:1450:4001::/48"),
+        ("/ip4/127.0.0.1/tcp/1", None),
+        ("/ip4/10.1.2.3/tcp/1", None),
+        ("/dns4/example.org/tcp/1", None),
+        ("/ip4/999.1.1.1/tcp/1", None),
+        (None, None),
+    ],
+)
+def test_subnets(address: str | None, subnet: str | None) -> None:
+    assert subnet_of(None if address is None else Multiaddr(address)) == subnet

@@ -1,0 +1,106 @@
+"""Rosters merge like sets; placements say what the owner said, and nothing else passes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node import limits
+from node.chunks.roster import Placement, announcers, check_lease, holders_by_shard, merge_leases
+from node.crypto.identity import peer_id_of
+from node.crypto.signing import KeyPair
+from node.errors import CryptoError, ProtocolError
+from node.records.lease import Lease
+from node.units import FileHash, Multiaddr, PeerId, SegmentId
+from tests.chunks.sample_segment import TODAY, sample_segment
+
+SAMPLE = sample_segment(1000)
+HOLDERS = [KeyPair.from_seed(bytes([n]) * 32) for n in range(4)]
+PEERS = [peer_id_of(key.public) for key in HOLDERS]
+LEASES = [
+    SAMPLE.lease(PEERS[n % 4], n % 3, seed=n, days=10 + n % 5).countersign(HOLDERS[n % 4]) for n in range(12)
+]
+OWNER = SAMPLE.owner
+
+
+@settings(max_examples=50)
+@given(st.lists(st.sampled_from(LEASES), max_size=20), st.randoms(use_true_random=False), st.integers(0, 20))
+def test_merging_depends_on_the_set_alone(leases: list[Lease], shuffle: random.Random, cut: int) -> None:
+    merged = merge_leases(leases)
+    mixed = [*leases, *leases[:3]]
+    shuffle.shuffle(mixed)
+    assert merge_leases(mixed) == merged
+    assert merge_leases([*merge_leases(leases[:cut]), *merge_leases(leases[cut:])]) == merged
+    for shard in range(4):
+        of_shard = [lease for lease in merged if lease.shard_index == shard]
+        assert len(of_shard) <= limits.ROSTER_LEASES_PER_SHARD_MAX
+
+
+def test_what_a_roster_takes() -> None:
+    check_lease(LEASES[0], SAMPLE.manifest)
+    with pytest.raises(CryptoError):
+        check_lease(SAMPLE.lease(PEERS[0], 0), SAMPLE.manifest)
+    with pytest.raises(ProtocolError):
+        check_lease(LEASES[0], sample_segment(1000, seed=2).manifest)
+    with pytest.raises(ProtocolError):
+        check_lease(replace(LEASES[0], root=bytes(32)), SAMPLE.manifest)
+
+
+def test_ended_leases_name_no_holder() -> None:
+    held = holders_by_shard(LEASES[:1], today=TODAY)
+    assert held == {0: (PEERS[0],)}
+    assert holders_by_shard(LEASES[:1], today=TODAY + 10) == {}
+
+
+def test_who_announces_changes_by_the_week() -> None:
+    orders = {tuple(announcers(SegmentId(bytes(32)), PEERS, now_s=week * 7 * 86_400)) for week in range(20)}
+    assert len(orders) > 1
+    assert all(sorted(order) == sorted(PEERS) for order in orders)
+
+
+def placement(segments: list[dict[int, PeerId]], total: int = 3) -> Placement:
+    return Placement.make(
+        network="test",
+        file_hash=FileHash(b"f" * 32),
+        owner=OWNER,
+        sequence=5,
+        total_shards=total,
+        contacts={peer: (Multiaddr(f"/ip4/10.0.0.{n}/tcp/1"),) for n, peer in enumerate(PEERS)},
+        segments=segments,
+    )
+
+
+@settings(max_examples=30)
+@given(st.lists(st.dictionaries(st.integers(0, 2), st.sampled_from(PEERS)), max_size=8))
+def test_a_placement_says_who_holds_what(segments: list[dict[int, PeerId]]) -> None:
+    made = placement(segments)
+    received = Placement.decode(made.encode(), network="test")
+    received.verify()
+    assert received == made
+    assert received.segment_count == len(segments)
+    for index, segment in enumerate(segments):
+        assert {shard: contact.peer_id for shard, contact in received.holders_of(index)} == segment
+    assert list(received.holders_of(len(segments))) == []
+
+
+def test_a_placement_stops_where_it_no_longer_fits() -> None:
+    made = placement([{0: PEERS[0]}] * 60_000)
+    assert len(made.encode()) <= limits.PLACEMENT_BYTES_MAX
+    assert 40_000 < made.segment_count < 60_000
+
+
+def test_placements_of_others_are_refused() -> None:
+    made = placement([{0: PEERS[0]}])
+    made.check_file(made.file_hash, made.owner_key)
+    with pytest.raises(CryptoError):
+        made.check_file(FileHash(bytes(32)), made.owner_key)
+    with pytest.raises(CryptoError):
+        replace(made, sequence=6).verify()
+    with pytest.raises(ProtocolError):
+        Placement.decode(replace(made, table=b"\0\1" * 3).encode(), network="test")
+    with pytest.raises(ProtocolError):
+        Placement.decode(replace(made, table=b"\0\0\0").encode(), network="test")

@@ -1,0 +1,154 @@
+"""The composed node over simulated adapters: it stores, finds, tidies up and remembers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.chunks.geometry import Code
+from node.chunks.shard_log import PACK_FOLDER
+from node.chunks.upload import PutOptions
+from node.control.api import control_handlers
+from node.control.server import Events
+from node.daemon.compose import Node
+from node.daemon.home import Home
+from node.daemon.memory import DaemonMemory, Donation
+from node.errors import NotEnoughPeersError, NotFoundError, UsageError
+from node.units import DAY_S, MIB, MINUTE_S
+from tests.daemon.worlds import Machine, World, contact_of
+
+CAP_BYTES = 64 * MIB
+
+
+@asynccontextmanager
+async def swarm(world: World, donors: int, others: int = 1) -> AsyncIterator[tuple[list[Node], list[Node]]]:
+    """Donors, and others that give nothing; everyone joins through the first donor."""
+    async with AsyncExitStack() as stack:
+        first: list[Node] = []
+        for number in range(donors + others):
+            machine = Machine(f"node {number}")
+            machine.give(CAP_BYTES if number < donors else 0)
+            listed = [contact_of(first[0])] if first else []
+            first.append(await stack.enter_async_context(world.node(machine, listed=listed)))
+        for node in first:
+            assert await node.wait_joined(30)
+        yield first[:donors], first[donors:]
+
+
+async def test_a_file_put_by_one_node_is_got_by_another(autojump_clock: MockClock, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(range(256)) * 1000)
+    async with swarm(World(), donors=3, others=2) as (donors, (sharer, friend)):
+        report = await sharer.uploader.put(source, PutOptions(code=Code(2, 6)))
+        assert report.holders == 3
+        assert [donor.statistics().store.shards for donor in donors] == [2, 2, 2]
+        got = await friend.downloader.save(report.link, tmp_path / "copy")
+        assert got.path.read_bytes() == source.read_bytes()
+        assert (await friend.health.check(report.file_hash)).healthy
+        assert [entry.file_hash for entry in sharer.catalogue.files()] == [report.file_hash]
+
+
+async def test_what_expires_gives_its_space_back_by_itself(autojump_clock: MockClock, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(100_000))
+    world = World()
+    async with swarm(world, donors=2) as (donors, (sharer,)):
+        report = await sharer.uploader.put(source, PutOptions(code=Code(1, 2), lease_days=2))
+        assert sum(donor.statistics().store.shards for donor in donors) == 2
+        world.clock.ahead_s += 4 * DAY_S
+        await trio.sleep(3 * MINUTE_S)
+        assert sum(donor.statistics().store.shards for donor in donors) == 2  # in their days of grace
+        world.clock.ahead_s += 14 * DAY_S
+        await trio.sleep(3 * MINUTE_S)
+        assert sum(donor.statistics().store.shards for donor in donors) == 0
+        with pytest.raises(NotFoundError):
+            await sharer.downloader.save(report.link, tmp_path / "copy")
+
+
+async def test_bit_rot_is_found_by_the_weekly_scrub_and_never_served(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(200_000))
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    async with AsyncExitStack() as stack:
+        donor = await stack.enter_async_context(world.node(machine))
+        sharer = await stack.enter_async_context(
+            world.node(Machine("the sharer"), listed=[contact_of(donor)])
+        )
+        assert await sharer.wait_joined(30)
+        await sharer.uploader.put(source, PutOptions(code=Code(1, 1)))
+        (pack,) = machine.disk.list(PACK_FOLDER)
+        file = machine.disk.open(PACK_FOLDER / pack)
+        middle = file.size() // 2
+        byte = file.read_at(middle, 1)
+        file.write_at(middle, bytes([byte[0] ^ 1]))
+        file.sync()
+        assert donor.statistics().store.quarantined == 0
+        world.clock.ahead_s += 8 * DAY_S
+        await trio.sleep(3 * MINUTE_S)
+        assert donor.statistics().store.quarantined == 1
+
+
+async def test_a_donation_takes_effect_at_once_and_outlives_the_node(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(10_000))
+    world, machine = World(), Machine("the donor")
+    async with AsyncExitStack() as stack:
+        donor = await stack.enter_async_context(world.node(machine))
+        sharer = await stack.enter_async_context(
+            world.node(Machine("the sharer"), listed=[contact_of(donor)])
+        )
+        assert await sharer.wait_joined(30)
+        with pytest.raises(NotEnoughPeersError):
+            await sharer.uploader.put(source, PutOptions(code=Code(1, 1)))
+        await donor.set_donation(Donation(CAP_BYTES, 1000, 0.25))
+        report = await sharer.uploader.put(source, PutOptions(code=Code(1, 1)))
+        assert report.holders == 1
+    async with world.node(machine) as again:
+        assert again.donation() == Donation(CAP_BYTES, 1000, 0.25)
+        assert again.statistics().store.cap_bytes == CAP_BYTES
+        assert again.statistics().store.shards == 1
+
+
+async def test_the_handlers_check_their_fields(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async def send(_message: object) -> None:
+        """Nobody listens."""
+
+    events = Events(send)
+    async with World().node(Machine("alone")) as node:
+        handlers = control_handlers(node, Home(tmp_path))
+        for name, request in (
+            ("put", {}),
+            ("put", {"path": 5}),
+            ("put", {"path": "/etc/hostname", "expires_s": 0}),
+            ("put", {"path": "/etc/hostname", "code": "x"}),
+            ("get", {"link": "cairn:", "output": "relative"}),
+            ("get", {"link": ["x"]}),
+            ("health", {"link": True}),
+            ("donate", {"cap_bytes": "much"}),
+            ("donate", {"cap_bytes": True}),
+            ("donate", {"cap_bytes": -1}),
+        ):
+            with pytest.raises(UsageError):
+                await handlers[name](request, events)
+
+
+def test_memory_survives_nonsense_in_its_table() -> None:
+    machine = Machine("any")
+    memory = DaemonMemory(machine.state)
+    assert (memory.port(), memory.donation(), memory.scrub()) == (None, Donation(), (b"", 0))
+    memory.set_port(4001)
+    memory.set_scrub(b"here", 7)
+    assert (memory.port(), memory.scrub()) == (4001, (b"here", 7))
+    for name in (b"port", b"donation", b"scrub"):
+        machine.state.update(lambda change, name=name: change.put("daemon", name, b"\xc1"))  # type: ignore[misc]
+    assert (memory.port(), memory.donation(), memory.scrub()) == (None, Donation(), (b"", 0))
