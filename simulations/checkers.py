@@ -141,7 +141,7 @@ class SecretsKept:
             for owner, key in keys:
                 if owner != host.index and key in content:
                     world.violate(self.name, f"{host} has the key of a file of host {owner} on its disk")
-            if MARKER in content and all(owner != host.index for owner, _ in keys):
+            if MARKER in content and not host.has_put:
                 world.violate(self.name, f"{host} has plaintext or a name on its disk")
 
 

@@ -133,6 +133,7 @@ class Host:
         self.on_up: list[Callable[[Host, Node], None]] = []
         """Called with each new node before it serves anybody: observers and saboteurs hook in here."""
         self.has_rot = False
+        self.has_put = False
         self.is_hostile = False
         self.is_held_back = False
         """Not to be started before its time."""

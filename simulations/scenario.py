@@ -69,6 +69,8 @@ class Result:
     violations: tuple[Violation, ...]
     faults: tuple[Fault, ...]
     fault_numbers: tuple[int, ...]
+    is_partial: bool
+    """Whether faults of the plan were left out."""
     last_lines: tuple[str, ...]
     wall_s: float
 
@@ -103,6 +105,7 @@ def run_scenario(
         violations=tuple(world.violations),
         faults=tuple(faults),
         fault_numbers=numbers,
+        is_partial=len(faults) < len(plan.faults),
         last_lines=tuple(world.trace.lines),
         wall_s=time.monotonic() - started,
     )

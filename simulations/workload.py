@@ -110,6 +110,7 @@ class Actions:
         number = self._numbers
         self._numbers += 1
         size = int(random.random() ** 3 * self._workload.file_bytes_max) if size_bytes is None else size_bytes
+        host.has_put = True
         data = (MARKER + random.randbytes(max(0, size - len(MARKER))))[:size]
         path = world.source(f"{MARKER.decode()}{number}.bin", data)
         options = PutOptions(code=self._workload.code)
