@@ -21,7 +21,7 @@ from simulations.network import Link
 from simulations.workload import Actions, Workload
 from simulations.world import Violation, World, open_world
 
-JOIN_S = 120.0
+JOIN_S = 60.0
 """Before faults and workload begin."""
 LEAVE_EARLY_S = 300.0
 """The workload ends so long before the healing, so that what it does is over."""

@@ -29,6 +29,9 @@ T = TypeVar("T")
 MARKER = b"cairn-secret-"
 """Stands in every file and name of the workload: holders and the wire must never show it."""
 PUT_ENDS_S = 1800.0
+PUT_TRIES = 3
+PUT_WAITS = 20
+PUT_WAIT_S = 15.0
 GET_ENDS_S = 1800.0
 LOOKUP_ENDS_S = 120.0
 HEALTH_ENDS_S = 600.0
@@ -45,6 +48,8 @@ class Workload:
     weights: tuple[tuple[str, int], ...] = (
         ("put", 4), ("get", 5), ("range", 2), ("delete", 1), ("health", 2), ("lookup", 3),
     )  # fmt: skip
+    strike: float = 0.0
+    """How often somebody who takes part in a put dies in the midst of it."""
     putters: tuple[int, ...] | None = None
     """Hosts that put; None for all."""
     readers: tuple[int, ...] | None = None
@@ -118,7 +123,7 @@ class Actions:
         async def act(node: Node) -> PutReport:
             return await node.uploader.put(path, options)
 
-        report = await self._try("put", host, act, PUT_ENDS_S)
+        report = await self._put_until_done(host, act, random)
         path.unlink()
         if report is None or host.node is None:
             return None
@@ -136,6 +141,44 @@ class Actions:
         world.trace.note("put", f"{host} file {len(world.files) - 1} of {size} bytes")
         world.figures.sample("put seconds", report.seconds)
         return file
+
+    async def _put_until_done(
+        self, host: Host, act: Callable[[Node], Awaitable[PutReport]], random: Random
+    ) -> PutReport | None:
+        """Put; if the putter dies meanwhile, put again when it is back: the journal must carry it."""
+        async with trio.open_nursery() as nursery:
+            if random.random() < self._workload.strike:
+                nursery.start_soon(self._strike, host, random)
+            for _ in range(PUT_TRIES):
+                starts = host.starts
+                report = await self._try("put", host, act, PUT_ENDS_S)
+                if report is not None or (host.is_up and host.starts == starts):
+                    break
+                for _ in range(PUT_WAITS):
+                    await trio.sleep(PUT_WAIT_S)
+                    if host.is_up:
+                        self._world.figures.add("put resumed")
+                        break
+            nursery.cancel_scope.cancel()
+        return report
+
+    async def _strike(self, putter: Host, random: Random) -> None:
+        """Kill the putter or some donor while blocks are on their way."""
+        world = self._world
+        await trio.sleep(random.uniform(0.0, 3.0))
+        victim = putter if random.random() < 0.5 else random.choice(world.hosts)
+        if not victim.is_up or victim.is_hostile:
+            return
+        world.trace.note("strike", str(victim))
+        power_loss = random.random() < 0.7
+        with trio.CancelScope(shield=True):
+            await victim.crash(power_loss=power_loss)
+        world.nursery.start_soon(self._bring_back, victim, random.uniform(1.0, 90.0))
+
+    async def _bring_back(self, victim: Host, after_s: float) -> None:
+        await trio.sleep(after_s)
+        if not victim.is_gone:
+            await self._world.start(victim)
 
     def _check_quorum(self, file: StoredFile, report: PutReport) -> None:
         """A put that returned has enough acknowledged shards, and says how many are missing."""

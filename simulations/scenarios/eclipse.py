@@ -23,13 +23,13 @@ CROWD_TRIES = 400
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    honest, hostile = (14, 8) if brief else (28, 20)
+    honest, hostile = (9, 6) if brief else (28, 20)
     hosts = [HostSettings(donated_bytes=64 * MIB) for _ in range(honest)]
     hosts += [HostSettings(subnet=number // 2) for number in range(hostile)]
     return Plan(
         hosts=hosts,
         faults=[],
-        duration_s=(0.4 if brief else 1.5) * HOUR_S,
+        duration_s=(0.25 if brief else 1.5) * HOUR_S,
         workload=Workload(
             code=Code(2, 6), mean_pause_s=60, putters=tuple(range(honest)), readers=tuple(range(honest))
         ),
@@ -61,7 +61,7 @@ async def _attack(world: World, actions: Actions, random: Random) -> None:
         await world.start(host)
     await trio.sleep(300)
     readers = [host for host in world.up() if not host.is_hostile]
-    for host in random.sample(readers, min(len(readers), 8)):
+    for host in random.sample(readers, min(len(readers), 6)):
         if await actions.get(host, world.files[0]):
             world.figures.add("got in spite of the crowd")
         else:

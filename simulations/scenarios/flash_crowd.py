@@ -19,10 +19,10 @@ WAVE_S = 20.0
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    donors, readers = (8, 8) if brief else (12, 36)
+    donors, readers = (7, 5) if brief else (12, 36)
     hosts = [HostSettings(donated_bytes=64 * MIB) for _ in range(donors)]
     hosts += [HostSettings(dialable=random.random() < 0.5) for _ in range(readers)]
-    duration_s = (0.35 if brief else 1) * HOUR_S
+    duration_s = (0.2 if brief else 1) * HOUR_S
     # Two holders die in the rush.
     faults = [
         Fault(JOIN_S + 90 + random.uniform(0, WAVES * WAVE_S), "kill", index, lasts_s=300)
@@ -33,7 +33,7 @@ def _plan(random: Random, brief: bool) -> Plan:
         faults=faults,
         duration_s=duration_s,
         workload=Workload(
-            code=Code(3, 8), mean_pause_s=300, file_bytes_max=400_000, putters=tuple(range(donors))
+            code=Code(3, 7), mean_pause_s=300, file_bytes_max=400_000, putters=tuple(range(donors))
         ),
         files_first=1,
         extra=_rush,

@@ -14,8 +14,8 @@ from simulations.workload import Workload
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 12 if brief else 21
-    duration_s = (0.5 if brief else 3) * HOUR_S
+    count = 9 if brief else 21
+    duration_s = (0.3 if brief else 3) * HOUR_S
     hostile = random.sample(range(3, count), count // 3)
     kinds = list(SABOTAGES)
     faults = [
@@ -30,7 +30,7 @@ def _plan(random: Random, brief: bool) -> Plan:
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=duration_s,
         workload=Workload(
-            code=Code(3, 9), mean_pause_s=60 if brief else 90, putters=tuple(honest), readers=tuple(honest)
+            code=Code(2, 7), mean_pause_s=40 if brief else 90, putters=tuple(honest), readers=tuple(honest)
         ),
     )
 

@@ -13,9 +13,9 @@ from simulations.workload import Workload
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 12 if brief else 24
-    first_s = JOIN_S + (8 if brief else 30) * MINUTE_S
-    span_s = (10 if brief else 60) * MINUTE_S
+    count = 10 if brief else 24
+    first_s = JOIN_S + (5 if brief else 30) * MINUTE_S
+    span_s = (8 if brief else 60) * MINUTE_S
     lost = random.sample(range(count), count // 2)
     faults = [Fault(first_s + random.uniform(0, span_s), "gone", index) for index in lost]
     for index in range(count):
@@ -26,8 +26,8 @@ def _plan(random: Random, brief: bool) -> Plan:
     return Plan(
         hosts=[HostSettings(donated_bytes=64 * MIB) for _ in range(count)],
         faults=sorted(faults, key=lambda fault: fault.at_s),
-        duration_s=first_s + span_s + (10 if brief else 60) * MINUTE_S,
-        workload=Workload(code=Code(2, 8), mean_pause_s=40 if brief else 150),
+        duration_s=first_s + span_s + (6 if brief else 60) * MINUTE_S,
+        workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 150),
         files_first=6,
     )
 

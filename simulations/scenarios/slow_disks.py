@@ -13,8 +13,8 @@ from simulations.workload import Workload
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 10 if brief else 16
-    duration_s = (0.6 if brief else 4) * HOUR_S
+    count = 8 if brief else 16
+    duration_s = (0.4 if brief else 4) * HOUR_S
     faults = []
     for _ in range(14 if brief else 60):
         at_s, index = random.uniform(JOIN_S, duration_s - 300), random.randrange(count)
@@ -32,10 +32,14 @@ def _plan(random: Random, brief: bool) -> Plan:
         }.get(kind, 0.0)
         faults.append(Fault(at_s, kind, index, lasts_s=lasts_s, amount=amount))
     return Plan(
-        hosts=[HostSettings(donated_bytes=24 * MIB) for _ in range(count)],
+        hosts=[
+            # Some are so small that the workload fills them: 4 MiB of a cap are kept for records.
+            HostSettings(donated_bytes=random.choice([5 * MIB, 6 * MIB, 24 * MIB]))
+            for _ in range(count)
+        ],
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=duration_s,
-        workload=Workload(code=Code(2, 6), mean_pause_s=30 if brief else 60),
+        workload=Workload(strike=0.3, code=Code(2, 6), file_bytes_max=400_000, mean_pause_s=20 if brief else 60),
     )
 
 

@@ -13,14 +13,14 @@ from simulations.world import World
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 10 if brief else 20
+    count = 8 if brief else 20
     hosts = [HostSettings(donated_bytes=64 * MIB) for _ in range(count - 1)]
     hosts.append(HostSettings(dialable=False))
     return Plan(
         hosts=hosts,
         faults=[],
-        duration_s=(0.4 if brief else 4) * HOUR_S,
-        workload=Workload(code=Code(3, 6), mean_pause_s=45 if brief else 60),
+        duration_s=(0.25 if brief else 4) * HOUR_S,
+        workload=Workload(code=Code(3, 6), mean_pause_s=30 if brief else 60),
         judge=_judge,
     )
 

@@ -20,8 +20,8 @@ from simulations.world import World
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 10 if brief else 18
-    duration_s = (0.6 if brief else 4) * HOUR_S
+    count = 8 if brief else 18
+    duration_s = (0.35 if brief else 4) * HOUR_S
     order = random.sample(range(count), count)
 
     async def upgrade(world: World, actions: Actions, _: Random) -> None:
@@ -38,7 +38,7 @@ def _plan(random: Random, brief: bool) -> Plan:
         hosts=[HostSettings(donated_bytes=64 * MIB) for _ in range(count)],
         faults=[],
         duration_s=duration_s,
-        workload=Workload(code=Code(2, 5), mean_pause_s=45 if brief else 90),
+        workload=Workload(code=Code(2, 5), mean_pause_s=35 if brief else 90),
         extra=upgrade,
     )
 
