@@ -195,10 +195,11 @@ async def check_liveness(world: World, actions: Actions, random: Random) -> None
     for number, file in enumerate(world.files):
         if file.is_deleted or world.ended.is_set():
             continue
-        if not world.is_retrievable(file, honest):
+        reader = random.choice(honest)
+        # A node does not fetch from its own disk: what it holds itself must be spare for it.
+        if not world.is_retrievable(file, [host for host in honest if host is not reader]):
             outcomes["files lost"] += 1
             continue
-        reader = random.choice(honest)
         for attempt in range(LIVENESS_TRIES):
             if await actions.get(reader, file):
                 outcomes["files got"] += 1

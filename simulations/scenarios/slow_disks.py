@@ -34,7 +34,7 @@ def _plan(random: Random, brief: bool) -> Plan:
     return Plan(
         hosts=[
             # Some are so small that the workload fills them: 4 MiB of a cap are kept for records.
-            HostSettings(donated_bytes=random.choice([5 * MIB, 6 * MIB, 24 * MIB]))
+            HostSettings(donated_bytes=random.choice([8 * MIB, 10 * MIB, 24 * MIB]))
             for _ in range(count)
         ],
         faults=sorted(faults, key=lambda fault: fault.at_s),
