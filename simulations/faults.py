@@ -140,10 +140,14 @@ async def _full_disk(world: World, fault: Fault) -> None:
 
 
 async def _failing_sync(world: World, fault: Fault) -> None:
+    """The disk can't sync; its owner replaces a cable and restarts the node, as the store asks for."""
     host = world.hosts[fault.host]
     host.disk.fail_syncs = True
     await trio.sleep(fault.lasts_s)
     host.disk.fail_syncs = False
+    if host.is_up:
+        await host.stop()
+        await _return(world, host)
 
 
 async def _bit_rot(world: World, fault: Fault) -> None:

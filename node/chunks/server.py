@@ -8,6 +8,7 @@ Source: design.md, sections 4 and 6.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from node.units import HOUR_S, AccountId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
+
+logger = logging.getLogger(__name__)
 
 OFFER_LIFE_S: Final = HOUR_S
 PRICE_MICROCREDITS: Final = 1_000_000
@@ -139,14 +142,23 @@ class ShardServer:
             await self.puts.end_silent()
 
     async def _maintain(self) -> None:
-        """Expired leases end; space comes back in small steps, so that serving is not held up."""
+        """Expired leases end; space comes back in small steps, so that serving is not held up.
+
+        A disk that fails stops none of it for good: what can still be read is still served.
+        """
         while True:
-            now_s = self._clock.now_s()
-            await self._offload.run(lambda now_s=now_s: self._store.expire(now_s))  # type: ignore[misc]
+            try:
+                await self._tidy()
+            except StoreError as error:
+                logger.warning("expiry and compaction failed, again later: %s", error)
             with trio.move_on_after(EXPIRE_CHECK_S):
                 await self.keeper.wait_released()
-            while await self._offload.run(lambda: self._store.compact(COMPACT_STEP_BYTES)):
-                pass
+
+    async def _tidy(self) -> None:
+        now_s = self._clock.now_s()
+        await self._offload.run(lambda: self._store.expire(now_s))
+        while await self._offload.run(lambda: self._store.compact(COMPACT_STEP_BYTES)):
+            pass
 
     async def _serve_stream(self, stream: Stream) -> None:
         try:
