@@ -6,6 +6,7 @@ every file that still has enough shards must be got within a bound.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from simulations.host import HostSettings
 from simulations.network import Link
 from simulations.workload import Actions, Workload
 from simulations.world import Violation, World, open_world
+
+logging.getLogger("node").addHandler(logging.NullHandler())  # what nodes complain of is their everyday here
 
 JOIN_S = 60.0
 """Before faults and workload begin."""
@@ -37,9 +40,11 @@ class Plan:
     faults: Sequence[Fault]
     duration_s: float
     workload: Workload = field(default_factory=Workload)
-    link: Link = Link(latency_s=0.02, jitter_s=0.02)
+    link: Link = Link(latency_s=0.02, jitter_s=0.02, rate_bytes_s=1_000_000)
     files_first: int = 3
     """Files put before the faults begin."""
+    first_bytes: int | None = None
+    """How long those are; None for lengths by chance."""
     prepare: Callable[[World], None] = lambda world: None
     """Called when the machines are there and none runs yet."""
     extra: Extra | None = None
@@ -148,7 +153,7 @@ async def _play(plan: Plan, faults: list[Fault], world: World) -> None:
         if plan.workload.putters is None or host.index in plan.workload.putters
     ]
     for _ in range(plan.files_first):
-        await actions.put(random.choice(putters), random)
+        await actions.put(random.choice(putters), random, size_bytes=plan.first_bytes)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(inject, world, faults)
         nursery.start_soon(actions.run, plan.duration_s - LEAVE_EARLY_S)

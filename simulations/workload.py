@@ -173,7 +173,7 @@ class Actions:
         power_loss = random.random() < 0.7
         with trio.CancelScope(shield=True):
             await victim.crash(power_loss=power_loss)
-        world.nursery.start_soon(self._bring_back, victim, random.uniform(1.0, 90.0))
+        world.nursery.start_soon(self._bring_back, victim, random.uniform(1.0, 240.0))
 
     async def _bring_back(self, victim: Host, after_s: float) -> None:
         await trio.sleep(after_s)
@@ -271,6 +271,14 @@ class Actions:
             return int(await node.dht.find_peer(other.peer_id) is not None)
 
         await self._try("lookup", host, act, LOOKUP_ENDS_S)
+
+    async def providers(self, host: Host, file: StoredFile) -> int:
+        """How many providers of a file a host finds by the DHT alone."""
+
+        async def act(node: Node) -> int:
+            return len(await node.dht.find_providers(multihash(file.file_hash), wanted=3))
+
+        return await self._try("lookup", host, act, LOOKUP_ENDS_S) or 0
 
     # --- within ---------------------------------------------------------------------------------------
 

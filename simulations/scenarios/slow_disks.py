@@ -33,13 +33,15 @@ def _plan(random: Random, brief: bool) -> Plan:
         faults.append(Fault(at_s, kind, index, lasts_s=lasts_s, amount=amount))
     return Plan(
         hosts=[
-            # Some are so small that the workload fills them: 4 MiB of a cap are kept for records.
-            HostSettings(donated_bytes=random.choice([8 * MIB, 10 * MIB, 24 * MIB]))
+            # Some are so small that the workload fills them: what compaction and records need is kept.
+            HostSettings(donated_bytes=random.choice([16 * MIB, 17 * MIB, 40 * MIB]))
             for _ in range(count)
         ],
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=duration_s,
-        workload=Workload(strike=0.3, code=Code(2, 6), file_bytes_max=400_000, mean_pause_s=20 if brief else 60),
+        files_first=2,
+        first_bytes=11_000_000,
+        workload=Workload(strike=0.3, code=Code(2, 6), file_bytes_max=2_000_000, mean_pause_s=20 if brief else 60),
     )
 
 

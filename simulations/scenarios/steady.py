@@ -30,6 +30,12 @@ async def _judge(world: World, actions: Actions, random: Random) -> None:
     for name, count in world.figures.counts.items():
         if name.endswith("unavailable"):
             world.violate("findable at once", f"{count:g} times {name}, with nothing broken")
+    for number, file in enumerate(world.files):
+        if not file.is_deleted:
+            host = random.choice(world.up())
+            found = await actions.providers(host, file)
+            if not found:
+                world.violate("providers found", f"{host} finds no provider record of file {number}")
 
 
 SCENARIO = Scenario("steady", "nothing goes wrong", _plan)
