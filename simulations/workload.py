@@ -166,7 +166,7 @@ class Actions:
         """Kill the putter or some donor while blocks are on their way."""
         world = self._world
         await trio.sleep(random.uniform(0.0, 3.0))
-        victim = putter if random.random() < 0.5 else random.choice(world.hosts)
+        victim = putter if random.random() < 0.5 else random.choice([host for host in world.hosts if host.is_donor])
         if not victim.is_up or victim.is_hostile:
             return
         world.trace.note("strike", str(victim))

@@ -33,15 +33,12 @@ def _plan(random: Random, brief: bool) -> Plan:
         faults.append(Fault(at_s, kind, index, lasts_s=lasts_s, amount=amount))
     return Plan(
         hosts=[
-            # Some are so small that the workload fills them: what compaction and records need is kept.
-            HostSettings(donated_bytes=random.choice([16 * MIB, 17 * MIB, 40 * MIB]))
+            HostSettings(donated_bytes=random.choice([16 * MIB, 20 * MIB, 40 * MIB]))
             for _ in range(count)
         ],
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=duration_s,
-        files_first=2,
-        first_bytes=11_000_000,
-        workload=Workload(strike=0.3, code=Code(2, 6), file_bytes_max=2_000_000, mean_pause_s=20 if brief else 60),
+        workload=Workload(strike=0.3, code=Code(2, 6), file_bytes_max=600_000, mean_pause_s=20 if brief else 60),
     )
 
 

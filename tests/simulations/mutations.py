@@ -16,7 +16,8 @@ from node.chunks import health, placement, publish, shard_stream
 from node.chunks.incoming import PutTable
 from node.chunks.range_stream import RangeStream
 from node.chunks.shard_log import ShardLog
-from node.chunks.shard_writer import IncomingPut, StoreWriter
+from node.chunks.shard_writer import IncomingPut
+from node.chunks.space import PackUse, SpaceBudget
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import HeaderKey
 from node.dht.record_store import RecordStore
@@ -78,8 +79,12 @@ def _lost_provider_record(stack: ExitStack) -> None:
 
 
 def _cap_checked_after_writing(stack: ExitStack) -> None:
-    """A donor promises room without looking at its cap."""
-    _replace(stack, StoreWriter, "_check_free", lambda self, byte_count: None)
+    """A donor looks at what it has written, not at what it has promised or keeps for compaction and records."""
+
+    def free_bytes(self: SpaceBudget, packs: PackUse, shard_count: int) -> int:
+        return max(0, self.cap_bytes - packs.allocated_bytes)
+
+    _replace(stack, SpaceBudget, "free_bytes", free_bytes)
 
 
 def _health_from_records(stack: ExitStack) -> None:
@@ -138,12 +143,12 @@ def _manifest_not_attached(stack: ExitStack) -> None:
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("index before data", _index_before_data, "slow_disks", 1, ("promises kept",)),
     Mutation("skipped hash check", _skipped_hash_check, "hostile_holders", 1, ("errors", "contents", "health")),
-    Mutation("quorum off by one", _quorum_off_by_one, "slow_disks", 1, ("quorum",)),
+    Mutation("quorum off by one", _quorum_off_by_one, "filling", 1, ("quorum",)),
     Mutation("lost provider record", _lost_provider_record, "steady", 1, ("providers found",)),
-    Mutation("cap checked after writing", _cap_checked_after_writing, "slow_disks", 1, ("caps held",)),
+    Mutation("cap checked after writing", _cap_checked_after_writing, "filling", 1, ("caps held",)),
     Mutation("health from records", _health_from_records, "mass_failure", 1, ("health",)),
     Mutation("header not sealed", _header_not_sealed, "steady", 1, ("secrets kept",)),
-    Mutation("reservation kept", _reservation_kept, "slow_disks", 1, ("nothing left over",)),
+    Mutation("reservation kept", _reservation_kept, "filling", 1, ("nothing left over",)),
     Mutation("acknowledged, not stored", _acknowledged_not_stored, "steady", 1, ("promises kept", "liveness")),
     Mutation("range off by one", _range_off_by_one, "steady", 1, ("contents",)),
     Mutation("manifest not attached", _manifest_not_attached, "steady", 1, ("findable at once", "liveness")),
