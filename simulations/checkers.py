@@ -79,10 +79,7 @@ class PromisesKept:
         if host.has_rot or host.is_hostile:
             return
         for name, root in world.promises.of(host):
-            if thorough:
-                kept = is_intact(node.store, name, root)
-            else:
-                kept = node.store.has_shard(*name)
+            kept = is_intact(node.store, name, root) if thorough else node.store.has_shard(*name)
             if not kept:
                 world.violate(
                     self.name, f"{host} acknowledged shard {name[1]} of {name[0].hex()[:8]} and lost it"

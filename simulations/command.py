@@ -125,8 +125,8 @@ def parse_numbers(text: str) -> list[int]:
     """`1-3,7` as [1, 2, 3, 7]; empty text is the empty list. Raises `UsageError`."""
     numbers: list[int] = []
     for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
             raise UsageError(f"{text!r} are no numbers: write them like 1-100 or 3,5,8")
         numbers.extend(range(int(first), int(last or first) + 1))
     return numbers

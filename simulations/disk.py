@@ -197,9 +197,9 @@ class FakeDisk:
         if offset < len(file.durable):
             file.durable[offset] ^= 1 << bit
 
-    def paths(self) -> list[PurePath]:
+    def paths(self) -> tuple[PurePath, ...]:
         """All files, in order of their paths."""
-        return sorted(self._files)
+        return tuple(sorted(self._files))
 
     def raw_content(self) -> bytes:
         """Everything that is written, to search in."""

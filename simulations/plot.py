@@ -1,4 +1,7 @@
-"""Pictures of one run: who was up, and how long puts and gets took. Needs matplotlib (`pip install cairn[plot]`)."""
+"""Pictures of one run: who was up, and how long puts and gets took.
+
+Needs matplotlib, which is an extra: `pip install 'cairn[plot]'`.
+"""
 
 from __future__ import annotations
 

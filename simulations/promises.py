@@ -57,7 +57,9 @@ class Promises:
             if any(lease.expires_s > now_s for lease in leases.values())
         ]
 
-    def _noting(self, call: Callable[..., Awaitable[bytes]], holder: PeerId) -> Callable[..., Awaitable[bytes]]:
+    def _noting(
+        self, call: Callable[..., Awaitable[bytes]], holder: PeerId
+    ) -> Callable[..., Awaitable[bytes]]:
         async def noted(*arguments: Any) -> bytes:
             body = await call(*arguments)
             for data in messages.unpack_records(body, count_max=limits.TOTAL_SHARDS_MAX):

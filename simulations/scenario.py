@@ -26,6 +26,7 @@ logging.getLogger("node").addHandler(logging.NullHandler())  # what nodes compla
 
 JOIN_S = 60.0
 """Before faults and workload begin."""
+HOME_LINK = Link(latency_s=0.02, jitter_s=0.02, rate_bytes_s=1_000_000)
 LEAVE_EARLY_S = 300.0
 """The workload ends so long before the healing, so that what it does is over."""
 
@@ -40,7 +41,7 @@ class Plan:
     faults: Sequence[Fault]
     duration_s: float
     workload: Workload = field(default_factory=Workload)
-    link: Link = Link(latency_s=0.02, jitter_s=0.02, rate_bytes_s=1_000_000)
+    link: Link = HOME_LINK
     files_first: int = 3
     """Files put before the faults begin."""
     first_bytes: int | None = None
@@ -148,9 +149,7 @@ async def _play(plan: Plan, faults: list[Fault], world: World) -> None:
     await trio.sleep_until(JOIN_S)
     random = Random(f"files {world.seed}")
     putters = [
-        host
-        for host in world.up()
-        if plan.workload.putters is None or host.index in plan.workload.putters
+        host for host in world.up() if plan.workload.putters is None or host.index in plan.workload.putters
     ]
     for _ in range(plan.files_first):
         await actions.put(random.choice(putters), random, size_bytes=plan.first_bytes)

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 MARKER = b"cairn-secret-"
 """Stands in every file and name of the workload: holders and the wire must never show it."""
+DEFAULT_CODE = Code(2, 4)
 PUT_ENDS_S = 1800.0
 PUT_TRIES = 3
 PUT_WAITS = 20
@@ -41,7 +42,7 @@ HEALTH_ENDS_S = 600.0
 class Workload:
     """How much of what. Weights are relative."""
 
-    code: Code = Code(2, 4)
+    code: Code = DEFAULT_CODE
     mean_pause_s: float = 120.0
     file_bytes_max: int = 200_000
     files_max: int = 40
@@ -133,9 +134,7 @@ class Actions:
             segment.segment_id: _shards(segment.leases)
             for segment in host.node.catalogue.segments(report.file_hash)
         }
-        file = StoredFile(
-            host.index, report.link, data, self._workload.code, trio.current_time(), segments
-        )
+        file = StoredFile(host.index, report.link, data, self._workload.code, trio.current_time(), segments)
         self._check_quorum(file, report)
         world.files.append(file)
         world.trace.note("put", f"{host} file {len(world.files) - 1} of {size} bytes")
@@ -166,7 +165,11 @@ class Actions:
         """Kill the putter or some donor while blocks are on their way."""
         world = self._world
         await trio.sleep(random.uniform(0.0, 3.0))
-        victim = putter if random.random() < 0.5 else random.choice([host for host in world.hosts if host.is_donor])
+        victim = (
+            putter
+            if random.random() < 0.5
+            else random.choice([host for host in world.hosts if host.is_donor])
+        )
         if not victim.is_up or victim.is_hostile:
             return
         world.trace.note("strike", str(victim))
@@ -198,9 +201,7 @@ class Actions:
                     if self._world.root_of(peer_id, (segment_id, shard_index)) is None:
                         self._world.violate("quorum", f"put counts shard {shard_index} that nobody promised")
         if missing != report.missing_shards:
-            self._world.violate(
-                "quorum", f"{missing} shards are missing, put says {report.missing_shards}"
-            )
+            self._world.violate("quorum", f"{missing} shards are missing, put says {report.missing_shards}")
 
     async def get(self, host: Host, file: StoredFile) -> bool:
         """Fetch a whole file; whether it came."""
@@ -257,8 +258,8 @@ class Actions:
                 if lied and (verify or not world.host_of(holder.peer_id).has_rot):
                     world.violate(
                         "health",
-                        f"shard {holder.shard} of {self._name(file)} at "
-                        f"{world.host_of(holder.peer_id)} is said to be {holder.state}, and is not on any disk",
+                        f"shard {holder.shard} of {self._name(file)} is said to be {holder.state} at "
+                        f"{world.host_of(holder.peer_id)}, and is not on any disk",
                     )
 
     async def lookup(self, host: Host, file: StoredFile, random: Random) -> None:

@@ -18,8 +18,8 @@ from random import Random
 import trio
 
 from node.chunks.geometry import Code
-from node.crypto.links import Link as FileLink
 from node.crypto.keystore import NodeKeys
+from node.crypto.links import Link as FileLink
 from node.daemon.compose import Node
 from node.units import FileHash, PeerId, SegmentId
 from simulations.host import Host, HostSettings
@@ -168,9 +168,7 @@ class World:
 
     def is_retrievable(self, file: StoredFile, among: Sequence[Host]) -> bool:
         """Whether these hosts have enough shards of every segment."""
-        return all(
-            len(shards) >= file.code.data_shards for shards in self.live_shards(file, among).values()
-        )
+        return all(len(shards) >= file.code.data_shards for shards in self.live_shards(file, among).values())
 
     def source(self, name: str, data: bytes) -> Path:
         """A file on the real disk for a put to read; its time never says when the simulation ran."""

@@ -1,4 +1,4 @@
-"""Volunteers come and go as measured: the mix of Freenet in 2010, sessions as Stutzbach and Rejaie saw them."""
+"""Volunteers come and go as measured: the mix of Freenet in 2010, sessions of the IMC study of 2006."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simulations.workload import Workload
 
 def _plan(random: Random, brief: bool) -> Plan:
     count = 9 if brief else 24
-    duration_s = 0.75 * HOUR_S if brief else 0.5 * DAY_S
+    duration_s = 0.5 * HOUR_S if brief else 0.5 * DAY_S
     faults = []
     for index, profile in enumerate(profiles_of(count)):
         for leaves_s, away_s in absences(profile, random, until_s=duration_s):
@@ -28,7 +28,7 @@ def _plan(random: Random, brief: bool) -> Plan:
         ],
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=duration_s,
-        workload=Workload(strike=0.3, code=Code(2, 6), mean_pause_s=75 if brief else 600),
+        workload=Workload(strike=0.3, code=Code(2, 6), mean_pause_s=50 if brief else 600),
     )
 
 

@@ -14,7 +14,7 @@ from simulations.workload import Workload
 
 def _plan(random: Random, brief: bool) -> Plan:
     count = 8 if brief else 18
-    duration_s = (0.5 if brief else 4) * HOUR_S
+    duration_s = (0.4 if brief else 4) * HOUR_S
     faults = []
     at_s = JOIN_S + 60.0
     while at_s < duration_s - 900:

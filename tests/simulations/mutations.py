@@ -79,7 +79,7 @@ def _lost_provider_record(stack: ExitStack) -> None:
 
 
 def _cap_checked_after_writing(stack: ExitStack) -> None:
-    """A donor looks at what it has written, not at what it has promised or keeps for compaction and records."""
+    """A donor looks at what it has written, not at what it has promised and must keep free."""
 
     def free_bytes(self: SpaceBudget, packs: PackUse, shard_count: int) -> int:
         return max(0, self.cap_bytes - packs.allocated_bytes)
@@ -142,14 +142,18 @@ def _manifest_not_attached(stack: ExitStack) -> None:
 
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("index before data", _index_before_data, "slow_disks", 1, ("promises kept",)),
-    Mutation("skipped hash check", _skipped_hash_check, "hostile_holders", 1, ("errors", "contents", "health")),
+    Mutation(
+        "skipped hash check", _skipped_hash_check, "hostile_holders", 1, ("errors", "contents", "health")
+    ),
     Mutation("quorum off by one", _quorum_off_by_one, "filling", 1, ("quorum",)),
     Mutation("lost provider record", _lost_provider_record, "steady", 1, ("providers found",)),
     Mutation("cap checked after writing", _cap_checked_after_writing, "filling", 1, ("caps held",)),
     Mutation("health from records", _health_from_records, "mass_failure", 1, ("health",)),
     Mutation("header not sealed", _header_not_sealed, "steady", 1, ("secrets kept",)),
-    Mutation("reservation kept", _reservation_kept, "filling", 1, ("nothing left over",)),
-    Mutation("acknowledged, not stored", _acknowledged_not_stored, "steady", 1, ("promises kept", "liveness")),
+    Mutation("reservation kept", _reservation_kept, "filling", 3, ("nothing left over",)),
+    Mutation(
+        "acknowledged, not stored", _acknowledged_not_stored, "steady", 1, ("promises kept", "liveness")
+    ),
     Mutation("range off by one", _range_off_by_one, "steady", 1, ("contents",)),
     Mutation("manifest not attached", _manifest_not_attached, "steady", 1, ("findable at once", "liveness")),
 )

@@ -72,12 +72,17 @@ def test_time_passes_only_when_nobody_can_run() -> None:
     assert jumps == 3
 
 
+def wait_for_nothing(clock: VirtualClock) -> None:
+    """Ask how long to sleep when there is no deadline, as trio does again and again."""
+    for _ in range(1_000):
+        clock.deadline_to_sleep_time(math.inf)
+
+
 def test_a_world_in_which_nothing_can_happen_says_so() -> None:
     clock = VirtualClock()
     assert clock.deadline_to_sleep_time(5.0) == 0.0
     with pytest.raises(StuckError):  # trio turns it into the end of the run
-        for _ in range(1_000):
-            clock.deadline_to_sleep_time(math.inf)
+        wait_for_nothing(clock)
     assert clock.current_time() == 5.0
 
 

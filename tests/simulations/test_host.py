@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 import pytest
 import trio
 
+from node.daemon.compose import Node
 from simulations.determinism import run_deterministically
 from simulations.disk import SimulatedCrash
 from simulations.host import Host, HostSettings
@@ -23,6 +24,10 @@ async def write_both(host: Host) -> None:
     files = host.node.ports.files
     files.replace(SYNCED, b"kept")
     files.open(UNSYNCED, create=True).write_at(0, b"in the cache")
+
+
+async def _wait_for_ever(_: Node) -> None:
+    await trio.sleep_forever()
 
 
 def run_in_world(act: object) -> None:
@@ -71,7 +76,7 @@ def test_who_uses_a_node_is_told_nothing_when_it_dies() -> None:
         results: list[object] = []
 
         async def use() -> None:
-            results.append(await host.use(lambda node: trio.sleep_forever()))
+            results.append(await host.use(_wait_for_ever))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(use)
@@ -86,10 +91,9 @@ def test_power_that_fails_in_the_midst_of_work_kills_the_node() -> None:
     async def act(world: World, host: Host) -> None:
         host.disk.crash_at = host.disk.operations + 1
         await trio.sleep(600)  # the node writes something of its own within that time
-        assert not host.is_up
-        assert host.disk.crash_at is None
+        assert world.up() == world.hosts[1:]
         await world.start(host)
-        assert host.is_up
+        assert world.up() == world.hosts
 
     run_in_world(act)
 
