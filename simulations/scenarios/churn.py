@@ -14,7 +14,7 @@ from simulations.workload import Workload
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 9 if brief else 24
+    count = 9 if brief else 16
     duration_s = 0.5 * HOUR_S if brief else 0.5 * DAY_S
     faults = []
     for index, profile in enumerate(profiles_of(count)):
