@@ -9,6 +9,7 @@ from typing import Final
 BENCHMARKS: Final = {
     "startup": "how soon commands answer, in bare interpreter starts",
     "pipeline": "seal + code + hash, and the way back, against the roofline of this machine",
+    "store": "into and out of a donor's store, beside a bare append log",
 }
 """Each is a module of this package with `main(arguments) -> None`."""
 

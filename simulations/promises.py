@@ -15,7 +15,7 @@ from blake3 import blake3
 from node import limits
 from node.chunks import messages
 from node.chunks.merkle import shard_root
-from node.chunks.shard_store import ShardStore
+from node.chunks.store.shard_store import ShardStore
 from node.daemon.compose import NETWORK_ID, Node
 from node.errors import CorruptBlockError, NotFoundError
 from node.records.lease import Lease, Release

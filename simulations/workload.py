@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import trio
 
-from node.chunks.download import RemoteFile
+from node.chunks.get.download import RemoteFile
 from node.chunks.geometry import Code
-from node.chunks.upload import PutOptions, PutReport
+from node.chunks.put.upload import PutOptions, PutReport
 from node.crypto.hashing import multihash
 from node.daemon.compose import Node
 from node.errors import AvailabilityError, NodeError, StoreError, TransferInterruptedError

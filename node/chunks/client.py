@@ -36,6 +36,10 @@ class HolderClient:
         """This node."""
         return self._network.peer_id
 
+    def is_near(self, peer_id: PeerId) -> bool:
+        """Whether a session with the peer costs no dial: it is connected, or this node itself."""
+        return peer_id == self.peer_id or peer_id in self._network.connected()
+
     async def open(self, contact: Contact) -> HolderSession:
         """A session; the caller closes it. Raises `UnreachableError`, `RefusedError`."""
         stream = await self._network.open_stream(contact, messages.PROTOCOL)

@@ -10,22 +10,21 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
 from node.chunks.catalogue import CatalogueEntry
-from node.chunks.download import GetProgress
 from node.chunks.geometry import Code
-from node.chunks.health import HealthReport
-from node.chunks.upload import PutOptions, PutProgress
+from node.chunks.get.download import GetProgress
+from node.chunks.get.health import HealthReport
+from node.chunks.put.upload import PutOptions, PutProgress
+from node.control.api_node import donate, peers, status
+from node.control.fields import field, required
 from node.control.server import Events, Handler, Json
 from node.crypto.hashing import cid_text
-from node.crypto.identity import account_text, peer_id_text
+from node.crypto.identity import peer_id_text
 from node.crypto.links import Link, parse_hash_or_link, parse_link, parse_link_and_path
 from node.daemon.compose import Node
-from node.daemon.home import Home
-from node.daemon.memory import Donation
 from node.errors import NodeError, NotFoundError, UsageError
 from node.net.bootstrap import parse_contact, peer_multiaddr
 from node.units import DAY_S, FileHash, Multiaddr
@@ -35,10 +34,8 @@ LS_HEALTH_WAIT_S = 20.0  # a list is worth more at once than complete
 LS_CHECKS_AT_ONCE = 4
 LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR code has to hold them
 
-T = TypeVar("T", str, int, bool)
 
-
-def control_handlers(node: Node, home: Home) -> Mapping[str, Handler]:
+def control_handlers(node: Node) -> Mapping[str, Handler]:
     """Every command this node answers, by name."""
     commands: Mapping[str, Callable[[Node, Json, Events], Awaitable[Json]]] = {
         "put": put,
@@ -53,24 +50,6 @@ def control_handlers(node: Node, home: Home) -> Mapping[str, Handler]:
         "peers": peers,
     }
     return {name: partial(handler, node) for name, handler in commands.items()}
-
-
-def field(request: Json, name: str, kind: type[T]) -> T | None:
-    """A field of the request, None where it is missing or null. Raises `UsageError`."""
-    value = request.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"field {name!r} must be of type {kind.__name__}")
-    return value
-
-
-def required(request: Json, name: str, kind: type[T]) -> T:
-    """A field that must be there. Raises `UsageError`."""
-    value = field(request, name, kind)
-    if value is None:
-        raise UsageError(f"field {name!r} is missing")
-    return value
 
 
 # --- transfers ------------------------------------------------------------------------------------------
@@ -361,98 +340,6 @@ def _with_index(node: Node, file_hash: FileHash) -> tuple[FileHash, ...]:
     if entry is None or entry.index_hash is None:
         return (file_hash,)
     return (file_hash, entry.index_hash)
-
-
-# --- the node -------------------------------------------------------------------------------------------
-
-
-async def donate(node: Node, request: Json, _events: Events) -> Json:
-    """Set or show what this node gives."""
-    given = node.donation()
-    cap, rate = field(request, "cap_bytes", int), field(request, "rate_bytes_s", int)
-    pledge = field(request, "pledge_millionths", int)
-    if min(cap or 0, rate or 0, pledge or 0) < 0 or (pledge or 0) > 1_000_000:
-        raise UsageError("sizes and rates are 0 or more, a pledge is 0 to 100 %")
-    if cap is not None or rate is not None or pledge is not None:
-        given = Donation(
-            given.cap_bytes if cap is None else cap,
-            given.rate_bytes_s if rate is None else rate or None,
-            given.pledge if pledge is None else pledge / 1_000_000,
-        )
-        await node.set_donation(given)
-    store = node.store.statistics()
-    return {
-        "cap_bytes": given.cap_bytes,
-        "used_bytes": store.used_bytes,
-        "shards": store.shards,
-        "rate_bytes_s": given.rate_bytes_s,
-        "pledge": node.config.credit.pledge if given.pledge is None else given.pledge,
-        "earned": 0,
-    }
-
-
-async def status(node: Node, _request: Json, _events: Events) -> Json:
-    """The node at a glance."""
-    now = node.statistics()
-    store = now.store
-    network = node.ports.network
-    return {
-        "peer_id": peer_id_text(node.keys.peer_id),
-        "account": account_text(node.keys.account_id),
-        "addresses": [peer_multiaddr(address, node.keys.peer_id) for address in network.listen_addresses()],
-        "nat": now.standing.value,
-        "peers": now.peers,
-        "dht": {
-            "contacts": now.dht.contacts,
-            "records": now.dht.records,
-            "network_size": now.dht.network_size,
-            "joined": now.dht.joined,
-        },
-        "store": {
-            "cap_bytes": store.cap_bytes,
-            "used_bytes": store.used_bytes,
-            "reserved_bytes": store.reserved_bytes,
-            "shards": store.shards,
-            "leases": store.leases,
-            "packs": store.packs,
-            "dead_bytes": store.dead_bytes,
-            "quarantined": store.quarantined,
-        },
-        "server": {
-            "open_puts": now.server.open_puts,
-            "blocks_received": now.server.blocks_received,
-            "blocks_served": now.server.blocks_served,
-            "refused": now.server.requests_refused,
-        },
-        "engine": node.engine_name,
-        "files": len(node.catalogue.files()),
-        "uptime_s": now.uptime_s,
-        "pid": os.getpid(),
-    }
-
-
-async def peers(node: Node, _request: Json, _events: Events) -> Json:
-    """Who this node knows: connected peers and the contacts of its routing table."""
-    network = node.ports.network
-    connected = set(network.connected())
-    known = {contact.contact.peer_id: contact for contact in node.contacts()}
-    rows = []
-    for peer_id in sorted(connected | known.keys()):
-        contact = known.get(peer_id)
-        addresses = network.addresses_of(peer_id) or (contact.contact.addresses if contact else ())
-        score = node.scores.score(peer_id)
-        rows.append(
-            {
-                "peer_id": peer_id_text(peer_id),
-                "addresses": list(addresses),
-                "connected": peer_id in connected,
-                "contact": contact is not None,
-                "seen_s_ago": None if contact is None else round(contact.seen_s_ago, 1),
-                "latency_s": None if score is None else round(score.latency_s, 4),
-                "speed_bytes_s": None if score is None else int(score.speed_bytes_s),
-            }
-        )
-    return {"peers": rows}
 
 
 # --- shared ---------------------------------------------------------------------------------------------

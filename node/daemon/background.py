@@ -13,10 +13,10 @@ from functools import partial
 
 import trio
 
+from node.chunks.put.upload import Uploader
 from node.chunks.score_store import save_scores
 from node.chunks.scores import Scoreboard
-from node.chunks.shard_store import ShardStore
-from node.chunks.upload import Uploader
+from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
 from node.dht.service import DhtService
 from node.errors import AvailabilityError, StoreError

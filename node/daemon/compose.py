@@ -17,14 +17,14 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.download import Downloader
-from node.chunks.health import HealthChecker
-from node.chunks.renew import Renewer
+from node.chunks.get.download import Downloader
+from node.chunks.get.health import HealthChecker
+from node.chunks.get.renew import Renewer
+from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
-from node.chunks.server import ServerStatistics, ShardServer
-from node.chunks.shard_store import ShardStore, StoreStatistics
-from node.chunks.upload import Uploader
+from node.chunks.serve.server import ServerStatistics, ShardServer
+from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config

@@ -102,7 +102,7 @@ async def _run(options: RunOptions, config: Config, listed: Sequence[Contact], o
 async def _serve(options: RunOptions, config: Config, listed: Sequence[Contact], on_ready: OnReady) -> None:
     async with _opened(options, config, listed) as node:
         path = options.home.place_socket()
-        async with serving(path, control_handlers(node, options.home), log_path=options.home.log_path):
+        async with serving(path, control_handlers(node), log_path=options.home.log_path):
             on_ready(_ready(node))
             await trio.sleep_forever()
 

@@ -15,7 +15,7 @@ from node.chunks.header import FileHeader
 from node.chunks.manifest import FileManifest, SegmentManifest, encode_bundle
 from node.chunks.pipeline import EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.roster import Placement
-from node.chunks.shard_store import AttachmentKind
+from node.chunks.store.shard_store import AttachmentKind
 from node.crypto.links import Link
 from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.crypto.signing import KeyPair

@@ -19,9 +19,9 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.server import ShardServer
-from node.chunks.shard_store import ShardStore
-from node.chunks.upload import PutSettings, Uploader
+from node.chunks.put.upload import PutSettings, Uploader
+from node.chunks.serve.server import ShardServer
+from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.signing import KeyPair
 from node.framing import Preamble
@@ -61,7 +61,7 @@ class VirtualClock:
 class SeededEntropy:
     """Reproducible bytes."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: str | int) -> None:
         self._random = random.Random(seed)
 
     def random_bytes(self, count: int) -> bytes:
@@ -135,6 +135,7 @@ class Donor:
 
     def __init__(self, swarm: Swarm, name: str, cap_bytes: int) -> None:
         self.swarm = swarm
+        self.name = name
         self.keys = node_keys(name)
         self.disk = FakeDisk()
         self.tables = FakeKeyValue(self.disk)
@@ -155,7 +156,9 @@ class Donor:
         self._scope, self._gone = trio.CancelScope(), trio.Event()
         with self._scope:
             async with self.swarm.internet.join(self.peer_id) as self.network:
-                self.store = ShardStore(self.disk, self.tables, SeededEntropy(1), cap_bytes=self.cap_bytes)
+                self.store = ShardStore(
+                    self.disk, self.tables, SeededEntropy(self.name), cap_bytes=self.cap_bytes
+                )
                 contact = Contact(self.peer_id, self.network.listen_addresses())
                 self.swarm.board.contacts[self.peer_id] = contact
                 self.server = ShardServer(
@@ -256,7 +259,7 @@ class Putter:
                 files=self.home,
                 catalogue=self.catalogue,
                 clock=VirtualClock(),
-                entropy=SeededEntropy(self.lives),
+                entropy=SeededEntropy(f"putter {self.lives}"),
                 offload=InlineOffload(),
                 engine=best_engine(),
                 account_seed=self.keys.account.seed,

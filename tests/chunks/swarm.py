@@ -14,12 +14,12 @@ import trio
 
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.download import Downloader, GetSettings
-from node.chunks.health import HealthChecker
-from node.chunks.renew import Renewer
+from node.chunks.get.download import Downloader, GetSettings
+from node.chunks.get.health import HealthChecker
+from node.chunks.get.renew import Renewer
 from node.chunks.scores import Scoreboard
-from node.chunks.server import ShardServer
-from node.chunks.shard_store import ShardStore
+from node.chunks.serve.server import ShardServer
+from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link
 from node.framing import Preamble

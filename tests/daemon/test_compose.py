@@ -11,12 +11,11 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
-from node.chunks.shard_log import PACK_FOLDER
-from node.chunks.upload import PutOptions
+from node.chunks.put.upload import PutOptions
+from node.chunks.store.shard_log import PACK_FOLDER
 from node.control.api import control_handlers
 from node.control.server import Events
 from node.daemon.compose import Node
-from node.daemon.home import Home
 from node.daemon.memory import DaemonMemory, Donation
 from node.errors import NotEnoughPeersError, NotFoundError, UsageError
 from node.units import DAY_S, MIB, MINUTE_S
@@ -119,13 +118,13 @@ async def test_a_donation_takes_effect_at_once_and_outlives_the_node(
         assert again.statistics().store.shards == 1
 
 
-async def test_the_handlers_check_their_fields(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_the_handlers_check_their_fields(autojump_clock: MockClock) -> None:
     async def send(_message: object) -> None:
         """Nobody listens."""
 
     events = Events(send)
     async with World().node(Machine("alone")) as node:
-        handlers = control_handlers(node, Home(tmp_path))
+        handlers = control_handlers(node)
         for name, request in (
             ("put", {}),
             ("put", {"path": 5}),

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from node.chunks import health, placement, publish, shard_stream
-from node.chunks.incoming import PutTable
-from node.chunks.range_stream import RangeStream
-from node.chunks.shard_log import ShardLog
-from node.chunks.shard_writer import IncomingPut
-from node.chunks.space import PackUse, SpaceBudget
+from node.chunks import placement
+from node.chunks.get import health, shard_stream
+from node.chunks.put import publish
+from node.chunks.serve.incoming import PutTable
+from node.chunks.get.range_stream import RangeStream
+from node.chunks.store.shard_log import ShardLog
+from node.chunks.store.shard_writer import IncomingPut
+from node.chunks.store.space import PackUse, SpaceBudget
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import HeaderKey
 from node.dht.record_store import RecordStore

@@ -1,0 +1,105 @@
+"""The commands about the node itself: what it gives, how it does, whom it knows. Layer 5.
+
+Handlers as in node/control/api.py.
+"""
+
+from __future__ import annotations
+
+import os
+
+from node.control.fields import field
+from node.control.server import Events, Json
+from node.crypto.identity import account_text, peer_id_text
+from node.daemon.compose import Node
+from node.daemon.memory import Donation
+from node.errors import UsageError
+from node.net.bootstrap import peer_multiaddr
+
+
+async def donate(node: Node, request: Json, _events: Events) -> Json:
+    """Set or show what this node gives."""
+    given = node.donation()
+    cap, rate = field(request, "cap_bytes", int), field(request, "rate_bytes_s", int)
+    pledge = field(request, "pledge_millionths", int)
+    if min(cap or 0, rate or 0, pledge or 0) < 0 or (pledge or 0) > 1_000_000:
+        raise UsageError("sizes and rates are 0 or more, a pledge is 0 to 100 %")
+    if cap is not None or rate is not None or pledge is not None:
+        given = Donation(
+            given.cap_bytes if cap is None else cap,
+            given.rate_bytes_s if rate is None else rate or None,
+            given.pledge if pledge is None else pledge / 1_000_000,
+        )
+        await node.set_donation(given)
+    store = node.store.statistics()
+    return {
+        "cap_bytes": given.cap_bytes,
+        "used_bytes": store.used_bytes,
+        "shards": store.shards,
+        "rate_bytes_s": given.rate_bytes_s,
+        "pledge": node.config.credit.pledge if given.pledge is None else given.pledge,
+        "earned": 0,
+    }
+
+
+async def status(node: Node, _request: Json, _events: Events) -> Json:
+    """The node at a glance."""
+    now = node.statistics()
+    store = now.store
+    network = node.ports.network
+    return {
+        "peer_id": peer_id_text(node.keys.peer_id),
+        "account": account_text(node.keys.account_id),
+        "addresses": [peer_multiaddr(address, node.keys.peer_id) for address in network.listen_addresses()],
+        "nat": now.standing.value,
+        "peers": now.peers,
+        "dht": {
+            "contacts": now.dht.contacts,
+            "records": now.dht.records,
+            "network_size": now.dht.network_size,
+            "joined": now.dht.joined,
+        },
+        "store": {
+            "cap_bytes": store.cap_bytes,
+            "used_bytes": store.used_bytes,
+            "reserved_bytes": store.reserved_bytes,
+            "shards": store.shards,
+            "leases": store.leases,
+            "packs": store.packs,
+            "dead_bytes": store.dead_bytes,
+            "quarantined": store.quarantined,
+        },
+        "server": {
+            "open_puts": now.server.open_puts,
+            "blocks_received": now.server.blocks_received,
+            "blocks_served": now.server.blocks_served,
+            "refused": now.server.requests_refused,
+        },
+        "engine": node.engine_name,
+        "files": len(node.catalogue.files()),
+        "uptime_s": now.uptime_s,
+        "pid": os.getpid(),
+    }
+
+
+async def peers(node: Node, _request: Json, _events: Events) -> Json:
+    """Who this node knows: connected peers and the contacts of its routing table."""
+    network = node.ports.network
+    connected = set(network.connected())
+    known = {contact.contact.peer_id: contact for contact in node.contacts()}
+    rows = []
+    for peer_id in sorted(connected | known.keys()):
+        contact = known.get(peer_id)
+        addresses = network.addresses_of(peer_id) or (contact.contact.addresses if contact else ())
+        score = node.scores.score(peer_id)
+        rows.append(
+            {
+                "peer_id": peer_id_text(peer_id),
+                "addresses": list(addresses),
+                "connected": peer_id in connected,
+                "contact": contact is not None,
+                "seen_s_ago": None if contact is None else round(contact.seen_s_ago, 1),
+                "latency_s": None if score is None else round(score.latency_s, 4),
+                "speed_bytes_s": None if score is None else int(score.speed_bytes_s),
+            }
+        )
+    return {"peers": rows}
