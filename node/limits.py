@@ -109,7 +109,7 @@ DHT_ANNOUNCE_BATCH_KEYS: Final = 32  # keys: announcements in flight on one stre
 DHT_STREAMS_MAX: Final = 1_024  # incoming streams: idle ones end within DHT_IDLE_S
 DHT_STREAMS_PER_PEER_MAX: Final = 32  # incoming streams of a peer: its lookups in a network of a dozen nodes
 DHT_IDLE_S: Final = 10.0  # seconds without a whole request, then a stream is reset
-DHT_SWEEP_STEP_S: Final = 60.0  # seconds between steps of the sweep
+DHT_SWEEP_STEP_S: Final = 300.0  # seconds between steps of the sweep
 DHT_SWEEP_PAGE_KEYS: Final = 1_024  # keys of a region announced at once: 1 MB with their lists
 DHT_REGION_LOOKUPS_MAX: Final = 8  # lookups to know a region: two are usual
 DHT_PREIMAGE_TRIES_MAX: Final = 65_536  # hashes to hit a subtree of up to 12 bits: 50 ms, 3 on average
@@ -118,19 +118,20 @@ DHT_VERIFY_QUEUE_MAX: Final = 256  # peers heard of that wait to be tried: a ful
 DHT_VERIFY_PARALLEL: Final = 8  # peers tried at once: a flood of names makes no flood of dials
 DHT_LEFT_ALONE_S: Final = 300.0  # seconds until a peer that did not answer is tried again unasked
 DHT_LEFT_ALONE_PEERS_MAX: Final = 4_096  # peers remembered as not answering
-DHT_MAINTENANCE_S: Final = 15.0  # seconds between looks at what is due
+DHT_MAINTENANCE_S: Final = 60.0  # seconds between looks at what is due
 DHT_NEIGHBOURHOOD_FIRST_S: Final = 15.0  # seconds to the second lookup of the own key, doubling from there
-DHT_NEIGHBOURHOOD_S: Final = 600.0  # seconds between lookups of the own key in the long run
-DHT_BUCKET_REFRESH_S: Final = 3_600.0  # seconds without a lookup, then a bucket is refreshed
-DHT_UNSEEN_S: Final = 900.0  # seconds of silence, then a contact is asked for a sign of life
+DHT_NEIGHBOURHOOD_S: Final = 3_600.0  # seconds between lookups of the own key in the long run
+DHT_BUCKET_REFRESH_S: Final = 14_400.0  # seconds without a lookup, then a bucket is refreshed
+DHT_UNSEEN_S: Final = 7_200.0  # seconds of silence, then a contact is asked for a sign of life
 DHT_VALUE_QUORUM: Final = 4  # holders of the same best value: enough to end a lookup
 DHT_SAMPLE_BARREN_MAX: Final = 3  # random lookups in a row that show nobody new, then all are known
 DHT_SIZE_SAMPLES: Final = 16  # lookups whose view of the network's size is remembered
 DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
-DHT_SNAPSHOT_S: Final = 300.0  # seconds between saves of the routing table
+DHT_SNAPSHOT_S: Final = 900.0  # seconds between saves of the routing table
 DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
 DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
 DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
 
 # --- framing (node/framing.py) ------------------------------------------------------------------------
 
@@ -234,4 +235,3 @@ STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest
 EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
-DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest

@@ -31,12 +31,14 @@ def ip_of(address: Multiaddr) -> IpAddress | None:
     return ip
 
 
+@lru_cache(maxsize=limits.DHT_ADDRESS_CACHE_ITEMS)
 def is_local(address: Multiaddr) -> bool:
     """Whether the address lies in a loopback, private or link-local network."""
     ip = ip_of(address)
     return ip is not None and (ip.is_loopback or ip.is_private or ip.is_link_local)
 
 
+@lru_cache(maxsize=limits.DHT_ADDRESS_CACHE_ITEMS)
 def subnet_of(address: Multiaddr) -> str | None:
     """The /24 (IPv6: /48) of an address; None where the diversity rules don't apply (local, or no IP)."""
     ip = ip_of(address)
