@@ -129,11 +129,17 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    config: Config, ports: NodePorts, keys: NodeKeys, *, listed: Sequence[Contact] = ()
+    config: Config,
+    ports: NodePorts,
+    keys: NodeKeys,
+    *,
+    listed: Sequence[Contact] = (),
+    protocol_version: int = PROTOCOL_VERSION,
 ) -> AsyncIterator[Node]:
     """A node that serves, joins and keeps house until the context ends; ready at once, with or without peers.
 
-    `listed` are peers to join through. Raises `StoreError` where the store can't be opened.
+    `listed` are peers to join through; `protocol_version` is what the node says on each stream. Raises
+    `StoreError` where the store can't be opened.
     """
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
@@ -146,7 +152,7 @@ async def open_node(
         )
     )
     try:
-        node = await _build(config, ports, keys, memory, store, listed)
+        node = await _build(config, ports, keys, memory, store, listed, protocol_version)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
@@ -174,8 +180,9 @@ async def _build(
     memory: DaemonMemory,
     store: ShardStore,
     listed: Sequence[Contact],
+    protocol_version: int,
 ) -> Node:
-    preamble = Preamble(NETWORK_ID, PROTOCOL_VERSION, (("audit.interval_s", config.audit.interval_s),))
+    preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
         network,
