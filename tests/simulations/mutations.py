@@ -14,9 +14,9 @@ from unittest.mock import patch
 
 from node.chunks import placement
 from node.chunks.get import health, shard_stream
+from node.chunks.get.range_stream import RangeStream
 from node.chunks.put import publish
 from node.chunks.serve.incoming import PutTable
-from node.chunks.get.range_stream import RangeStream
 from node.chunks.store.shard_log import ShardLog
 from node.chunks.store.shard_writer import IncomingPut
 from node.chunks.store.space import PackUse, SpaceBudget
