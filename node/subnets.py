@@ -35,11 +35,13 @@ def ip_of(address: Multiaddr) -> IpAddress | None:
         return None
 
 
+@lru_cache(maxsize=limits.DHT_ADDRESS_CACHE_ITEMS)
 def is_local(ip: IpAddress) -> bool:
     """Whether the address is of a loopback, private or link-local network."""
     return ip.is_loopback or ip.is_private or ip.is_link_local
 
 
+@lru_cache(maxsize=limits.DHT_ADDRESS_CACHE_ITEMS)
 def subnet(ip: IpAddress) -> str | None:
     """The /24 (IPv6: /48) that shares one allowance; None for local networks, which are exempt."""
     if is_local(ip):
@@ -47,6 +49,7 @@ def subnet(ip: IpAddress) -> str | None:
     return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
 
 
+@lru_cache(maxsize=limits.DHT_ADDRESS_CACHE_ITEMS)
 def subnet_of(address: Multiaddr | None) -> str | None:
     """As `subnet`, of a multiaddr; None also for one that begins with no IP address, or for none."""
     ip = None if address is None else ip_of(address)

@@ -74,6 +74,12 @@ _COMMANDS = (
         "a swarm of real nodes here: put, kill, get, verify",
         "cairn demo\ncairn demo --nodes 8 --kill 2 --file film.mp4",
     ),
+    _Command(
+        "simulate",
+        "run a scenario of the simulated world: one seed, one history",
+        "cairn simulate churn --seed 7\ncairn simulate partition --seed 3 --plot pictures\n"
+        "cairn simulate all --seeds 1-100",
+    ),
 )
 
 
@@ -142,6 +148,7 @@ def _parser() -> _Parser:
     _add_donate(made["donate"])
     _add_recovery(made["recovery"], common)
     _add_demo(made["demo"])
+    _add_simulate(made["simulate"])
     return parser
 
 
@@ -231,3 +238,14 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
     )
     demo.add_argument("--file", metavar="PATH", help="store this file instead of 64 MiB of random bytes")
     demo.add_argument("--keep", action="store_true", help="leave the swarm's folders and logs for a look")
+
+
+def _add_simulate(simulate: argparse.ArgumentParser) -> None:
+    simulate.add_argument("scenario", metavar="SCENARIO", help="a module of simulations/scenarios, or `all`")
+    simulate.add_argument("--seed", type=int, default=1, metavar="N", help="which history (default 1)")
+    simulate.add_argument("--seeds", default="1-10", metavar="A-B", help="of `all`: which (default 1-10)")
+    simulate.add_argument("--plot", metavar="DIR", help="draw what happened (needs cairn[plot])")
+    simulate.add_argument("--brief", action="store_true", help="fewer machines, less time")
+    simulate.add_argument("--faults", metavar="N,N", help="only these faults of the seed's list")
+    simulate.add_argument("--shrink", action="store_true", help="find a smallest list of faults that fails")
+    simulate.add_argument("--jobs", type=int, metavar="N", help="of `all`: runs at once (default: cores)")

@@ -23,6 +23,7 @@ from node.chunks.get.renew import Renewer
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
+from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.crypto.keystore import NodeKeys
@@ -128,11 +129,17 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    config: Config, ports: NodePorts, keys: NodeKeys, *, listed: Sequence[Contact] = ()
+    config: Config,
+    ports: NodePorts,
+    keys: NodeKeys,
+    *,
+    listed: Sequence[Contact] = (),
+    protocol_version: int = PROTOCOL_VERSION,
 ) -> AsyncIterator[Node]:
     """A node that serves, joins and keeps house until the context ends; ready at once, with or without peers.
 
-    `listed` are peers to join through. Raises `StoreError` where the store can't be opened.
+    `listed` are peers to join through; `protocol_version` is what the node says on each stream. Raises
+    `StoreError` where the store can't be opened.
     """
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
@@ -145,7 +152,7 @@ async def open_node(
         )
     )
     try:
-        node = await _build(config, ports, keys, memory, store, listed)
+        node = await _build(config, ports, keys, memory, store, listed, protocol_version)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
@@ -173,8 +180,9 @@ async def _build(
     memory: DaemonMemory,
     store: ShardStore,
     listed: Sequence[Contact],
+    protocol_version: int,
 ) -> Node:
-    preamble = Preamble(NETWORK_ID, PROTOCOL_VERSION, (("audit.interval_s", config.audit.interval_s),))
+    preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
         network,
@@ -231,6 +239,15 @@ async def _build(
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
     )
+    server = ShardServer(
+        network=network,
+        store=store,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        clock=clock,
+        offload=offload,
+    )
     return Node(
         config=config,
         keys=keys,
@@ -240,15 +257,7 @@ async def _build(
         store=store,
         dht=dht,
         bootstrap=Bootstrap(network, ports.state, clock, listed, offload=offload),
-        server=ShardServer(
-            network=network,
-            store=store,
-            directory=dht,
-            keys=keys,
-            preamble=preamble,
-            clock=clock,
-            offload=offload,
-        ),
+        server=server,
         uploader=uploader,
         downloader=downloader,
         health=health,
@@ -260,6 +269,14 @@ async def _build(
             dht=dht,
             scores=scores,
             memory=memory,
+            turns=AnnouncingTurns(
+                store=store,
+                keeper=server.keeper,
+                directory=dht,
+                peer_id=keys.peer_id,
+                clock=clock,
+                offload=offload,
+            ),
             state=ports.state,
             standing=ports.standing,
             clock=clock,
