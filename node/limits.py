@@ -43,6 +43,7 @@ PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones includ
 PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
 PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
 SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
+LARGE_BODIES_PER_PEER_MAX: Final = 2  # file manifests on their way to a peer: 8 MiB, however slow it is
 SHARD_STREAMS_PER_PEER_MAX: Final = (
     24  # one peer's share: a put or a get uses one a segment in flight, and retries
 )

@@ -197,7 +197,7 @@ async def test_a_hostile_path_in_a_folder_is_refused(scene: Scene, tmp_path: Pat
 
 
 async def test_a_hostile_folder_is_not_listed_or_streamed(scene: Scene) -> None:
-    link = await plant_header(scene, header_of("box", index_of("a/../../x")))
+    link = await plant_header(scene, header_of("box", index_of("b/../../x")))
     assert error_of(cairn(scene.reader, "--json", "ls", link))["code"] == REFUSED
     done = cairn(scene.reader, "get", link, "-o", "-")
     assert (done.returncode, done.stdout) == (REFUSED, "")

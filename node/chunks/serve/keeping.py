@@ -356,7 +356,7 @@ class Keeper:
 
         for file_hash, segment_id in (await self._offload.run(held)).items():
             self._announced_files.setdefault(segment_id, set()).add(file_hash)
-        keys = [multihash(name) for name in (*request.file_hashes, *request.segment_ids)]
+        keys = list(dict.fromkeys(multihash(name) for name in (*request.file_hashes, *request.segment_ids)))
         if not keys:
             return 0
         async with self._announcements:
