@@ -226,6 +226,28 @@ HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
 
+# --- credit and audits (credit.md) ----------------------------------------------------------------------
+
+CHARGE_BYTES_MAX: Final = 256  # bytes: 170 in practice
+REPAIR_GRANT_BYTES_MAX: Final = 512  # bytes with both signatures: 370 at most
+REPAIR_INTENT_BYTES_MAX: Final = 512  # bytes: 255 indexes and a signature are 480
+AUDIT_RECEIPT_BYTES_MAX: Final = 34 * 1024  # bytes: 2,000 lease ids of 16 bytes and 400 of the rest
+AUDIT_ANSWER_BYTES_MAX: Final = 66 * 1024  # bytes: 2,000 digests of 32 bytes and 300 of the rest
+SERVE_RECEIPT_BYTES_MAX: Final = 320  # bytes: 290 at most
+PAIR_STATE_BYTES_MAX: Final = 384  # bytes with both signatures: 350 at most
+CLEAR_BYTES_MAX: Final = 768  # bytes: four accounts, states and signatures are 680
+ABORT_BYTES_MAX: Final = 256  # bytes: 220 at most
+EQUIVOCATION_BYTES_MAX: Final = 1_024  # bytes: two pair states and an account
+AUDIT_SAMPLES_MAX: Final = 2_000  # samples a donor and day, so leases a receipt: 2.9 MB of answer
+CLEAR_MEMBERS_MAX: Final = 4  # accounts in a cycle: longer ones fail more often than they help
+CREDIT_MICRO_MAX: Final = 2**62  # micro-credits of a pair: 4 TB kept for 3,000 years; exact on the wire
+CREDIT_PERIOD_MAX: Final = RECORD_DAY_MAX // 30  # periods of 30 days since 1970
+PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
+REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
+BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
+CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
+CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures are still being collected
+
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 
 STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
