@@ -12,12 +12,12 @@ import multiprocessing
 import os
 import pkgutil
 import sys
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from node.control.arguments import Options
 from node.errors import UsageError
 from simulations import scenarios
 from simulations.scenario import Result, Scenario, run_scenario, shrink
@@ -40,7 +40,7 @@ def find_scenario(name: str) -> Scenario:
     return scenario
 
 
-def simulate(options: Namespace) -> tuple[Json | None, int]:
+def simulate(options: Options) -> tuple[Json | None, int]:
     """The command: what to print as JSON (None: all is said), and the exit code. Raises `UsageError`."""
     if options.scenario == ALL:
         document, exit_code = _simulate_all(options)
@@ -49,7 +49,7 @@ def simulate(options: Namespace) -> tuple[Json | None, int]:
     return (document if options.json else None), exit_code
 
 
-def _simulate_one(options: Namespace) -> tuple[Json, int]:
+def _simulate_one(options: Options) -> tuple[Json, int]:
     scenario = find_scenario(options.scenario)
     numbers = parse_numbers(options.faults) if options.faults is not None else None
     result = run_scenario(scenario, options.seed, brief=options.brief, fault_numbers=numbers)
@@ -65,7 +65,7 @@ def _simulate_one(options: Namespace) -> tuple[Json, int]:
     return as_json(result), 0 if result.ok else FAILED
 
 
-def _simulate_all(options: Namespace) -> tuple[Json, int]:
+def _simulate_all(options: Options) -> tuple[Json, int]:
     seeds = parse_numbers(options.seeds)
     names = scenario_names()
     runs = [(name, seed, options.brief) for seed in seeds for name in names]

@@ -8,7 +8,6 @@ from simulations.command import find_scenario
 from simulations.scenario import run_scenario
 from tests.simulations.mutations import MUTATIONS, SEEDS_MAX, Mutation
 
-
 SEEDS_TRIED = 8
 """The kept seed first. A change of the code moves every history a little, and with it the seed that shows a
 bug; a bug that none of these shows has lost its checker."""
