@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -34,6 +34,7 @@ from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
+from node.net.loopback import with_loopback
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
@@ -152,8 +153,9 @@ async def open_node(
         )
     )
     try:
-        node = await _build(config, ports, keys, memory, store, listed, protocol_version)
-        async with trio.open_nursery() as nursery:
+        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+            ports = replace(ports, network=network)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             ports.network.on_connected(partial(_introduce, node))
@@ -247,6 +249,7 @@ async def _build(
         preamble=preamble,
         clock=clock,
         offload=offload,
+        grace_days=config.lease.grace_days,
     )
     return Node(
         config=config,
