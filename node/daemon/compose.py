@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -32,6 +32,7 @@ from node.daemon.memory import DaemonMemory, Donation
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
+from node.net.loopback import with_loopback
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
@@ -132,6 +133,15 @@ async def open_node(
 
     `listed` are peers to join through. Raises `StoreError` where the store can't be opened.
     """
+    async with with_loopback(ports.network) as network:
+        async with _opened(config, replace(ports, network=network), keys, listed) as node:
+            yield node
+
+
+@asynccontextmanager
+async def _opened(
+    config: Config, ports: NodePorts, keys: NodeKeys, listed: Sequence[Contact]
+) -> AsyncIterator[Node]:
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
         partial(
