@@ -16,6 +16,7 @@ import trio
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import save_scores
 from node.chunks.scores import Scoreboard
+from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
 from node.dht.service import DhtService
@@ -47,6 +48,7 @@ class Housekeeping:
         dht: DhtService,
         scores: Scoreboard,
         memory: DaemonMemory,
+        turns: AnnouncingTurns,
         state: KeyValue,
         standing: Callable[[], Standing],
         clock: Clock,
@@ -58,6 +60,7 @@ class Housekeeping:
         self._standing = standing
         self._scores = scores
         self._memory = memory
+        self._turns = turns
         self._state = state
         self._clock = clock
         self._offload = offload
@@ -67,6 +70,7 @@ class Housekeeping:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, "expiry and compaction", ROUND_S, self.tidy)
             nursery.start_soon(self._repeat, "scrub", ROUND_S, self.scrub)
+            nursery.start_soon(self._repeat, "change of announcers", ROUND_S, self.change_turns)
             nursery.start_soon(self._repeat, "choice of DHT mode", ROUND_S, self._choose_mode)
             nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
 
@@ -99,6 +103,20 @@ class Housekeeping:
         await self._offload.run(partial(self._memory.set_scrub, b"", self._clock.now_s()))
         bad = self._store.statistics().quarantined
         _logger.info("scrub done: %s", f"{bad} bad shards" if bad else "every block is good")
+
+    async def change_turns(self) -> None:
+        """With a new week, announce what is this node's turn now. Raises `StoreError`.
+
+        In the week that a file is put its owner sees to the announcements.
+        """
+        week = self._turns.week
+        known = self._memory.turns_week()
+        if known == week:
+            return
+        if known is not None:
+            count = await self._turns.change()
+            _logger.info("announcing %d keys this week", count)
+        await self._offload.run(partial(self._memory.set_turns_week, week))
 
     async def _choose_mode(self) -> None:
         """A node that nobody can dial must not stand in others' routing tables."""

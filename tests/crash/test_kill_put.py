@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def roomy_cap() -> int:
 
 
 def test_a_put_killed_halfway_sends_the_rest_only(
-    swarm: LocalSwarm, tmp_path: Path, roomy_cap: int, record_property: pytest.RecordProperty
+    swarm: LocalSwarm, tmp_path: Path, roomy_cap: int, record_property: Callable[[str, object], None]
 ) -> None:
     uploader, donors = _start(swarm, cap_bytes=roomy_cap)
     source = write_random(tmp_path / "film", FILE_BYTES)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from node.control.local_swarm import NodeProcess
+from tests.process_memory import memory
 
 FULL = os.environ.get("CAIRN_TEST_FULL") == "1"
 """Whether the large numbers were asked for."""
@@ -26,21 +27,21 @@ def write_random(path: Path, byte_count: int, seed: int = 0) -> Path:
 
 def resident_bytes(node: NodeProcess) -> int:
     """Memory that the process has now."""
-    return _status_bytes(node, "VmRSS:")
+    return memory(node.process.pid, "VmRSS")
 
 
 def peak_resident_bytes(node: NodeProcess) -> int:
     """The most memory that the process ever had."""
-    return _status_bytes(node, "VmHWM:")
+    return memory(node.process.pid, "VmHWM")
 
 
 def found_in_memory(node: NodeProcess, needles: Sequence[bytes]) -> set[bytes]:
     """Those needles that stand in any readable page of the process, shared and file-backed ones included."""
     found: set[bytes] = set()
     process = Path("/proc") / str(node.process.pid)
-    with (process / "mem").open("rb", buffering=0) as memory:
+    with (process / "mem").open("rb", buffering=0) as pages:
         for start, end in _readable(process):
-            found |= _search(_pieces(memory.fileno(), start, end), needles)
+            found |= _search(_pieces(pages.fileno(), start, end), needles)
     return found
 
 
@@ -53,13 +54,6 @@ def found_in_home(node: NodeProcess, needles: Sequence[bytes]) -> set[bytes]:
             with path.open("rb") as file:
                 found |= _search(_pieces(file.fileno(), 0, path.stat().st_size), needles)
     return found
-
-
-def _status_bytes(node: NodeProcess, name: str) -> int:
-    for line in Path(f"/proc/{node.process.pid}/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"no {name} of process {node.process.pid}")
 
 
 def _readable(process: Path) -> Iterator[tuple[int, int]]:

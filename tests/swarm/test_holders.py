@@ -6,7 +6,6 @@ import base64
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +33,13 @@ class Holders:
 
 
 @pytest.fixture
-def holders(swarm: LocalSwarm) -> Iterator[Holders]:
+def holders(swarm: LocalSwarm) -> Holders:
     (first,) = swarm.start(donate="64MB")
     donors = [first, *swarm.start(DONORS - 1, donate="64MB", bootstrap=[first])]
     uploader, reader = swarm.start(2, bootstrap=[first])
     swarm.wait_known(uploader, DONORS)
     swarm.wait_known(reader, DONORS)
-    yield Holders(donors, uploader, reader)
+    return Holders(donors, uploader, reader)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -93,7 +92,7 @@ def test_flipped_bytes_are_never_served_and_count_as_lost(holders: Holders, tmp_
 
 
 def _lost(holders: Holders, link: str) -> int:
-    """Shards that `health` counts as lost, every block read: corrupt, or missing once a read found them so."""
+    """Shards that `health` counts as lost, every block read: corrupt, or missing once a read found out."""
     (segment,) = holders.reader.call("health", link=link, verify=True)["segments"]
     states = Counter(holder["state"] for holder in segment["holders"])
     assert set(states) <= {"proved", "corrupt", "missing"}

@@ -1,4 +1,4 @@
-"""A file outlives its uploader and every holder beyond `data_shards`; one loss more is said, not papered over."""
+"""A file outlives its uploader and all holders but `data_shards`; one loss more is said, not papered over."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ OVER_IDLE_BYTES_MAX = 200 * MIB
 
 
 def test_peaks_stay_near_idle_whatever_the_file(
-    swarm: LocalSwarm, tmp_path: Path, record_property: pytest.RecordProperty
+    swarm: LocalSwarm, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     source = write_random(tmp_path / "film", FILE_BYTES)
     cap = str(64 * MIB + 4 * FILE_BYTES // DONORS)

@@ -122,7 +122,7 @@ class Locator:
             async with self._holders.session(contact) as session:
                 data, _ = await session.manifest(segment_id)
                 with blaming(session.peer_id):
-                    segment = SegmentManifest.decode(data)
+                    segment = _decoded(SegmentManifest.decode, data, segment_id, "a segment manifest")
                     file.manifest.check_segment(segment_index, segment)
                     return segment
 
@@ -207,9 +207,7 @@ class Locator:
             await session.request_attachment(kind, file_hash)
         manifest = await session.receive_attachment(messages.ATTACHED_MANIFEST)
         with blaming(session.peer_id):
-            if blake3_256(manifest) != file_hash:
-                raise ProtocolError("a file manifest of another file")
-            found = LocatedFile(FileManifest.decode(manifest))
+            found = LocatedFile(_decoded(FileManifest.decode, manifest, file_hash, "the file's manifest"))
         try:
             placement = await session.receive_attachment(messages.ATTACHED_PLACEMENT)
             with blaming(session.peer_id):
@@ -271,3 +269,18 @@ class Locator:
         if error is not None:
             raise error
         return answer
+
+
+def _decoded(decode: Callable[[bytes], T], data: bytes, digest: bytes, what: str) -> T:
+    """A manifest under its hash.
+
+    Raises:
+        ProtocolError: these are not the bytes that the hash names.
+        OwnerInconsistentError: they are, and make no manifest: no holder could have sent better ones.
+    """
+    if blake3_256(data) != digest:
+        raise ProtocolError("a manifest of another hash than the one asked for")
+    try:
+        return decode(data)
+    except ProtocolError as error:
+        raise OwnerInconsistentError(f"{what} is malformed, and the file is refused: {error}") from error

@@ -57,7 +57,10 @@ class Output(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave a partial output resumable; after `finish`, nothing. Idempotent."""
+        """Leave a partial output resumable, or none where it holds no byte; after `finish`, nothing.
+
+        Idempotent.
+        """
         ...
 
 
@@ -203,7 +206,11 @@ class FileOutput:
         if self._file < 0:
             return
         try:
-            self.checkpoint()
+            if self._done_bytes:
+                self.checkpoint()
+            else:
+                unlink_if_there(self._folder, self._part)
+                unlink_if_there(self._folder, self._resume)
         finally:
             self._close_descriptors()
 

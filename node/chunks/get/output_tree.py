@@ -126,7 +126,12 @@ class TreeOutput:
         if self._root < 0:
             return
         try:
-            self.checkpoint()
+            if self._done_bytes:
+                self.checkpoint()
+            else:
+                unlink_if_there(self._parent, self._resume)
+                with contextlib.suppress(OSError):  # not empty: of another file, or of empty ones
+                    os.rmdir(self._part, dir_fd=self._parent)
         finally:
             self._close_descriptors()
 

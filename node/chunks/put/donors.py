@@ -14,11 +14,12 @@ import trio
 
 from node import limits
 from node.chunks.client import HolderClient
-from node.chunks.placement import SHARD_OVERHEAD_BYTES, Donor, subnet_of
+from node.chunks.placement import SHARD_OVERHEAD_BYTES, Donor
 from node.chunks.scores import Scoreboard
 from node.errors import CryptoError, ProtocolError, RefusedError, RemoteError
 from node.ports import Clock, Directory, Network
 from node.records.offer import Offer
+from node.subnets import subnet_of
 from node.units import Contact, PeerId
 
 ASK_AT_ONCE: Final = 16

@@ -322,14 +322,17 @@ class Keeper:
         def read() -> bytes:
             if self._store.segment_manifest(request.segment_id) is None:
                 raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            own = [
-                Lease.decode(held.lease.data, network=self._network)
-                for held in self._store.leases(request.segment_id)
-            ]
-            known = merge_leases([*self._decode_roster(self._store.roster(request.segment_id)), *own])
+            known = self.known_leases(request.segment_id)
             return messages.pack_records([lease.encode() for lease in known])
 
         return await self._offload.run(read)
+
+    def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
+        """The leases of a segment that are kept here or were heard of. Blocks on the disk."""
+        own = [
+            Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
+        ]
+        return merge_leases([*self._decode_roster(self._store.roster(segment_id)), *own])
 
     # --- announcing and releasing -------------------------------------------------------------------------
 
@@ -353,7 +356,7 @@ class Keeper:
 
         for file_hash, segment_id in (await self._offload.run(held)).items():
             self._announced_files.setdefault(segment_id, set()).add(file_hash)
-        keys = [multihash(name) for name in (*request.file_hashes, *request.segment_ids)]
+        keys = list(dict.fromkeys(multihash(name) for name in (*request.file_hashes, *request.segment_ids)))
         if not keys:
             return 0
         async with self._announcements:

@@ -20,6 +20,7 @@ from node.chunks import messages
 from node.chunks.bodies import send_body
 from node.chunks.serve.incoming import BlockFeed, PutTable, RefusalError
 from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.turns import Turns
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.errors import (
@@ -94,6 +95,7 @@ class ShardServer:
             clock=clock,
             offload=offload,
         )
+        self.large_bodies = Turns(limits.LARGE_BODIES_PER_PEER_MAX)
         self.blocks_received = 0
         self.bytes_received = 0
         self._blocks_served = 0
@@ -325,7 +327,11 @@ class _Conversation:
         await self._reply(await self._server.manifest(request))
 
     async def attachment(self, request: messages.GetAttachment) -> None:
-        await self._reply_body(await self._keeper.attachment(request))
+        if request.kind != messages.ATTACHED_MANIFEST:
+            await self._reply_body(await self._keeper.attachment(request))
+            return
+        async with self._server.large_bodies.turn(self._framed.peer_id):
+            await self._reply_body(await self._keeper.attachment(request))
 
     async def roster(self, request: messages.GetRoster) -> None:
         await self._reply_body(await self._keeper.roster(request))

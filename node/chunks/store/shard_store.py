@@ -26,6 +26,7 @@ from node.chunks.store.shard_index import (
     QUARANTINED,
     ROSTER_KIND,
     SALT_KEY,
+    SEGMENT_OBJECTS,
     SHARDS,
     CommitFields,
     IndexReader,
@@ -264,6 +265,16 @@ class ShardStore:
     def attachment(self, file_hash: FileHash, kind: AttachmentKind) -> bytes | None:
         """An attachment, or None. Raises `CorruptBlockError`."""
         return self._object(file_hash, kind)
+
+    def attached_files(self, segment_id: SegmentId) -> list[FileHash]:
+        """The files whose manifest is attached to a segment."""
+        with self._key_values.view() as view:
+            names = [
+                key[32:64]
+                for key, _ in view.scan(SEGMENT_OBJECTS, segment_id)
+                if key[64] == AttachmentKind.FILE_MANIFEST
+            ]
+        return [FileHash(name) for name in names]
 
     def roster(self, segment_id: SegmentId) -> bytes | None:
         """The segment's roster, or None. Raises `CorruptBlockError`."""

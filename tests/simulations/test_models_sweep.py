@@ -1,0 +1,67 @@
+"""The sweep's cost: every key reaches its keepers, and many keys share lookups and streams."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from node import limits
+from node.errors import UsageError
+from node.units import DAY_S
+from simulations.models import __main__ as command
+from simulations.models import sweep
+from simulations.models.report import Table, percentile
+from simulations.models.sweep import Settings
+
+
+def test_many_keys_cost_less_each_than_few() -> None:
+    few = sweep.run(Settings(300, 60), seed=1)
+    many = sweep.run(Settings(300, 3_000), seed=1)
+    assert few.keys == few.sampled_keys == 10
+    assert many.keys == 500
+    assert many.streams_a_day / many.keys < few.streams_a_day / few.keys / 3
+    assert many.streams_a_day < many.streams_one_by_one / 5
+
+
+def test_a_key_goes_to_at_least_the_nearest_twenty() -> None:
+    figures = sweep.run(Settings(300, 600), seed=2)
+    _, record_bytes = sweep.message_bytes()
+    request_bytes, _ = sweep.message_bytes()
+    rounds = DAY_S / limits.DHT_ANNOUNCE_INTERVAL_S
+    records = (figures.bytes_a_day - figures.requests_a_day * request_bytes) / record_bytes
+    assert records / figures.keys / rounds >= limits.DHT_BUCKET_CONTACTS - 1e-6
+    assert sweep.run(Settings(300, 600), seed=2) == figures
+
+
+def test_the_command_prints_a_table_or_records(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["availability", "--seed", "3"]) == 0
+    assert "10/30" in capsys.readouterr().out
+    assert command.main(["availability", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["model"] == "availability"
+    assert all(printed["tables"].values())
+
+
+def test_a_table_is_aligned_and_percentiles_are_values() -> None:
+    text = Table("title", ("a", "bb"), [("x", "1"), ("long", "22")], []).text()
+    assert text.splitlines()[2:] == ["a     bb", "----  --", "x      1", "long  22"]
+    assert percentile([3, 1, 2], 50) == 2
+    assert percentile(range(1, 101), 95) == 95
+    assert percentile([], 50) == 0
+
+
+def test_plots_need_matplotlib_or_draw(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from simulations.models import availability, plots
+
+    folder = tmp_path_factory.mktemp("plots")
+    tables = availability.tables(seed=1)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        with pytest.raises(UsageError, match="matplotlib"):
+            plots.draw("availability", tables, folder)
+        return
+    for path in plots.draw("availability", tables, folder):
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size < 150_000
