@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import trio
 
-from node.chunks.get.download import RemoteFile
 from node.chunks.geometry import Code
+from node.chunks.get.download import RemoteFile
 from node.chunks.put.upload import PutOptions, PutReport
 from node.crypto.hashing import multihash
 from node.daemon.compose import Node
