@@ -135,7 +135,8 @@ async def open_node(
 ) -> AsyncIterator[Node]:
     """A node that serves, joins and keeps house until the context ends; ready at once, with or without peers.
 
-    `listed` are peers to join through. `protocol_version` is what it says at hello. Raises `StoreError` where the store can't be opened.
+    `listed` are peers to join through.
+    `protocol_version` is what it says at hello. Raises `StoreError` where the store can't be opened.
     """
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
