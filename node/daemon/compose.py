@@ -142,14 +142,20 @@ async def open_node(
     `listed` are peers to join through; `protocol_version` is what the node says on each stream. Raises
     `StoreError` where the store can't be opened.
     """
-    async with with_loopback(ports.network) as network:
-        async with _opened(config, replace(ports, network=network), keys, listed) as node:
-            yield node
+    async with (
+        with_loopback(ports.network) as network,
+        _opened(config, replace(ports, network=network), keys, listed, protocol_version) as node,
+    ):
+        yield node
 
 
 @asynccontextmanager
 async def _opened(
-    config: Config, ports: NodePorts, keys: NodeKeys, listed: Sequence[Contact]
+    config: Config,
+    ports: NodePorts,
+    keys: NodeKeys,
+    listed: Sequence[Contact],
+    protocol_version: int,
 ) -> AsyncIterator[Node]:
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(

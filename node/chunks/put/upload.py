@@ -395,7 +395,9 @@ class Uploader:
     async def _withdraw(self, journal: Journal, *, everything: bool, reserved: bool = False) -> None:
         services = self._services
         network = services.client.preamble.network_id
-        parts = await services.offload.run(lambda: withdrawals(journal, network, everything=everything, reserved=reserved))
+        parts = await services.offload.run(
+            lambda: withdrawals(journal, network, everything=everything, reserved=reserved)
+        )
         owner = owner_key(services.account_seed, journal.started.owner_salt)
         await withdraw(services.client, owner, parts)
 
