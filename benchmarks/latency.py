@@ -1,4 +1,4 @@
-"""How soon a small file is stored, and how soon a node that never heard of it has it. Real nodes, loopback."""
+"""How soon a small file is stored, and how soon a node that never heard of it has it, on loopback."""
 
 from __future__ import annotations
 
