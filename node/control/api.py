@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from node import limits
 from node.chunks.catalogue import CatalogueEntry
 from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
@@ -370,7 +371,12 @@ def _days(duration_s: int | None, default_days: int) -> int:
         return default_days
     if duration_s <= 0:
         raise UsageError("a file is kept for at least a day")
-    return -(-duration_s // DAY_S)
+    days = -(-duration_s // DAY_S)
+    if days > limits.LEASE_DAYS_MAX:
+        raise UsageError(
+            f"a lease lasts at most {limits.LEASE_DAYS_MAX} days: keep it longer by renewing it in time"
+        )
+    return days
 
 
 def _credits(microcredits: int) -> float:

@@ -142,21 +142,6 @@ async def open_node(
     `listed` are peers to join through; `protocol_version` is what the node says on each stream. Raises
     `StoreError` where the store can't be opened.
     """
-    async with (
-        with_loopback(ports.network) as network,
-        _opened(config, replace(ports, network=network), keys, listed, protocol_version) as node,
-    ):
-        yield node
-
-
-@asynccontextmanager
-async def _opened(
-    config: Config,
-    ports: NodePorts,
-    keys: NodeKeys,
-    listed: Sequence[Contact],
-    protocol_version: int,
-) -> AsyncIterator[Node]:
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
         partial(
@@ -168,8 +153,9 @@ async def _opened(
         )
     )
     try:
-        node = await _build(config, ports, keys, memory, store, listed, protocol_version)
-        async with trio.open_nursery() as nursery:
+        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+            ports = replace(ports, network=network)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             ports.network.on_connected(partial(_introduce, node))
@@ -263,6 +249,7 @@ async def _build(
         preamble=preamble,
         clock=clock,
         offload=offload,
+        grace_days=config.lease.grace_days,
     )
     return Node(
         config=config,

@@ -29,15 +29,9 @@ WRITES_AHEAD: Final = 4
 @asynccontextmanager
 async def with_loopback(network: Network) -> AsyncIterator[LoopbackNetwork]:
     """`network`, with streams to the node itself; their handlers end with the context."""
-    try:
-        async with trio.open_nursery() as nursery:
-            yield LoopbackNetwork(network, nursery)
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # Handlers' errors end their stream: what is in the group is the one error of the caller's body.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+    async with trio.open_nursery() as nursery:
+        yield LoopbackNetwork(network, nursery)
+        nursery.cancel_scope.cancel()
 
 
 class LoopbackNetwork:

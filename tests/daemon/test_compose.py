@@ -151,3 +151,13 @@ def test_memory_survives_nonsense_in_its_table() -> None:
     for name in (b"port", b"donation", b"scrub"):
         machine.state.update(lambda change, name=name: change.put("daemon", name, b"\xc1"))  # type: ignore[misc]
     assert (memory.port(), memory.donation(), memory.scrub()) == (None, Donation(), (b"", 0))
+
+
+async def test_a_donor_gets_what_only_it_holds(autojump_clock: MockClock, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(range(256)) * 400)
+    async with swarm(World(), donors=1) as ((donor,), (sharer,)):
+        report = await sharer.uploader.put(source, PutOptions(code=Code(2, 4)))
+        assert (await donor.health.check(report.file_hash, verify=True)).healthy
+        got = await donor.downloader.save(report.link, tmp_path / "copy")
+        assert got.path.read_bytes() == source.read_bytes()

@@ -35,8 +35,6 @@ from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
 from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
 
-GRACE_DAYS: Final = 14
-"""Days that a shard is kept beyond its last lease's end, in case the owner is late."""
 BODIES_AT_ONCE: Final = 8
 """Attachments received at the same time, one a peer: each is up to 4 MiB in memory."""
 ANNOUNCEMENTS_AT_ONCE: Final = 8
@@ -60,7 +58,10 @@ class Keeper:
         network: str,
         clock: Clock,
         offload: Offload,
+        grace_days: int,
     ) -> None:
+        """`grace_days` is how long a shard is kept beyond its last lease, in case the owner is late."""
+        self._grace_days = grace_days
         self._store = store
         self._puts = puts
         self._directory = directory
@@ -147,7 +148,7 @@ class Keeper:
                 raise ProtocolError(f"the blocks of shard {lease.shard_index} do not give its root")
             if self._store.lease(lease.lease_id) is not None:
                 raise ProtocolError("a lease of that name is kept already")
-        shards = [PutShard(slot, lease.shard_index, _stored(lease)) for slot, lease in enumerate(leases)]
+        shards = [PutShard(slot, lease.shard_index, self._stored(lease)) for slot, lease in enumerate(leases)]
         incoming.commit(manifest.segment_id, manifest.encoded, shards)
 
     async def _closed_before(self, asked: Sequence[Lease]) -> bytes:
@@ -201,7 +202,7 @@ class Keeper:
                 if held is not None and not self._same(held, lease):
                     raise ProtocolError("another lease of that name is kept already")
                 both = lease.countersign(self._identity)
-                self._store.add_lease(lease.segment_id, lease.shard_index, _stored(both))
+                self._store.add_lease(lease.segment_id, lease.shard_index, self._stored(both))
                 signed.append(both.encode())
             return signed
 
@@ -398,8 +399,6 @@ class Keeper:
         if keys:
             await self._directory.stop_providing(keys)
 
-
-def _stored(lease: Lease) -> StoredLease:
-    return StoredLease(
-        lease.lease_id, lease.encode(), (lease.end_day + GRACE_DAYS) * DAY_S, bytes(lease.owner_key)
-    )
+    def _stored(self, lease: Lease) -> StoredLease:
+        kept_until_s = (lease.end_day + self._grace_days) * DAY_S
+        return StoredLease(lease.lease_id, lease.encode(), kept_until_s, bytes(lease.owner_key))

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 OFFER_LIFE_S: Final = HOUR_S
 PRICE_MICROCREDITS: Final = 1_000_000
 """One credit a MiB and day (credit.md)."""
+GRACE_DAYS: Final = 14
 LAPSE_CHECK_S: Final = 5.0
 READ_AHEAD_BLOCKS: Final = 8
 """Blocks read from the disk in one go (512 KiB), so that a thread has something to do."""
@@ -75,6 +76,7 @@ class ShardServer:
         preamble: Preamble,
         clock: Clock,
         offload: Offload,
+        grace_days: int = GRACE_DAYS,
         uptime_permille: Callable[[], int] = lambda: 1000,
     ) -> None:
         """The store's cap decides whether this node is a donor at all."""
@@ -94,6 +96,7 @@ class ShardServer:
             network=preamble.network_id,
             clock=clock,
             offload=offload,
+            grace_days=grace_days,
         )
         self.large_bodies = Turns(limits.LARGE_BODIES_PER_PEER_MAX)
         self.blocks_received = 0
