@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 FILE_BYTES = (1024 if FULL else 128) * MIB
-DONORS = 12 if FULL else 3
+DONORS = 12 if FULL else 2
 CODE = "10/30" if FULL else "10/20"
 OVER_IDLE_BYTES_MAX = 200 * MIB
 
