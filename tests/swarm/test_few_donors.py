@@ -14,7 +14,7 @@ from tests.swarm.processes import FULL, write_random
 
 pytestmark = pytest.mark.swarm
 
-DONOR_COUNTS = (12, 5, 3, 2, 1) if FULL else (5, 2, 1)
+DONOR_COUNTS = (12, 5, 3, 2, 1) if FULL else (3, 2, 1)
 CODES = ((10, 30), (10, 15))
 FILE_BYTES = 300_000
 
