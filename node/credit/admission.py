@@ -102,7 +102,7 @@ class Standing:
     subnet: str | None = None
     """Its /24 or /48; None where that says nothing."""
     granted: int = 0
-    """The part of `unvested` that came in under repair grants."""
+    """What its leases under repair grants have open, vested or not: counted with the known, not here."""
 
     @property
     def position(self) -> int:
@@ -158,7 +158,8 @@ class Ledger:
 
         Without that, a file whose owner, holders and witnesses are all invented would fill the donor.
         """
-        have = max(0, self.policy.known - self.open_known())
+        have = self.policy.known - self.open_known()
+        have = max(0, min(have, have + self.policy.pledge - self.open_newcomers()))
         return Decision(cost <= have, Rule.GRANT if cost <= have else Rule.CLEAR, cost, have)
 
     def unsecured(self, standing: Standing) -> int:
@@ -189,10 +190,13 @@ class Ledger:
         others = Ledger(self.policy, {a: s for a, s in self.standings.items() if a != account})
         own = self.unsecured(asker)
         rooms = [self.policy.account_cap - own]
+        open_known, open_newcomers = others.open_known() + asker.granted, others.open_newcomers()
+        # Newcomers that become known take what they have open along; the sum of both caps holds all the same.
+        rooms.append(self.policy.pledge + self.policy.known - open_known - open_newcomers - own)
         if asker.is_known:
-            rooms.append(self.policy.known - others.open_known() - asker.granted - own)
+            rooms.append(self.policy.known - open_known - own)
         else:
-            rooms.append(self.policy.released(day) - others.open_newcomers() - own)
+            rooms.append(self.policy.released(day) - open_newcomers - own)
             if asker.subnet is not None and not asker.is_local:
                 rooms.append(self.policy.account_cap - others.open_newcomers(asker.subnet) - own)
         return max(0, min(rooms))

@@ -18,6 +18,8 @@ from node.units import AccountId
 
 SALT_BYTES = 16
 BITS_PER_ACCOUNT = 12
+"""At least; sizes are powers of two, so that an odd step visits different bits."""
+BYTES_MIN = 64
 HASH_COUNT = 8
 """Near the best number for 12 bits an account: one false match in 300."""
 
@@ -33,9 +35,8 @@ class BloomFilter:
     def of(cls, accounts: Collection[AccountId], salt: bytes) -> BloomFilter:
         """The filter of these accounts; past the size cap it matches others more often, never fewer."""
         assert len(salt) == SALT_BYTES
-        byte_count = min(
-            limits.BLOOM_FILTER_BYTES_MAX, max(1, math.ceil(len(accounts) * BITS_PER_ACCOUNT / 8))
-        )
+        wanted = max(BYTES_MIN, math.ceil(len(accounts) * BITS_PER_ACCOUNT / 8))
+        byte_count = min(limits.BLOOM_FILTER_BYTES_MAX, 1 << (wanted - 1).bit_length())
         bits = bytearray(byte_count)
         for account in accounts:
             for position in _positions(salt, account, 8 * byte_count):

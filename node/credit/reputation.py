@@ -79,7 +79,7 @@ class Reputation:
 
     @property
     def weight(self) -> int:
-        """For placement among those that take shards, in millionths: the score, less half if always late."""
+        """For placement, in millionths: the score, and half of it for one that is always late."""
         return self.score * (2 * ONE - self.slow) // (2 * ONE)
 
     def passed(self, sample_count: int = 1, *, late: bool = False) -> Reputation:

@@ -121,7 +121,10 @@ class Announcer:
         """
         known = {contact.peer_id: contact for contact in lookup.answered()}
         near = [key_of(contact.peer_id) for contact in lookup.closest()]
-        if len(near) < limits.DHT_BUCKET_CONTACTS:
+        # Fewer than a bucket are everyone only in a network that small: in a larger one some of the nearest
+        # had gone, and the rest is the nearest all the same.
+        is_everyone = self._finder.network_nodes <= limits.DHT_BUCKET_CONTACTS
+        if not near or (len(near) < limits.DHT_BUCKET_CONTACTS and is_everyone):
             return Region(Prefix(0, 0), tuple(known.values()))
         shared = min(common_prefix_bits(key, place) for key in near[: limits.DHT_BUCKET_CONTACTS])
         region = Prefix.of(place, shared)

@@ -83,7 +83,7 @@ def _lookup_time(figure: Figure, records: Records) -> None:
             _GREY,
             "-",
         ),
-        (fresh, "found_p95_s", "a node that just started, 95 of 100", _ORANGE, "--"),
+        (fresh, "found_p95_s", "finding, by a node that just\nstarted, 95 of 100", _ORANGE, "--"),
         (settled, "found_p95_s", "finding, 95 of 100", _BLUE, "--"),
         (settled, "found_p50_s", "finding, median", _BLUE, "-"),
     )
@@ -115,7 +115,7 @@ def _lookup_time(figure: Figure, records: Records) -> None:
 def _lookup_cost(figure: Figure, records: Records) -> None:
     axes = _axes(
         figure,
-        "A thousand times the nodes cost a lookup two more steps",
+        "A thousand times the nodes cost a lookup one and a half more steps",
         "machines in the network (59 % of them online at any time)",
         "steps, or requests, of one lookup",
     )
@@ -274,7 +274,7 @@ def _disaster(figure: Figure, records: Records) -> None:
 def _availability(figure: Figure, records: Records) -> None:
     axes = _axes(
         figure,
-        "Choosing holders by uptime is what makes files reachable",
+        "Can it be got right now? Choosing holders by their uptime decides",
         "chance that a segment can't be got at a given moment (log scale)",
         "",
     )
@@ -285,9 +285,9 @@ def _availability(figure: Figure, records: Records) -> None:
         y = codes.index(record["code"]) * 4 + placements.index(record["placement"])
         axes.plot([value, 1], [y, y], color=colour, linewidth=1, alpha=0.35)
         axes.plot(value, y, "o", color=colour, markersize=8)
-        shown = f"{value:.2g}".replace("e-", "e\u2212") if value < 1e-3 else f"{value:.2%}"
+        shown = f"{value:.2g}".replace("e-", "e\u2212") if value < 1e-3 else f"{100 * value:.2g} %"
         axes.annotate(
-            f"{shown}  holders {record['placement']}",
+            f"holders {record['placement']}:  {shown}",
             (value, y),
             xytext=(-8, 0),
             textcoords="offset points",

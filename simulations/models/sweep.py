@@ -73,12 +73,20 @@ class SweepFigures:
 class _ModelFinder(Finder):
     """Lookups over a world's tables."""
 
-    def __init__(self, world: World, own: int, *, seed: int, settings: lookups.Settings, radius: int) -> None:
+    def __init__(
+        self, world: World, own: int, *, seed: int, settings: lookups.Settings, radius: int, online: float
+    ) -> None:
         own_key = key_of(world.contact(own).peer_id)
         super().__init__(cast(DhtClient, None), RoutingTable(own_key), _Entropy(seed))
         self._world, self._own, self._settings, self._radius = world, own, settings, radius
+        self._online = online
         self.lookup_count = 0
         self.request_count = 0
+
+    @property
+    def network_nodes(self) -> float:
+        """The true size."""
+        return self._online
 
     def radius(self) -> int:
         """Of the true size of the network."""
@@ -143,7 +151,9 @@ def run(settings: Settings, *, seed: int) -> SweepFigures:
         if key_of(key) >> (KEY_BITS - part_bits) == 0
     ]
     radius = radius_of(online, limits.DHT_BUCKET_CONTACTS)
-    finder = _ModelFinder(world, own, seed=seed, settings=lookups.Settings(settings.nodes, 1), radius=radius)
+    finder = _ModelFinder(
+        world, own, seed=seed, settings=lookups.Settings(settings.nodes, 1), radius=radius, online=online
+    )
     client = _CountingClient()
     announcer = Announcer(
         cast(Network, _Self(world.contact(own))),

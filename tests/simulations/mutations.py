@@ -149,7 +149,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("quorum off by one", _quorum_off_by_one, "filling", 1, ("quorum",)),
     Mutation("lost provider record", _lost_provider_record, "steady", 1, ("providers found",)),
-    Mutation("cap checked after writing", _cap_checked_after_writing, "filling", 1, ("caps held",)),
+    Mutation("cap checked after writing", _cap_checked_after_writing, "filling", 4, ("caps held",)),
     Mutation("health from records", _health_from_records, "mass_failure", 1, ("health",)),
     Mutation("header not sealed", _header_not_sealed, "steady", 1, ("secrets kept",)),
     Mutation("reservation kept", _reservation_kept, "filling", 3, ("nothing left over",)),

@@ -34,6 +34,12 @@ def test_a_key_goes_to_at_least_the_nearest_twenty() -> None:
     assert sweep.run(Settings(300, 600), seed=2) == figures
 
 
+def test_a_lookup_that_finds_few_because_others_left_does_not_end_the_round() -> None:
+    # In this world seventeen answer the first lookup: they are not the whole network of six hundred.
+    figures = sweep.run(Settings(1_000, 10_000), seed=1)
+    assert figures.lookups_a_day >= 588 / 60
+
+
 def test_the_command_prints_a_table_or_records(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["availability", "--seed", "3"]) == 0
     assert "10/30" in capsys.readouterr().out

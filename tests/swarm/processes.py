@@ -16,7 +16,7 @@ FULL = os.environ.get("CAIRN_TEST_FULL") == "1"
 _READ_BYTES = 4 * 1024 * 1024
 
 
-def write_random(path: Path, byte_count: int, seed: int = 0) -> Path:
+def write_random(path: Path, byte_count: int, seed: int | str = 0) -> Path:
     """A file of that many bytes that no compression makes smaller; memory is bounded."""
     source = random.Random(seed)
     with path.open("wb") as file:

@@ -6,52 +6,33 @@ import base64
 import os
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from node.control.local_swarm import LocalSwarm, NodeProcess
+from node.control.local_swarm import NodeProcess
 from node.crypto.links import parse_link
 from node.errors import NotEnoughShardsError
+from tests.swarm.people import People
 from tests.swarm.processes import found_in_home, found_in_memory, write_random
 
 pytestmark = pytest.mark.swarm
 
-DONORS = 4
 CODE = "2/4"
+"""One shard at each of the four donors."""
 BLOCK_BYTES = 65_472
 
 
-@dataclass(frozen=True)
-class Holders:
-    """Donors with one shard of a 2/4 file each, and two who give nothing."""
-
-    donors: list[NodeProcess]
-    uploader: NodeProcess
-    reader: NodeProcess
-
-
-@pytest.fixture
-def holders(swarm: LocalSwarm) -> Holders:
-    (first,) = swarm.start(donate="64MB")
-    donors = [first, *swarm.start(DONORS - 1, donate="64MB", bootstrap=[first])]
-    uploader, reader = swarm.start(2, bootstrap=[first])
-    swarm.wait_known(uploader, DONORS)
-    swarm.wait_known(reader, DONORS)
-    return Holders(donors, uploader, reader)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_no_key_no_plaintext_and_no_name_at_a_holder(holders: Holders, tmp_path: Path) -> None:
+def test_no_key_no_plaintext_and_no_name_at_a_holder(people: People, tmp_path: Path) -> None:
     name = f"the name {os.urandom(8).hex()}.txt"
     plaintext = b"only its readers know " + os.urandom(8).hex().encode()
     folder = tmp_path / "source"
     folder.mkdir()
     source = folder / name
     source.write_bytes(plaintext * (1_000_000 // len(plaintext)))
-    put = holders.uploader.call("put", path=str(source), code=CODE)
-    got = holders.reader.call("get", link=put["link"], output=str(tmp_path / "got"))
+    put = people.sharer.call("put", path=str(source), code=CODE)
+    got = people.friend.call("get", link=put["link"], output=str(tmp_path / "got"))
     assert got["name"] == name
 
     link = parse_link(put["link"])
@@ -62,38 +43,38 @@ def test_no_key_no_plaintext_and_no_name_at_a_holder(holders: Holders, tmp_path:
     secrets = [key, text, plaintext, name.encode()]
     # The search finds what is there: the owner keeps its link, and a holder knows the file's hash.
     public = link.file_hash
-    assert {text, name.encode()} <= found_in_memory(holders.uploader, secrets)
-    assert {text, name.encode()} <= found_in_home(holders.uploader, secrets)
-    for donor in holders.donors:
+    assert {text, name.encode()} <= found_in_memory(people.sharer, secrets)
+    assert {text, name.encode()} <= found_in_home(people.sharer, secrets)
+    for donor in people.donors:
         assert found_in_memory(donor, [*secrets, public]) == {public}
         assert found_in_home(donor, [*secrets, public]) == {public}
 
 
-def test_flipped_bytes_are_never_served_and_count_as_lost(holders: Holders, tmp_path: Path) -> None:
+def test_flipped_bytes_are_never_served_and_count_as_lost(people: People, tmp_path: Path) -> None:
     source = write_random(tmp_path / "file", 3_000_000)
-    link = holders.uploader.call("put", path=str(source), code=CODE)["link"]
-    assert _lost(holders, link) == 0
+    link = people.sharer.call("put", path=str(source), code=CODE)["link"]
+    assert _lost(people, link) == 0
 
     def get(name: str) -> Path:
         output = tmp_path / name
-        holders.reader.call("get", link=link, output=str(output))
+        people.friend.call("get", link=link, output=str(output))
         return output
 
-    rotten, *good = holders.donors
+    rotten, *good = people.donors
     _flip(rotten, every_bytes=1_000_000)  # some blocks of the shard
     assert get("one").read_bytes() == source.read_bytes()
-    assert _lost(holders, link) == 1
+    assert _lost(people, link) == 1
     for donor in good[:2]:
         _flip(donor, every_bytes=BLOCK_BYTES)  # all of them
     with pytest.raises(NotEnoughShardsError, match="1 shard"):
         get("three")
     assert not (tmp_path / "three").exists()
-    assert _lost(holders, link) == 3
+    assert _lost(people, link) == 3
 
 
-def _lost(holders: Holders, link: str) -> int:
+def _lost(people: People, link: str) -> int:
     """Shards that `health` counts as lost, every block read: corrupt, or missing once a read found out."""
-    (segment,) = holders.reader.call("health", link=link, verify=True)["segments"]
+    (segment,) = people.friend.call("health", link=link, verify=True)["segments"]
     states = Counter(holder["state"] for holder in segment["holders"])
     assert set(states) <= {"proved", "corrupt", "missing"}
     assert segment["alive"] == states["proved"]

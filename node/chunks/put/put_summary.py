@@ -103,8 +103,13 @@ def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSeg
                 pass
 
 
-def withdrawals(journal: Journal, network: str, *, everything: bool) -> list[Withdrawal]:
-    """Who must be asked to forget what: of a put that is dropped everything, else what was replaced."""
+def withdrawals(
+    journal: Journal, network: str, *, everything: bool, reserved: bool = False
+) -> list[Withdrawal]:
+    """Who must be asked to forget what: of a put that is dropped everything, else what was replaced.
+
+    `reserved`: also puts that are open, whose space is not to be held for a later try; leases stay.
+    """
     closed: dict[PutId, tuple[bytes, ...]] = {}
     asked: dict[PutId, tuple[bytes, ...]] = {}
     opened: dict[PutId, Contact] = {}
@@ -125,11 +130,13 @@ def withdrawals(journal: Journal, network: str, *, everything: bool) -> list[Wit
                 pass
     by_holder: dict[PeerId, Withdrawal] = {}
     for put_id, contact in opened.items():
-        if not everything and put_id not in dropped:
+        is_over = everything or put_id in dropped
+        if not is_over and not reserved:
             continue
         withdrawal = by_holder.setdefault(contact.peer_id, Withdrawal(contact, [], []))
-        leases = closed.get(put_id) or asked.get(put_id, ())
-        withdrawal.lease_ids.extend(Lease.decode(lease, network=network).lease_id for lease in leases)
+        if is_over:
+            leases = closed.get(put_id) or asked.get(put_id, ())
+            withdrawal.lease_ids.extend(Lease.decode(lease, network=network).lease_id for lease in leases)
         if put_id not in closed:
             withdrawal.put_ids.append(put_id)
     return list(by_holder.values())

@@ -275,7 +275,9 @@ class Uploader:
             raise
         except NotEnoughPeersError:
             # Segments that are safe are kept for the next try; with none there is nothing to go on with.
-            if not journal.done:
+            if journal.done:
+                await self._withdraw(journal, everything=False, reserved=True)
+            else:
                 await self._drop(journal)
             raise
         await self._withdraw(journal, everything=False)
@@ -390,10 +392,12 @@ class Uploader:
             await withdraw(services.client, owner_key(services.account_seed, salt), parts)
             await services.offload.run(lambda: services.catalogue.remove(file_hash))
 
-    async def _withdraw(self, journal: Journal, *, everything: bool) -> None:
+    async def _withdraw(self, journal: Journal, *, everything: bool, reserved: bool = False) -> None:
         services = self._services
         network = services.client.preamble.network_id
-        parts = await services.offload.run(lambda: withdrawals(journal, network, everything=everything))
+        parts = await services.offload.run(
+            lambda: withdrawals(journal, network, everything=everything, reserved=reserved)
+        )
         owner = owner_key(services.account_seed, journal.started.owner_salt)
         await withdraw(services.client, owner, parts)
 
