@@ -189,6 +189,8 @@ def _health(options: Options, result: Json) -> None:
 
 def _renew(_options: Options, result: Json) -> None:
     print(f"renewed {_count(result['leases'], 'lease')} of {result['hash']}")
+    if result["expires"] is not None:
+        _say(f"kept until {_day(result['expires'])}")
 
 
 def _rm(_options: Options, result: Json) -> None:

@@ -71,6 +71,7 @@ class Housekeeping:
             nursery.start_soon(self._repeat, "expiry and compaction", ROUND_S, self.tidy)
             nursery.start_soon(self._repeat, "scrub", ROUND_S, self.scrub)
             nursery.start_soon(self._repeat, "change of announcers", ROUND_S, self.change_turns)
+            nursery.start_soon(self._repeat, "end of announcements", DAY_S, self._turns.drop_gone)
             nursery.start_soon(self._repeat, "choice of DHT mode", ROUND_S, self._choose_mode)
             nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
 
@@ -79,6 +80,7 @@ class Housekeeping:
         expired = await self._offload.run(partial(self._store.expire, self._clock.now_s()))
         if expired:
             _logger.info("%d leases have expired", expired)
+            await self._turns.drop_gone()
         more = True
         while more:
             more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES))
@@ -127,7 +129,7 @@ class Housekeeping:
         if dropped:
             _logger.info("dropped %d puts that nobody resumed", dropped)
 
-    async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
                 await step()

@@ -105,6 +105,10 @@ class BoardDirectory:
         for key in keys:
             self._board.providers.get(key, set()).discard(self._peer_id)
 
+    def provided(self, *, after: bytes | None, limit: int) -> Sequence[bytes]:
+        own = sorted(key for key, peers in self._board.providers.items() if self._peer_id in peers)
+        return [key for key in own if after is None or key > after][:limit]
+
     async def put_value(self, key: bytes, value: bytes) -> int:
         await trio.lowlevel.checkpoint()
         self._board.values[key] = value

@@ -125,6 +125,10 @@ class DirectoryOf:
             self.shared.providers.get(key, {}).pop(self.own.peer_id, None)
         await trio.lowlevel.checkpoint()
 
+    def provided(self, *, after: bytes | None, limit: int) -> Sequence[bytes]:
+        own = sorted(key for key, peers in self.shared.providers.items() if self.own.peer_id in peers)
+        return [key for key in own if after is None or key > after][:limit]
+
     async def find_peer(self, peer_id: PeerId) -> Contact | None:
         return await self.shared.find_peer(peer_id)
 

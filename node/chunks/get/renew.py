@@ -7,7 +7,7 @@ lasts long enough is not doubled. Source: design.md, section 4 (renew, delete).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -17,14 +17,14 @@ from node.chunks import messages
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.holders import Holders, blaming
-from node.chunks.manifest import SegmentManifest
+from node.chunks.manifest import FileManifest, SegmentManifest
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
 from node.errors import NotFoundError, ProtocolError, RefusedError, RemoteError, UsageError
 from node.ports import Clock, Directory, Entropy
 from node.records.lease import LEASE_ID_BYTES, LEASE_NONCE_BYTES, Lease, Release
-from node.units import DAY_S, FileHash, LeaseId, OwnerKey, PeerId
+from node.units import DAY_S, FileHash, LeaseId, OwnerKey, PeerId, SegmentId
 
 HOLDERS_AT_ONCE = 16
 RELEASE_ROUNDS_MAX = 32
@@ -39,7 +39,8 @@ class LeaseReport:
     leases: int
     unreachable_holders: int
     expires_s: int | None
-    """When the first shard's last lease ends, of those that answered; None after a release."""
+    """Until when every segment has leases on `data_shards` shards or more, of those that answered; None where
+    fewer answered, and after a release."""
     renewed: tuple[Lease, ...] = ()
 
 
@@ -47,7 +48,8 @@ class LeaseReport:
 class _Tally:
     leases: int = 0
     failed: set[PeerId] = field(default_factory=set)
-    ends_s: list[int] = field(default_factory=list)
+    end_days: dict[SegmentId, dict[int, int]] = field(default_factory=dict)
+    """Of each segment: the last day of each shard's longest lease."""
     renewed: list[Lease] = field(default_factory=list)
 
 
@@ -98,8 +100,9 @@ class Renewer:
                     latest[lease.shard_index] = lease
             short = [lease for lease in latest.values() if lease.end_day < end_day]
             asked = [self._further(lease, owner, today, end_day) for lease in short]
+            end_days = tally.end_days.setdefault(segment.segment_id, {})
             for lease in latest.values():
-                tally.ends_s.append(max(lease.end_day, end_day) * DAY_S)
+                end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
             if not asked:
                 return
             replies = await session.renew(segment.segment_id, [lease.encode() for lease in asked])
@@ -111,13 +114,14 @@ class Renewer:
                     lease.verify()
             tally.leases += len(signed)
             tally.renewed.extend(signed)
+            end_days.update((lease.shard_index, end_day) for lease in signed)
 
-        tally = await self._each_holding(file, extend)
+        tally = await self._each_holding(file, extend, range(file.manifest.segment_count))
         return LeaseReport(
             file_hash,
             tally.leases,
             len(tally.failed),
-            min(tally.ends_s, default=None),
+            _kept_until_s(file.manifest, tally.end_days),
             tuple(tally.renewed),
         )
 
@@ -136,7 +140,8 @@ class Renewer:
                 ended = await session.release([self._end(lease, owner) for lease in leases])
                 tally.leases += ended
 
-        tally = await self._each_holding(file, end_all)
+        # Segment 0 goes last: its holders keep the manifest that a release cut short needs to go on.
+        tally = await self._each_holding(file, end_all, reversed(range(file.manifest.segment_count)))
         return LeaseReport(file_hash, tally.leases, len(tally.failed), None)
 
     def _end(self, lease: Lease, owner: KeyPair) -> bytes:
@@ -169,10 +174,10 @@ class Renewer:
             nonce=self._entropy.random_bytes(LEASE_NONCE_BYTES),
         ).sign_as_owner(owner)
 
-    async def _each_holding(self, file: LocatedFile, act: _Act) -> _Tally:
-        """Do something at every holder of every segment, a segment at a time."""
+    async def _each_holding(self, file: LocatedFile, act: _Act, segment_indexes: Iterable[int]) -> _Tally:
+        """Do something at every holder of segments, a segment at a time."""
         tally = _Tally()
-        for index in range(file.manifest.segment_count):
+        for index in segment_indexes:
             places = self._locator.placed(file, index)
             try:
                 segment = await self._locator.segment_manifest(file, index)
@@ -202,3 +207,15 @@ class Renewer:
             missing = isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING
             if not missing:  # a holder that has nothing of the segment keeps nothing
                 tally.failed.add(peer_id)
+
+
+def _kept_until_s(manifest: FileManifest, end_days: Mapping[SegmentId, Mapping[int, int]]) -> int | None:
+    """When the leases of the first segment leave fewer than `data_shards` shards; None where they do now."""
+    needed = manifest.geometry.code.data_shards
+    first: int | None = None
+    for index in range(manifest.segment_count):
+        days = sorted(end_days.get(manifest.segment_id(index), {}).values(), reverse=True)
+        if len(days) < needed:
+            return None
+        first = days[needed - 1] if first is None else min(first, days[needed - 1])
+    return None if first is None else first * DAY_S

@@ -10,6 +10,7 @@ Invariants: what is announced is held; memory is one page of segments. Source: d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -17,11 +18,12 @@ from typing import Final
 from node.chunks.roster import ANNOUNCERS, WEEK_S, announcers, holders_by_shard
 from node.chunks.serve.keeping import Keeper
 from node.chunks.store.shard_store import ShardStore
-from node.crypto.hashing import multihash
+from node.crypto.hashing import MULTIHASH_PREFIX, multihash
 from node.ports import Clock, Directory, Offload
 from node.units import DAY_S, PeerId, SegmentId
 
 PAGE_SEGMENTS: Final = 256
+PAGE_KEYS: Final = 1024
 
 
 @dataclass(slots=True)
@@ -75,6 +77,24 @@ class AnnouncingTurns:
             if len(segment_ids) < PAGE_SEGMENTS:
                 return announced
             start = segment_ids[-1] + b"\0"
+
+    async def drop_gone(self) -> int:
+        """Stop announcing what is held no longer: it expired, rotted, or went just before a crash.
+
+        Returns the number of keys. Raises `StoreError`.
+        """
+        dropped = 0
+        after: bytes | None = None
+        while keys := self._directory.provided(after=after, limit=PAGE_KEYS):
+            gone = await self._offload.run(partial(self._gone, keys))
+            if gone:
+                await self._directory.stop_providing(gone)
+            dropped += len(gone)
+            after = keys[-1]
+        return dropped
+
+    def _gone(self, keys: Sequence[bytes]) -> list[bytes]:
+        return [key for key in keys if not self._store.holds(key.removeprefix(MULTIHASH_PREFIX))]
 
     def _turns(self, segment_ids: list[SegmentId]) -> _Turns:
         turns = _Turns()

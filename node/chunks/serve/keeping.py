@@ -72,7 +72,6 @@ class Keeper:
         self._offload = offload
         self._attaching: set[PeerId] = set()
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
-        self._announced_files: dict[SegmentId, set[FileHash]] = {}
         self.leases_signed = 0
 
     # --- puts and leases ----------------------------------------------------------------------------------
@@ -343,20 +342,15 @@ class Keeper:
         Raises `RefusalError` if any of it is not held.
         """
 
-        def held() -> dict[FileHash, SegmentId]:
+        def check_held() -> None:
             for segment_id in request.segment_ids:
                 if self._store.segment_manifest(segment_id) is None:
                     raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            files = {}
             for file_hash in request.file_hashes:
-                encoded = self._store.attachment(file_hash, AttachmentKind.FILE_MANIFEST)
-                if encoded is None:
+                if self._store.attachment(file_hash, AttachmentKind.FILE_MANIFEST) is None:
                     raise RefusalError(messages.REFUSED_MISSING, "no manifest of that file is here")
-                files[file_hash] = FileManifest.decode(encoded).segment_id(0)
-            return files
 
-        for file_hash, segment_id in (await self._offload.run(held)).items():
-            self._announced_files.setdefault(segment_id, set()).add(file_hash)
+        await self._offload.run(check_held)
         keys = list(dict.fromkeys(multihash(name) for name in (*request.file_hashes, *request.segment_ids)))
         if not keys:
             return 0
@@ -370,7 +364,7 @@ class Keeper:
         """
         releases = [Release.decode(record, network=self._network) for record in request.records]
 
-        def end() -> tuple[int, set[SegmentId]]:
+        def end() -> tuple[int, list[bytes]]:
             entitled: list[tuple[LeaseId, SegmentId]] = []
             for release in releases:
                 release.verify()
@@ -383,21 +377,19 @@ class Keeper:
                 if not release.ends(lease, file_owner=owner):
                     raise CryptoError("a release by a key that does not own the lease")
                 entitled.append((release.lease_id, held.segment_id))
-            ended = [segment_id for lease_id, segment_id in entitled if self._store.end_lease(lease_id)]
-            gone = {segment_id for segment_id in ended if self._store.segment_manifest(segment_id) is None}
-            return len(ended), gone
+            # With a segment's last shard its attachments go too, and with them what files were announced.
+            names = {
+                name: None
+                for _, segment_id in entitled
+                for name in (segment_id, *self._store.attached_files(segment_id))
+            }
+            ended = sum(self._store.end_lease(lease_id) for lease_id, _ in entitled)
+            return ended, [multihash(name) for name in names if not self._store.holds(name)]
 
         ended, gone = await self._offload.run(end)
-        await self._stop_providing(gone)
+        if gone:
+            await self._directory.stop_providing(gone)
         return ended
-
-    async def _stop_providing(self, segment_ids: set[SegmentId]) -> None:
-        keys = []
-        for segment_id in segment_ids:
-            keys.append(multihash(segment_id))
-            keys.extend(multihash(file_hash) for file_hash in self._announced_files.pop(segment_id, ()))
-        if keys:
-            await self._directory.stop_providing(keys)
 
     def _stored(self, lease: Lease) -> StoredLease:
         kept_until_s = (lease.end_day + self._grace_days) * DAY_S

@@ -249,6 +249,13 @@ class ShardStore:
         with self._key_values.view() as view:
             return [(SegmentId(key[:32]), key[32]) for key, _ in view.scan(QUARANTINED)]
 
+    def holds(self, name: bytes) -> bool:
+        """Whether a shard of the segment, or the manifest of the file, of this id is held."""
+        if self.shards_of(SegmentId(name)):
+            return True
+        with self._key_values.view() as view:
+            return IndexReader(view).object(name, AttachmentKind.FILE_MANIFEST) is not None
+
     # --- attachments and rosters --------------------------------------------------------------------
 
     def set_attachment(

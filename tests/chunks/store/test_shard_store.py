@@ -321,6 +321,26 @@ def test_a_store_full_to_the_brim_still_renews_releases_and_compacts() -> None:
     world.check_accounts()
 
 
+@pytest.mark.parametrize("cap_bytes", [0, 16 << 20])
+def test_leases_end_and_expire_on_a_store_whose_cap_fell_below_its_use(cap_bytes: int) -> None:
+    world = World(cap_bytes=64 << 20)  # what the disk is watched for
+    numbers = iter(range(2, 10_000, 4))
+    while world.store.statistics().used_bytes < 20 << 20:
+        number = next(numbers)
+        put(world.store, number, {0: lease(number)})
+    world.store.set_cap(cap_bytes)
+    held = world.store.segments(limit=1000)
+    with pytest.raises(StoreFullError):
+        world.store.add_lease(held[0], 0, lease(1_000_000))
+    for segment_id in held[1:]:
+        for kept in world.store.leases(segment_id):
+            assert world.store.end_lease(kept.lease.lease_id)
+    assert world.store.segments(limit=1000) == held[:1]
+    assert world.store.expire(2**40) == 1
+    assert world.store.segments(limit=1000) == []
+    world.check_accounts()
+
+
 @pytest.mark.parametrize("cap_bytes", [0, 1_000_000])
 def test_a_cap_too_small_holds_nothing(cap_bytes: int) -> None:
     store = World().store
