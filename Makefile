@@ -1,10 +1,11 @@
 # make demo and make test set up all they need on a fresh Debian or Ubuntu.
 VENV ?= .venv
+SEEDS ?= 1-20
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 INTEROP := tests/interop/node_modules/.package-lock.json
 
-.PHONY: demo test test-quick test-full check format lock bench clean
+.PHONY: demo test test-quick test-full simulate bench check format lock clean
 
 demo: $(STAMP)
 	$(VENV)/bin/cairn demo
@@ -13,7 +14,7 @@ test: $(STAMP) $(INTEROP) check
 	$(PY) -m pytest
 
 test-quick: $(STAMP) check  ## the part that runs in about a minute
-	$(PY) -m pytest -m "not swarm" --ignore=tests/interop
+	$(PY) -m pytest -m "not swarm" --ignore=tests/interop --ignore=tests/simulations --ignore=tests/net
 
 test-full: $(STAMP) $(INTEROP) check  ## the same tests with the large numbers
 	CAIRN_TEST_FULL=1 $(PY) -m pytest
@@ -27,6 +28,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+simulate: $(STAMP)  ## many seeds of every scenario; SEEDS=1-1000 for more
+	$(VENV)/bin/cairn simulate all --seeds $(SEEDS)
 
 bench: $(STAMP)
 	$(PY) -m benchmarks

@@ -54,9 +54,14 @@ def _run(argv: Sequence[str]) -> int:
     from node.control.arguments import parse
 
     options = parse(argv)
-    from node.control.commands import COMMANDS
+    if options.command == "simulate":
+        from simulations.command import simulate
 
-    result, exit_code = COMMANDS[options.command](options)
+        result, exit_code = simulate(options)
+    else:
+        from node.control.commands import COMMANDS
+
+        result, exit_code = COMMANDS[options.command](options)
     if result is not None:
         if options.json:
             print(json.dumps(result), flush=True)

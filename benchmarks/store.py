@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from rich.console import Console
 from rich.table import Table
 
-from node.chunks.shard_store import PutShard, ShardStore, StoredLease
+from node.chunks.store.shard_store import PutShard, ShardStore, StoredLease
 from node.limits import BLOCK_BYTES, SEGMENT_STRIPES
 from node.system.disk import DiskFiles
 from node.system.entropy import SystemEntropy

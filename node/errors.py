@@ -148,4 +148,7 @@ class FileChangedError(UsageError):
 
 
 class OwnerInconsistentError(CryptoError):
-    """Verified blocks contradict the manifests that the owner signed: the owner's fault, no holder's."""
+    """What the file's own hash names is malformed, or contradicted by verified blocks: the owner's fault, no
+    holder's."""
+
+    exit_code = 40

@@ -174,13 +174,20 @@ class FramedStream:
     async def _flush(self) -> None:
         if self._unsent:
             unsent, self._unsent = self._unsent, b""
-            await self._stream.send_all(unsent)
+            await self._send_all(unsent)
 
     async def _send(self, frame: bytes) -> None:
         if len(self._unsent) + len(frame) > limits.STREAM_WRITE_BYTES_MAX:
             await self._flush()
         unsent, self._unsent = self._unsent, b""
-        await self._stream.send_all(unsent + frame if unsent else frame)
+        await self._send_all(unsent + frame if unsent else frame)
+
+    async def _send_all(self, data: bytes) -> None:
+        """A peer that answers pings and takes nothing would otherwise hold the sender for ever."""
+        with trio.move_on_after(limits.SEND_DEADLINE_S) as scope:
+            await self._stream.send_all(data)
+        if scope.cancelled_caught:
+            raise UnreachableError(self.peer, f"took nothing for {limits.SEND_DEADLINE_S:g} s")
 
     async def _receive(self, deadline_s: float, size_max: int, *, end_allowed: bool) -> Frame | None:
         with trio.move_on_after(deadline_s):

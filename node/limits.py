@@ -43,6 +43,7 @@ PUTS_OPEN_MAX: Final = 256  # unfinished puts a donor keeps, resting ones includ
 PUTS_OPEN_PER_PEER_MAX: Final = 16  # of one peer: 2 segments in flight, replacements and some resting ones
 PUT_BATCH_BLOCKS: Final = 16  # blocks (1 MiB): one append to the store, held in memory a stream at worst
 SHARD_STREAMS_MAX: Final = 512  # streams served at once: each may hold 4 MiB of blocks at worst
+LARGE_BODIES_PER_PEER_MAX: Final = 2  # file manifests on their way to a peer: 8 MiB, however slow it is
 SHARD_STREAMS_PER_PEER_MAX: Final = (
     24  # one peer's share: a put or a get uses one a segment in flight, and retries
 )
@@ -142,6 +143,7 @@ BLOCK_HEADER_BYTES_MAX: Final = 30  # bytes: what a full block leaves of a write
 PREAMBLE_BYTES_MAX: Final = 1_024  # bytes: network id, version and 16 short parameters
 PREAMBLE_PARAMETERS_MAX: Final = 16  # parameters of a network: the specification names 4
 PREAMBLE_DEADLINE_S: Final = 15  # seconds: it leaves with the opener's first message
+SEND_DEADLINE_S: Final = 120.0  # seconds for a frame to leave: 30 streams share a link of 16 kB/s
 PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in config.toml
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
@@ -223,6 +225,28 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+
+# --- credit and audits (credit.md) ----------------------------------------------------------------------
+
+CHARGE_BYTES_MAX: Final = 256  # bytes: 170 in practice
+REPAIR_GRANT_BYTES_MAX: Final = 512  # bytes with both signatures: 370 at most
+REPAIR_INTENT_BYTES_MAX: Final = 512  # bytes: 255 indexes and a signature are 480
+AUDIT_RECEIPT_BYTES_MAX: Final = 34 * 1024  # bytes: 2,000 lease ids of 16 bytes and 400 of the rest
+AUDIT_ANSWER_BYTES_MAX: Final = 66 * 1024  # bytes: 2,000 digests of 32 bytes and 300 of the rest
+SERVE_RECEIPT_BYTES_MAX: Final = 320  # bytes: 290 at most
+PAIR_STATE_BYTES_MAX: Final = 384  # bytes with both signatures: 350 at most
+CLEAR_BYTES_MAX: Final = 768  # bytes: four accounts, states and signatures are 680
+ABORT_BYTES_MAX: Final = 256  # bytes: 220 at most
+EQUIVOCATION_BYTES_MAX: Final = 1_024  # bytes: two pair states and an account
+AUDIT_SAMPLES_MAX: Final = 2_000  # samples a donor and day, so leases a receipt: 2.9 MB of answer
+CLEAR_MEMBERS_MAX: Final = 4  # accounts in a cycle: longer ones fail more often than they help
+CREDIT_MICRO_MAX: Final = 2**62  # micro-credits of a pair: 4 TB kept for 3,000 years; exact on the wire
+CREDIT_PERIOD_MAX: Final = RECORD_DAY_MAX // 30  # periods of 30 days since 1970
+PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
+REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
+BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
+CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
+CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures are still being collected
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 

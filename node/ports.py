@@ -270,6 +270,10 @@ class Directory(Protocol):
         """Announce these keys no longer."""
         ...
 
+    def provided(self, *, after: bytes | None, limit: int) -> Sequence[bytes]:
+        """Up to `limit` keys that this node announces, in an order that stays; go on after the last one."""
+        ...
+
     async def put_value(self, key: bytes, value: bytes) -> int:
         """Store a value record at the nodes closest to `key`; how many took it."""
         ...

@@ -197,6 +197,14 @@ class FakeDisk:
         if offset < len(file.durable):
             file.durable[offset] ^= 1 << bit
 
+    def paths(self) -> tuple[PurePath, ...]:
+        """All files, in order of their paths."""
+        return tuple(sorted(self._files))
+
+    def raw_content(self) -> bytes:
+        """Everything that is written, to search in."""
+        return b"\0".join(bytes(file.content) for file in self._files.values())
+
     def length(self, path: PurePath) -> int:
         """Length of a file."""
         return len(self._files[path].content)

@@ -118,8 +118,8 @@ class FakeKeyValue:
             finally:
                 transaction.is_open = False
             self._disk.step()
+            self._note_changes(transaction)
             self._tables = transaction.tables
-            self._measure()
             self._disk.step()
             self._disk.changed()
             return result
@@ -137,6 +137,10 @@ class FakeKeyValue:
         self._is_open = False
         return again
 
+    def raw_content(self) -> bytes:
+        """All keys and values, to search in."""
+        return b"\0".join(part for table in self._tables.values() for item in table.items() for part in item)
+
     def lose_everything(self) -> None:
         """As if somebody had deleted the files."""
         self._tables = {}
@@ -146,12 +150,18 @@ class FakeKeyValue:
         return self._allocated_bytes
 
     def _measure(self) -> None:
-        self._allocated_bytes = sum(
-            len(key) + len(value) + _ITEM_BYTES
-            for table in self._tables.values()
-            for key, value in table.items()
-        )
+        self._allocated_bytes = sum(map(_table_bytes, self._tables.values()))
+
+    def _note_changes(self, transaction: _Transaction) -> None:
+        """Only tables that changed are measured again."""
+        for name in transaction.changed:
+            self._allocated_bytes += _table_bytes(transaction.tables[name])
+            self._allocated_bytes -= _table_bytes(self._tables.get(name, {}))
 
     def _check_open(self) -> None:
         if not self._is_open:
             raise StoreError("the index is closed")
+
+
+def _table_bytes(table: _Table) -> int:
+    return sum(map(len, table)) + sum(map(len, table.values())) + _ITEM_BYTES * len(table)

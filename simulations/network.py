@@ -27,6 +27,7 @@ from node.units import Contact, Multiaddr, PeerId
 logger = logging.getLogger(__name__)
 
 WINDOW_BYTES = 256 * 1024
+RETRANSMIT_S = 0.2  # TCP's least wait before it repeats a packet; it doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Link:
     latency_s: float = 0.0
     jitter_s: float = 0.0
     rate_bytes_s: int | None = None
+    loss: float = 0.0
+    """Share of the packets that are lost. Streams are reliable: a loss is a wait for the repetition."""
 
 
 @dataclass(slots=True)
@@ -51,9 +54,12 @@ class Internet:
 
     def __init__(self, rng: Random, *, link: Link = Link()) -> None:
         self.rng = rng
-        self._default_link = link
+        self.default_link = link
         self._links: dict[tuple[PeerId, PeerId], Link] = {}
         self._islands: dict[PeerId, int] = {}
+        self._one_way_cuts: set[tuple[PeerId, PeerId]] = set()
+        self.on_sent: Callable[[PeerId, PeerId, bytes], None] = lambda sender, receiver, data: None
+        """Told of everything that leaves a node."""
         self._nodes: dict[PeerId, SimulatedNetwork] = {}
         self._listeners: dict[Multiaddr, SimulatedNetwork] = {}
         self._joined_count = 0
@@ -85,6 +91,10 @@ class Internet:
         """Change one direction; `set_link` both for a symmetric change."""
         self._links[sender, receiver] = link
 
+    def clear_links(self) -> None:
+        """Make every link the default one."""
+        self._links.clear()
+
     def partition(self, *islands: Iterable[PeerId]) -> None:
         """Let nothing pass between islands; nodes named in none are one island more. Silence for
         `limits.CONNECTION_SILENCE_S` then breaks the connections that span two."""
@@ -92,9 +102,23 @@ class Internet:
         for node in list(self._nodes.values()):
             node.on_partition()
 
+    def cut_one_way(self, sender: PeerId, receiver: PeerId) -> None:
+        """Let nothing of one node reach another, though the way back is open."""
+        self._one_way_cuts.add((sender, receiver))
+        for node in list(self._nodes.values()):
+            node.on_partition()
+
     def heal(self) -> None:
-        """End the partition."""
+        """End the partition and all one-way cuts."""
+        self._one_way_cuts.clear()
         self.partition()
+
+    def unplug(self, peer_id: PeerId) -> None:
+        """A node's process is dead: its connections break, and it dials and is dialled no more."""
+        node = self._nodes.get(peer_id)
+        if node is not None:
+            node.is_up = False
+            node.drop_all_connections()
 
     def cut(self, one: PeerId, other: PeerId) -> None:
         """Break the connection of two nodes, if there is one; both notice at once."""
@@ -104,17 +128,29 @@ class Internet:
             connection.drop()
 
     def separated(self, one: PeerId, other: PeerId) -> bool:
-        """Whether a partition stands between two nodes."""
-        return self._islands.get(one, 0) != self._islands.get(other, 0)
+        """Whether a partition, or a cut in either direction, stands between two nodes."""
+        return not (self.passes(one, other) and self.passes(other, one))
+
+    def passes(self, sender: PeerId, receiver: PeerId) -> bool:
+        """Whether what one node sends reaches the other."""
+        if not self._islands and not self._one_way_cuts:
+            return True
+        same_island = self._islands.get(sender, 0) == self._islands.get(receiver, 0)
+        return same_island and (sender, receiver) not in self._one_way_cuts
 
     def delay_s(self, sender: PeerId, receiver: PeerId) -> float:
         """The time that the next bytes take on their way."""
         link = self.link(sender, receiver)
-        return link.latency_s + (self.rng.random() * link.jitter_s if link.jitter_s else 0.0)
+        delay_s = link.latency_s + (self.rng.random() * link.jitter_s if link.jitter_s else 0.0)
+        wait_s = RETRANSMIT_S
+        while link.loss and self.rng.random() < link.loss and wait_s < limits.DIAL_TIMEOUT_S:
+            delay_s += wait_s
+            wait_s *= 2
+        return delay_s
 
     def link(self, sender: PeerId, receiver: PeerId) -> Link:
         """The link of one direction."""
-        return self._links.get((sender, receiver), self._default_link)
+        return self._links.get((sender, receiver), self.default_link)
 
     def listener(self, address: Multiaddr) -> SimulatedNetwork | None:
         """Who answers at an address."""
@@ -130,6 +166,7 @@ class SimulatedNetwork:
         self.connections: dict[PeerId, _Connection] = {}
         self.services: dict[str, _Service] = {}
         self.nursery = nursery
+        self.is_up = True
         self._internet = internet
         self._peer_id = peer_id
         self._address = address
@@ -257,6 +294,9 @@ class SimulatedNetwork:
 
     async def _connection_to(self, contact: Contact) -> _Connection:
         name = peer_id_text(contact.peer_id)
+        if not self.is_up:
+            await trio.lowlevel.checkpoint()
+            raise UnreachableError(name, "this node is dead")
         if contact.peer_id == self._peer_id:
             raise UnreachableError(name, "that is this node itself")
         connection = self.connections.get(contact.peer_id)
@@ -264,7 +304,7 @@ class SimulatedNetwork:
             return connection
         for address in contact.addresses[: limits.DIAL_ADDRESSES_MAX]:
             other = self._internet.listener(Multiaddr(address))
-            if other is None:
+            if other is None or not other.is_up:
                 await trio.lowlevel.checkpoint()
                 continue
             if self._internet.separated(self._peer_id, other.peer_id):
@@ -274,6 +314,8 @@ class SimulatedNetwork:
             if contact.peer_id in self.connections:
                 return self.connections[contact.peer_id]
             if other.peer_id != contact.peer_id or self._internet.listener(address) is not other:
+                continue
+            if not (self.is_up and other.is_up) or self._internet.separated(self._peer_id, other.peer_id):
                 continue
             return _Connection(self._internet, self, other, address)
         raise UnreachableError(name, "no address answers as that peer")
@@ -355,6 +397,7 @@ class _Pipe:
         self._last_arrival_s = max(arrival_s, self._last_arrival_s)
         self._chunks.append((self._last_arrival_s, data))
         self._size_bytes += len(data)
+        self._internet.on_sent(self._sender, self._receiver, data)
         self.wake()
 
     async def receive(self, max_bytes: int) -> bytes:
@@ -363,7 +406,7 @@ class _Pipe:
                 if self.disguised:
                     return b""
                 raise UnreachableError(peer_id_text(self._sender), "the stream was reset")
-            if self._chunks and not self._internet.separated(self._sender, self._receiver):
+            if self._chunks and self._internet.passes(self._sender, self._receiver):
                 arrival_s, chunk = self._chunks[0]
                 if arrival_s <= trio.current_time():
                     self._chunks.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -62,7 +63,7 @@ def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
 
 
 def test_the_version_needs_not_even_the_parser() -> None:
-    script = "import sys, cli; cli.run(['--version']); print('argparse' in sys.modules)"
+    script = "import sys, cli; cli.run(['--version']); print('typer' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
@@ -85,7 +86,7 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], *([name] for name in COMMANDS)):
         with pytest.raises(SystemExit):
             parse([*words, "--help"])
-        assert "examples:\n  cairn " in capsys.readouterr().out
+        assert re.search(r"examples:\n +cairn ", capsys.readouterr().out)
 
 
 def test_common_options_stand_before_and_after_the_command() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from random import Random
 
 import pytest
@@ -15,52 +14,10 @@ from node import limits, wire
 from node.errors import ProtocolError, RefusedError, UnreachableError
 from node.framing import FramedStream, Preamble
 from node.ports import Buffer
-from node.units import PeerId
+from tests.loop_stream import LoopStream
 
-PEER = PeerId(b"\x00\x24\x08\x01\x12\x20" + bytes(32))
 PREAMBLE = Preamble("cairn-test", 1, (("audit.interval_s", 86_400),))
 DEADLINE_S = 5.0
-
-
-class LoopStream:
-    """A Stream whose writes are its reads, cut into pieces of given sizes."""
-
-    def __init__(self, *, piece_sizes: Random | None = None) -> None:
-        self.writes: list[bytes] = []
-        self._bytes: deque[int] | bytearray = bytearray()
-        self._piece_sizes = piece_sizes
-        self._ended = False
-        self._more = trio.Event()
-
-    @property
-    def peer_id(self) -> PeerId:
-        return PEER
-
-    async def send_all(self, data: Buffer) -> None:
-        await trio.lowlevel.checkpoint()
-        self.writes.append(bytes(data))
-        self._bytes.extend(data)
-        self._more.set()
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        while not self._bytes and not self._ended:
-            self._more = trio.Event()
-            await self._more.wait()
-        size = max_bytes if self._piece_sizes is None else self._piece_sizes.randint(1, 9)
-        assert isinstance(self._bytes, bytearray)
-        taken = bytes(self._bytes[: min(size, max_bytes)])
-        del self._bytes[: len(taken)]
-        return taken
-
-    async def close_write(self) -> None:
-        self._ended = True
-        self._more.set()
-
-    async def aclose(self) -> None:
-        self._ended = True
-
-    async def reset(self) -> None:
-        self._ended = True
 
 
 async def raw(*data: bytes, ended: bool = True) -> FramedStream:
@@ -230,6 +187,20 @@ async def test_an_end_between_frames_counts_only_where_it_is_allowed() -> None:
     assert await stream.receive_or_end(deadline_s=DEADLINE_S) is None
     with pytest.raises(UnreachableError):
         await stream.receive(deadline_s=DEADLINE_S)
+
+
+async def test_a_peer_that_takes_nothing_holds_no_sender(autojump_clock: MockClock) -> None:
+    class FullStream(LoopStream):
+        async def send_all(self, data: Buffer) -> None:
+            await trio.sleep_forever()
+
+    started = trio.current_time()
+    with pytest.raises(UnreachableError, match="took nothing"):
+        await FramedStream.opened(FullStream(), PREAMBLE).send([1])
+    assert trio.current_time() - started == limits.SEND_DEADLINE_S
+    with pytest.raises(UnreachableError, match="took nothing"):
+        await FramedStream.opened(FullStream(), PREAMBLE).send_block([0, 0], bytes(64))
+    await FramedStream(FullStream()).send_error("busy", "later")  # nobody is there to be told
 
 
 async def test_silence_ends_at_the_deadline(autojump_clock: MockClock) -> None:

@@ -1,7 +1,8 @@
 """Bodies: content too large for one message, sent after it as raw frames. Layer 3, over framing.
 
 The length stands in the message before; parts come in order with their offset. Whoever receives has checked
-the length against a bound before the first part is waited for.
+the length against a bound before the first part is waited for. Parts are joined as they come: a peer that
+sends single bytes makes nothing larger than the body.
 """
 
 from __future__ import annotations
@@ -27,14 +28,12 @@ async def receive_body(
         ProtocolError: a part out of order, empty or beyond the announced length.
         UnreachableError: silence, or the stream ended.
     """
-    parts: list[memoryview] = []
-    have = 0
-    while have < body_bytes:
+    body = bytearray()
+    while len(body) < body_bytes:
         header, part = await framed.receive_block(deadline_s=deadline_s)
         wire.expect_list(list(header), count=1)
-        wire.expect_int(header[0], low=have, high=have)
-        have += len(part)
-        if have > body_bytes:
+        wire.expect_int(header[0], low=len(body), high=len(body))
+        if len(body) + len(part) > body_bytes:
             raise ProtocolError(f"a body longer than the {body_bytes} bytes announced")
-        parts.append(part)
-    return b"".join(parts)
+        body += part
+    return bytes(body)

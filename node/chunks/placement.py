@@ -9,13 +9,12 @@ more combinations of losses.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from node.chunks.geometry import Code
-from node.units import Contact, Multiaddr, PeerId
+from node.units import Contact, PeerId
 
 LOW_UPTIME_PERMILLE: Final = 800
 SUBNET_HOLDERS_MAX: Final = 2
@@ -134,20 +133,6 @@ def replace(
         load[holder] += 1
         room[holder] -= 1
     return {holder: tuple(indexes) for holder, indexes in chosen.items()}
-
-
-def subnet_of(address: Multiaddr | None) -> str | None:
-    """The /24 or /48 of an address; None for names, loopback, link-local and private networks."""
-    parts = (address or "").split("/")
-    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
-        return None
-    try:
-        host = ipaddress.ip_address(parts[2])
-    except ValueError:
-        return None
-    if host.is_private or host.is_loopback or host.is_link_local:
-        return None
-    return str(ipaddress.ip_network(f"{host}/{24 if host.version == 4 else 48}", strict=False))
 
 
 def _diverse(ranked: Sequence[Donor], count: int) -> list[Donor]:

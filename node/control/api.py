@@ -13,11 +13,12 @@ from pathlib import Path
 
 import trio
 
+from node import limits
 from node.chunks.catalogue import CatalogueEntry
-from node.chunks.download import GetProgress
 from node.chunks.geometry import Code
-from node.chunks.health import HealthReport
-from node.chunks.upload import PutOptions, PutProgress
+from node.chunks.get.download import GetProgress
+from node.chunks.get.health import HealthReport
+from node.chunks.put.upload import PutOptions, PutProgress
 from node.control.api_node import donate, peers, status
 from node.control.fields import field, required
 from node.control.server import Events, Handler, Json
@@ -298,15 +299,24 @@ async def renew(node: Node, request: Json, events: Events) -> Json:
     days = _days(field(request, "duration_s", int), node.config.lease.days)
     await _wait_joined(node, events)
     leases = unreachable = 0
+    is_short = False
+    ends_s: list[int] = []
     for each in _with_index(node, file_hash):
         report = await node.renewer.renew(each, duration_s=days * DAY_S)
         leases += report.leases
         unreachable += report.unreachable_holders
-        if report.expires_s is not None and node.catalogue.get(each) is not None:
-            await node.ports.offload.run(partial(node.catalogue.set_expiry, each, report.expires_s))
+        if report.expires_s is None:
+            is_short = True
+            continue
+        ends_s.append(report.expires_s)
+        await node.ports.offload.run(partial(node.catalogue.set_expiry, each, report.expires_s))
+    if is_short:
+        await events.note(
+            "fewer holders answered than restore the file: it is not sure to be kept for longer"
+        )
     if unreachable:
         await events.note(f"{unreachable} holders did not answer: renew again later")
-    return {"hash": cid_text(file_hash), "leases": leases}
+    return {"hash": cid_text(file_hash), "leases": leases, "expires": None if is_short else min(ends_s)}
 
 
 async def rm(node: Node, request: Json, events: Events) -> Json:
@@ -314,16 +324,20 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     await _wait_joined(node, events)
     leases = unreachable = 0
-    for each in _with_index(node, file_hash):
+    missing: NotFoundError | None = None
+    # The index first: a repetition of what was cut short still finds it through the file.
+    for each in reversed(_with_index(node, file_hash)):
         try:
             report = await node.renewer.release(each)
-        except NotFoundError:
+        except NotFoundError as error:
             entry = node.catalogue.get(each)
             if entry is None or entry.expires_s > node.ports.clock.now_s():
-                raise
-            continue  # its leases have run out, so there is nothing left to release
+                missing = error  # else its leases have run out, and there is nothing left to release
+            continue
         leases += report.leases
         unreachable += report.unreachable_holders
+    if missing is not None and not leases:
+        raise missing
     if unreachable:
         await events.note(
             f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out"
@@ -370,7 +384,12 @@ def _days(duration_s: int | None, default_days: int) -> int:
         return default_days
     if duration_s <= 0:
         raise UsageError("a file is kept for at least a day")
-    return -(-duration_s // DAY_S)
+    days = -(-duration_s // DAY_S)
+    if days > limits.LEASE_DAYS_MAX:
+        raise UsageError(
+            f"a lease lasts at most {limits.LEASE_DAYS_MAX} days: keep it longer by renewing it in time"
+        )
+    return days
 
 
 def _credits(microcredits: int) -> float:

@@ -1,233 +1,405 @@
 """The words of the command line: commands, options, help. Layer 5.
 
-argparse, because `cairn put --help` has a budget of fifteen bare interpreter starts, which the larger
-libraries spend on their own import. The common options stand before and after the command. Raises
-`UsageError` where argparse would print and exit, so that one dispatcher renders every error.
+Each command is a function whose parameters are its words; it does nothing but hand them on. The common
+options stand before and after the command. Raises `UsageError` where the parser would print and exit, so
+that one dispatcher renders every error. Typer is imported without Rich: `cairn put --help` has a budget of
+fifteen bare interpreter starts (docs/decisions/0006).
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import typer
 
 from node.errors import UsageError
 
+Options = SimpleNamespace
+"""The words of one command line: `command`, `home`, `json`, `verbose`, and what the command takes."""
+
+_PARSER_ERROR: Any = typer.BadParameter.__base__
+"""What the parser raises for wrong words; Typer carries its own copy of Click and exports subclasses only."""
+
 _EXAMPLES = """\
-examples:
-  cairn run --donate 20GiB              start a node that gives 20 GiB
-  cairn put holiday.mp4                 store a file, print its link
-  cairn get 'cairn:...#...' -o film.mp4
-  cairn health cairn:...                who holds it, right now
-  cairn demo                            a whole swarm on this machine, in a minute
+cairn run --donate 20GiB              start a node that gives 20 GiB
+cairn put holiday.mp4                 store a file, print its link
+cairn get 'cairn:...#...' -o film.mp4
+cairn health cairn:...                who holds it, right now
+cairn demo                            a whole swarm on this machine, in a minute"""
 
-Times are written 30d or 12h, sizes 500MB or 20GiB. A LINK may be `-`: one line from stdin, so that the key
-does not show in the process list."""
+HomeOption = Annotated[
+    str | None, typer.Option("--home", metavar="DIR", help="the node's folder (or CAIRN_HOME)")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+VerboseOption = Annotated[int, typer.Option("-v", count=True, show_default=False, help="say more on stderr")]
+VersionOption = Annotated[bool, typer.Option("--version", help="print the version and exit")]
+LinkArgument = Annotated[str, typer.Argument(metavar="HASH|LINK", help="`-` reads it from stdin")]
+HashArgument = Annotated[
+    str, typer.Argument(metavar="HASH", help="of a file of mine; `-` reads it from stdin")
+]
+PasswordOption = Annotated[
+    str | None,
+    typer.Option("--password-file", metavar="F", help="the link's password is the first line of F"),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class _Command:
-    name: str
-    help: str
-    examples: str
+def _examples(text: str) -> str:
+    """An epilog that keeps its lines."""
+    return "\b\nexamples:\n" + "\n".join(f"  {line}" for line in text.splitlines())
 
 
-_COMMANDS = (
-    _Command(
-        "run", "run the node in the foreground", "cairn run --donate 20GiB\ncairn run --set lease.days=60"
-    ),
-    _Command(
-        "put",
-        "store a file or a folder and print its link",
-        "cairn put holiday.mp4\ncairn put thesis/ --expires 90d --code 10/30",
-    ),
-    _Command(
-        "get",
-        "fetch a file, a folder or one entry of it",
-        "cairn get 'cairn:...#...'\n"
-        "cairn get 'cairn:...#.../photos/1.jpg' -o 1.jpg\necho \"$LINK\" | cairn get - -o -",
-    ),
-    _Command(
-        "link", "show the link of one of my files again", "cairn link bafk... --qr\ncairn link bafk... --via"
-    ),
-    _Command(
-        "ls", "list my files with their health, or a folder's entries", "cairn ls\ncairn ls 'cairn:...#...'"
-    ),
-    _Command(
-        "health",
-        "ask and challenge every holder of a file",
-        "cairn health cairn:...\ncairn health cairn:... --verify",
-    ),
-    _Command("renew", "keep a file of mine for longer", "cairn renew bafk... --for 90d"),
-    _Command("rm", "release the leases of a file of mine", "cairn rm bafk..."),
-    _Command("donate", "set or show what this node gives", "cairn donate 50GiB\ncairn donate"),
-    _Command("status", "the node at a glance", "cairn status\ncairn --json status"),
-    _Command("peers", "the peers this node knows", "cairn peers"),
-    _Command(
-        "recovery",
-        "show or restore the recovery phrase",
-        "cairn recovery show --reveal\ncairn recovery restore < words.txt",
-    ),
-    _Command(
-        "demo",
-        "a swarm of real nodes here: put, kill, get, verify",
-        "cairn demo\ncairn demo --nodes 8 --kill 2 --file film.mp4",
-    ),
+def _app(**keywords: Any) -> typer.Typer:
+    return typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **keywords,
+    )
+
+
+_cairn = _app(name="cairn", epilog=_examples(_EXAMPLES))
+_recovery = _app(
+    name="recovery", epilog=_examples("cairn recovery show --reveal\ncairn recovery restore < words.txt")
 )
+_cairn.add_typer(_recovery, help="show or restore the recovery phrase")
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command and its options; `home`, `json` and `verbose` are always set. Raises `UsageError`.
-
-    `--help` prints and raises `SystemExit(0)`.
-    """
-    options = _parser().parse_args(argv)
-    for name, default in (("home", None), ("json", False), ("verbose", 0)):
-        if not hasattr(options, name):
-            setattr(options, name, default)
+def parse(argv: Sequence[str]) -> Options:
+    """The command and its options. Raises `UsageError`; `--help` prints and raises `SystemExit(0)`."""
+    command = typer.main.get_command(_cairn)
+    try:
+        options = command.main(list(argv), prog_name="cairn", standalone_mode=False)
+    except _PARSER_ERROR as error:
+        where = error.ctx.command_path if error.ctx is not None else "cairn"
+        text = error.format_message().rstrip(".")
+        raise UsageError(f"{text[:1].lower()}{text[1:]} (see `{where} --help`)") from None
+    if not isinstance(options, SimpleNamespace):
+        raise SystemExit(0)  # help was printed
     return options
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing, and keeps the layout of examples."""
-
-    def __init__(self, **keywords: Any) -> None:
-        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see `{self.prog} --help`)")
+def _command(
+    name: str, examples: str, app: typer.Typer = _cairn
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return app.command(name, epilog=_examples(examples))
 
 
-def _common() -> _Parser:
-    """Options that every command takes, before it and after it.
+def _taken(context: typer.Context, words: dict[str, Any], **more: Any) -> Options:
+    """The words of a command together with the common ones that stood before it."""
+    options = {name: value for name, value in words.items() if name not in ("context", "version")}
+    for outer in (context.parent, context.parent and context.parent.parent):
+        before = outer.params if outer else {}
+        options["home"] = options["home"] or before.get("home")
+        options["json"] = options["json"] or before.get("json", False)
+        options["verbose"] += before.get("verbose", 0)
+    return SimpleNamespace(command=more.pop("command", context.info_name), **options, **more)
 
-    The defaults are suppressed: a subcommand's default would overwrite what stood before the command.
+
+@_cairn.callback()
+def _common(
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> None:
+    """Storage that nobody can switch off: put a file, share its link, get it back.
+
+    Times are written 30d or 12h, sizes 500MB or 20GiB. A LINK may be `-`: one line from stdin, so that the
+    key does not show in the process list.
     """
-    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = common.add_argument_group("common options")
-    group.add_argument("--home", metavar="DIR", help="the node's folder (or CAIRN_HOME)")
-    group.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    group.add_argument("-v", dest="verbose", action="count", help="say more on stderr")
-    group.add_argument("--version", action="store_true", help="print the version and exit")
-    return common
 
 
-def _parser() -> _Parser:
-    common = _common()
-    parser = _Parser(
-        prog="cairn",
-        description="Storage that nobody can switch off: put a file, share its link, get it back.",
-        epilog=_EXAMPLES,
-        parents=[common],
-    )
-    commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", title="commands", required=True, parser_class=_Parser
-    )
-    made: dict[str, argparse.ArgumentParser] = {}
-    for command in _COMMANDS:
-        epilog = "examples:\n" + "\n".join(f"  {line}" for line in command.examples.splitlines())
-        made[command.name] = commands.add_parser(
-            command.name,
-            help=command.help,
-            description=command.help[0].upper() + command.help[1:] + ".",
-            epilog=epilog,
-            parents=[] if command.name == "recovery" else [common],
-        )
-    _add_run(made["run"])
-    _add_put(made["put"])
-    _add_get(made["get"])
-    _add_file_commands(made)
-    _add_donate(made["donate"])
-    _add_recovery(made["recovery"], common)
-    _add_demo(made["demo"])
-    return parser
+@_command("run", "cairn run --donate 20GiB\ncairn run --set lease.days=60")
+def _run(
+    context: typer.Context,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MULTIADDR", help="where to listen (repeatable); default: a port chosen once"),
+    ] = None,
+    bootstrap: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MULTIADDR", help="a peer to join through (repeatable); replaces bootstrap_peers.toml"
+        ),
+    ] = None,
+    donate: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="disk to give, a hard cap that counts the whole home")
+    ] = None,
+    web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="where to serve the page")] = None,
+    no_web: Annotated[bool, typer.Option("--no-web", help="serve no page")] = False,
+    no_mdns: Annotated[
+        bool, typer.Option("--no-mdns", help="neither look for nor answer peers on this LAN")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="override a setting of config.toml (repeatable)"),
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """run the node in the foreground"""
+    if web is not None and no_web:
+        raise UsageError("--web and --no-web exclude each other (see `cairn run --help`)")
+    words = dict(locals())
+    for name in ("listen", "bootstrap", "overrides"):
+        words[name] = words[name] or ([] if name == "overrides" else None)
+    return _taken(context, words)
 
 
-def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
-        "--listen",
-        metavar="MULTIADDR",
-        action="append",
-        help="where to listen (repeatable); default: a port chosen once",
-    )
-    run.add_argument(
-        "--bootstrap",
-        metavar="MULTIADDR",
-        action="append",
-        help="a peer to join through (repeatable); replaces bootstrap_peers.toml",
-    )
-    run.add_argument("--donate", metavar="SIZE", help="disk to give, a hard cap that counts the whole home")
-    web = run.add_mutually_exclusive_group()
-    web.add_argument("--web", metavar="HOST:PORT", help="where to serve the page")
-    web.add_argument("--no-web", action="store_true", help="serve no page")
-    run.add_argument("--no-mdns", action="store_true", help="neither look for nor answer peers on this LAN")
-    run.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a setting of config.toml (repeatable)",
-    )
+@_command("put", "cairn put holiday.mp4\ncairn put thesis/ --expires 90d --code 10/30")
+def _put(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="a file or a folder")],
+    code: Annotated[
+        str | None, typer.Option(metavar="D/T", help="any D of T shards restore the file (default 10/30)")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="store it under this name")] = None,
+    password_file: Annotated[
+        str | None,
+        typer.Option(
+            "--password-file",
+            metavar="F",
+            help="wrap the link's key with the password on the first line of F",
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="TIME", help="keep it this long (default 30d)")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, send nothing")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """store a file or a folder and print its link"""
+    return _taken(context, locals())
 
 
-def _add_put(put: argparse.ArgumentParser) -> None:
-    put.add_argument("path", metavar="PATH", help="a file or a folder")
-    put.add_argument("--code", metavar="D/T", help="any D of T shards restore the file (default 10/30)")
-    put.add_argument("--name", metavar="N", help="store it under this name")
-    put.add_argument(
-        "--password-file", metavar="F", help="wrap the link's key with the password on the first line of F"
-    )
-    put.add_argument("--expires", metavar="TIME", help="keep it this long (default 30d)")
-    put.add_argument("--dry-run", action="store_true", help="say what it would take, send nothing")
+@_command(
+    "get",
+    "cairn get 'cairn:...#...'\n"
+    "cairn get 'cairn:...#.../photos/1.jpg' -o 1.jpg\n"
+    'echo "$LINK" | cairn get - -o -',
+)
+def _get(
+    context: typer.Context,
+    link: Annotated[
+        str, typer.Argument(metavar="LINK[/path]", help="a link, or one entry of a folder's link")
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", metavar="PATH", help="where to write; `-` is stdout")
+    ] = None,
+    range: Annotated[str | None, typer.Option(metavar="A-B", help="only bytes A to B, both included")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False,
+    password_file: PasswordOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """fetch a file, a folder or one entry of it"""
+    return _taken(context, locals())
 
 
-def _add_get(get: argparse.ArgumentParser) -> None:
-    get.add_argument("link", metavar="LINK[/path]", help="a link, or one entry of a folder's link")
-    get.add_argument("-o", dest="output", metavar="PATH", help="where to write; `-` is stdout")
-    get.add_argument("--range", metavar="A-B", help="only bytes A to B, both included")
-    get.add_argument("--force", action="store_true", help="overwrite what is there")
-    get.add_argument("--password-file", metavar="F", help="the link's password, on the first line of F")
+@_command("link", "cairn link bafk... --qr\ncairn link bafk... --via")
+def _link(
+    context: typer.Context,
+    link: LinkArgument,
+    qr: Annotated[bool, typer.Option("--qr", help="print it as a QR code as well")] = False,
+    via: Annotated[bool, typer.Option("--via", help="put addresses to join through into the link")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """show the link of one of my files again"""
+    return _taken(context, locals())
 
 
-def _add_file_commands(made: dict[str, argparse.ArgumentParser]) -> None:
-    made["link"].add_argument("link", metavar="HASH|LINK")
-    made["link"].add_argument("--qr", action="store_true", help="print it as a QR code as well")
-    made["link"].add_argument(
-        "--via", action="store_true", help="put addresses to join through into the link"
-    )
-    made["ls"].add_argument("link", metavar="LINK", nargs="?", help="a folder's link; without it, my files")
-    made["ls"].add_argument(
-        "--password-file", metavar="F", help="the link's password, on the first line of F"
-    )
-    made["health"].add_argument("link", metavar="HASH|LINK")
-    made["health"].add_argument("--verify", action="store_true", help="read every block of every shard")
-    made["renew"].add_argument("link", metavar="HASH")
-    made["renew"].add_argument("--for", dest="duration", metavar="TIME", help="from now on (default 30d)")
-    made["rm"].add_argument("link", metavar="HASH")
+@_command("ls", "cairn ls\ncairn ls 'cairn:...#...'")
+def _ls(
+    context: typer.Context,
+    link: Annotated[
+        str | None, typer.Argument(metavar="LINK", help="a folder's link; without it, my files")
+    ] = None,
+    password_file: PasswordOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """list my files with their health, or a folder's entries"""
+    return _taken(context, locals())
 
 
-def _add_donate(donate: argparse.ArgumentParser) -> None:
-    donate.add_argument("size", metavar="SIZE", nargs="?", help="a hard cap, such as 20GiB; 0 gives nothing")
-    donate.add_argument("--rate", metavar="RATE", help="bandwidth to give, such as 2MiB/s")
-    donate.add_argument("--pledge", metavar="SHARE", help="the part given freely to newcomers, such as 10%%")
+@_command("health", "cairn health cairn:...\ncairn health cairn:... --verify")
+def _health(
+    context: typer.Context,
+    link: LinkArgument,
+    verify: Annotated[bool, typer.Option("--verify", help="read every block of every shard")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """ask and challenge every holder of a file"""
+    return _taken(context, locals())
 
 
-def _add_recovery(recovery: argparse.ArgumentParser, common: _Parser) -> None:
-    actions = recovery.add_subparsers(
-        dest="action", metavar="show|restore", required=True, parser_class=_Parser
-    )
-    show = actions.add_parser("show", help="show the phrase", parents=[common])
-    show.add_argument("--reveal", action="store_true", help="print the 24 words")
-    actions.add_parser("restore", help="read 24 words from stdin and restore the account", parents=[common])
+@_command("renew", "cairn renew bafk... --for 90d")
+def _renew(
+    context: typer.Context,
+    link: HashArgument,
+    duration: Annotated[
+        str | None, typer.Option("--for", metavar="TIME", help="from now on (default 30d)")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """keep a file of mine for longer"""
+    return _taken(context, locals())
 
 
-def _add_demo(demo: argparse.ArgumentParser) -> None:
-    demo.add_argument("--nodes", type=int, default=12, metavar="N", help="nodes in the swarm (default 12)")
-    demo.add_argument(
-        "--kill", type=int, default=4, metavar="N", help="nodes to kill with SIGKILL (default 4)"
-    )
-    demo.add_argument("--file", metavar="PATH", help="store this file instead of 64 MiB of random bytes")
-    demo.add_argument("--keep", action="store_true", help="leave the swarm's folders and logs for a look")
+@_command("rm", "cairn rm bafk...")
+def _rm(
+    context: typer.Context,
+    link: HashArgument,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """release the leases of a file of mine"""
+    return _taken(context, locals())
+
+
+@_command("donate", "cairn donate 50GiB\ncairn donate")
+def _donate(
+    context: typer.Context,
+    size: Annotated[
+        str | None, typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB; 0 gives nothing")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="bandwidth to give, such as 2MiB/s")
+    ] = None,
+    pledge: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="the part given freely to newcomers, such as 10%")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """set or show what this node gives"""
+    return _taken(context, locals())
+
+
+@_command("status", "cairn status\ncairn --json status")
+def _status(
+    context: typer.Context,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """the node at a glance"""
+    return _taken(context, locals())
+
+
+@_command("peers", "cairn peers")
+def _peers(
+    context: typer.Context,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """the peers this node knows"""
+    return _taken(context, locals())
+
+
+@_command("show", "cairn recovery show --reveal", _recovery)
+def _recovery_show(
+    context: typer.Context,
+    reveal: Annotated[bool, typer.Option("--reveal", help="print the 24 words")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """show the phrase"""
+    return _taken(context, locals(), command="recovery", action="show")
+
+
+@_command("restore", "cairn recovery restore < words.txt", _recovery)
+def _recovery_restore(
+    context: typer.Context,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """read 24 words from stdin and restore the account"""
+    return _taken(context, locals(), command="recovery", action="restore")
+
+
+@_command("demo", "cairn demo\ncairn demo --nodes 8 --kill 2 --file film.mp4")
+def _demo(
+    context: typer.Context,
+    nodes: Annotated[int, typer.Option(metavar="N", help="nodes in the swarm")] = 12,
+    kill: Annotated[int, typer.Option(metavar="N", help="nodes to kill with SIGKILL")] = 4,
+    file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="store this file instead of 64 MiB of random bytes")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="leave the swarm's folders and logs for a look")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """a swarm of real nodes here: put, kill, get, verify"""
+    return _taken(context, locals())
+
+
+@_command(
+    "simulate",
+    "cairn simulate churn --seed 7\n"
+    "cairn simulate partition --seed 3 --plot pictures\n"
+    "cairn simulate all --seeds 1-100",
+)
+def _simulate(
+    context: typer.Context,
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="a module of simulations/scenarios, or `all`")
+    ],
+    seed: Annotated[int, typer.Option(metavar="N", help="which history")] = 1,
+    seeds: Annotated[str, typer.Option(metavar="A-B", help="of `all`: which")] = "1-10",
+    plot: Annotated[
+        str | None, typer.Option(metavar="DIR", help="draw what happened (needs cairn[plot])")
+    ] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="fewer machines, less time")] = False,
+    faults: Annotated[
+        str | None, typer.Option(metavar="N,N", help="only these faults of the seed's list")
+    ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="find a smallest list of faults that fails")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="of `all`: runs at once (default: cores)")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """run a scenario of the simulated world: one seed, one history"""
+    return _taken(context, locals())

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from node.control.arguments import Options
 from node.control.client import Json, call
 from node.daemon.home import Home
 from node.errors import ConfigError, UsageError
@@ -29,7 +29,7 @@ Outcome = tuple[Json | None, int]
 """What to print (None: it is printed already), and the exit code."""
 
 
-def run(options: Namespace) -> Outcome:
+def run(options: Options) -> Outcome:
     """The daemon, in the foreground."""
     if options.web is not None:
         raise ConfigError("this release has no page to serve: leave out --web")
@@ -68,7 +68,7 @@ def run(options: Namespace) -> Outcome:
     return None, 0
 
 
-def put(options: Namespace) -> Outcome:
+def put(options: Options) -> Outcome:
     """Store a file or a folder."""
     request: Json = {
         "path": os.path.abspath(options.path),
@@ -81,7 +81,7 @@ def put(options: Namespace) -> Outcome:
     return _transfer(options, "put", request), 0
 
 
-def get(options: Namespace) -> Outcome:
+def get(options: Options) -> Outcome:
     """Fetch a file, an entry, a folder or a range."""
     to_stdout = options.output == "-"
     if to_stdout and options.json:
@@ -102,34 +102,34 @@ def get(options: Namespace) -> Outcome:
     return result, 0
 
 
-def link(options: Namespace) -> Outcome:
+def link(options: Options) -> Outcome:
     """Show a link again."""
     return _call(options, "link", {"link": _argument(options.link), "via": options.via}), 0
 
 
-def ls(options: Namespace) -> Outcome:
+def ls(options: Options) -> Outcome:
     """My files, or a folder's entries."""
     text = None if options.link is None else _argument(options.link)
     return _call(options, "ls", {"link": text, "password": _password(options.password_file)}), 0
 
 
-def health(options: Namespace) -> Outcome:
+def health(options: Options) -> Outcome:
     """Ask and challenge the holders."""
     return _transfer(options, "health", {"link": _argument(options.link), "verify": options.verify}), 0
 
 
-def renew(options: Namespace) -> Outcome:
+def renew(options: Options) -> Outcome:
     """Extend leases."""
     seconds = None if options.duration is None else parse_duration(options.duration)
     return _call(options, "renew", {"link": _argument(options.link), "duration_s": seconds}), 0
 
 
-def rm(options: Namespace) -> Outcome:
+def rm(options: Options) -> Outcome:
     """Release leases."""
     return _call(options, "rm", {"link": _argument(options.link)}), 0
 
 
-def donate(options: Namespace) -> Outcome:
+def donate(options: Options) -> Outcome:
     """Set or show what is given."""
     request: Json = {
         "cap_bytes": None if options.size is None else parse_size(options.size),
@@ -139,17 +139,17 @@ def donate(options: Namespace) -> Outcome:
     return _call(options, "donate", request), 0
 
 
-def status(options: Namespace) -> Outcome:
+def status(options: Options) -> Outcome:
     """The node at a glance."""
     return _call(options, "status", {}), 0
 
 
-def peers(options: Namespace) -> Outcome:
+def peers(options: Options) -> Outcome:
     """Who the node knows."""
     return _call(options, "peers", {}), 0
 
 
-def recovery(options: Namespace) -> Outcome:
+def recovery(options: Options) -> Outcome:
     """Show or restore the phrase; needs no daemon."""
     from node.control import recovery as commands
 
@@ -158,7 +158,7 @@ def recovery(options: Namespace) -> Outcome:
     return commands.show(_home(options), reveal=options.reveal), 0
 
 
-def demo(options: Namespace) -> Outcome:
+def demo(options: Options) -> Outcome:
     """A swarm of real nodes on this machine."""
     from node.control.demo import DemoOptions, run_demo
     from node.control.render import demo_step
@@ -175,7 +175,7 @@ def demo(options: Namespace) -> Outcome:
     return result, 0 if result["ok"] else 1
 
 
-COMMANDS: Mapping[str, Callable[[Namespace], Outcome]] = {
+COMMANDS: Mapping[str, Callable[[Options], Outcome]] = {
     "run": run,
     "put": put,
     "get": get,
@@ -204,7 +204,7 @@ def parse_share(text: str) -> int:
     return round(share * 1_000_000)
 
 
-def _home(options: Namespace) -> Home:
+def _home(options: Options) -> Home:
     return Home.locate(options.home)
 
 
@@ -212,11 +212,11 @@ def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def _call(options: Namespace, command: str, request: Mapping[str, Any]) -> Json:
+def _call(options: Options, command: str, request: Mapping[str, Any]) -> Json:
     return call(_home(options), command, request, on_note=_note)
 
 
-def _transfer(options: Namespace, command: str, request: Mapping[str, Any]) -> Json:
+def _transfer(options: Options, command: str, request: Mapping[str, Any]) -> Json:
     """A call with a progress bar, where stderr is a terminal."""
     home = _home(options)
     if not sys.stderr.isatty():

@@ -37,6 +37,7 @@ class NodeProcess:
         """Start it; `wait_ready` tells when it answers. The home is kept over several processes."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.arguments = tuple(arguments)
         self.home = Home(folder / "home")
         self.ready: Json = {}
         words = ["--home", str(self.home.path), "--json", "run", *arguments]
@@ -163,6 +164,14 @@ class LocalSwarm:
         for each in started:
             each.wait_ready()
         return started
+
+    def restart(self, ended: NodeProcess) -> NodeProcess:
+        """Start a node that was ended again: its home, its arguments, and the address that others know."""
+        listen = ended.address.split("/p2p/")[0]
+        words = [listen if word == LOOPBACK else word for word in ended.arguments]
+        node_process = NodeProcess(ended.folder, words)
+        self.nodes[self.nodes.index(ended)] = node_process
+        return node_process.wait_ready()
 
     def wait_known(self, node_process: NodeProcess, contacts: int, timeout_s: float = 60.0) -> int:
         """Wait until a node's routing table has `contacts` entries; how many it has when time is up."""

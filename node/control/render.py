@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from node.control.arguments import Options
 from node.control.client import Json
 from node.daemon.home import Home
 from node.units import format_duration, format_size
@@ -34,7 +34,7 @@ _PHASES = {
 }
 
 
-def render(options: Namespace, result: Json) -> None:
+def render(options: Options, result: Json) -> None:
     """Print a command's result."""
     _RENDERERS[options.command](options, result)
 
@@ -105,7 +105,7 @@ def demo_step(step: Mapping[str, Any]) -> None:
     print(f"  {mark} {step['seconds']:6.1f} s  {step['name']}", file=sys.stderr, flush=True)
 
 
-def _put(options: Namespace, result: Json) -> None:
+def _put(options: Options, result: Json) -> None:
     code = "/".join(str(part) for part in result["code"])
     size = f"{format_size(result['bytes'])} in {_count(result['segments'], 'segment')}"
     if options.dry_run:
@@ -124,7 +124,7 @@ def _put(options: Namespace, result: Json) -> None:
     print(result["link"])
 
 
-def _get(_options: Namespace, result: Json) -> None:
+def _get(_options: Options, result: Json) -> None:
     _say(
         f"{result['name']}: {format_size(result['bytes'])} in {format_duration(result['seconds'])}, "
         f"{format_size(result['fetched_bytes'])} fetched"
@@ -132,7 +132,7 @@ def _get(_options: Namespace, result: Json) -> None:
     print(result["path"])
 
 
-def _link(options: Namespace, result: Json) -> None:
+def _link(options: Options, result: Json) -> None:
     if options.qr:
         import segno
 
@@ -141,7 +141,7 @@ def _link(options: Namespace, result: Json) -> None:
     _say(f"whoever has this one can check it, not read it: {result['verify_link']}")
 
 
-def _ls(_options: Namespace, result: Json) -> None:
+def _ls(_options: Options, result: Json) -> None:
     if "entries" in result:
         rows = [[format_size(entry["bytes"]), entry["path"]] for entry in result["entries"]]
         _table(("size", "path"), rows)
@@ -164,7 +164,7 @@ def _ls(_options: Namespace, result: Json) -> None:
     _table(("name", "size", "health", "code", "stored", "kept until", "hash"), rows)
 
 
-def _health(options: Namespace, result: Json) -> None:
+def _health(options: Options, result: Json) -> None:
     print("healthy" if result["healthy"] else "NOT healthy", result["hash"])
     rows = []
     for segment in result["segments"]:
@@ -187,15 +187,17 @@ def _health(options: Namespace, result: Json) -> None:
         _table(("segment", "shard", "state", "holder"), holders)
 
 
-def _renew(_options: Namespace, result: Json) -> None:
+def _renew(_options: Options, result: Json) -> None:
     print(f"renewed {_count(result['leases'], 'lease')} of {result['hash']}")
+    if result["expires"] is not None:
+        _say(f"kept until {_day(result['expires'])}")
 
 
-def _rm(_options: Namespace, result: Json) -> None:
+def _rm(_options: Options, result: Json) -> None:
     print(f"released {_count(result['leases'], 'lease')} of {result['hash']}")
 
 
-def _donate(options: Namespace, result: Json) -> None:
+def _donate(options: Options, result: Json) -> None:
     if not result["cap_bytes"]:
         print("this node gives no disk: `cairn donate 20GiB` gives some")
         return
@@ -207,7 +209,7 @@ def _donate(options: Namespace, result: Json) -> None:
         _say("rate and pledge are remembered; this release does not enforce them yet")
 
 
-def _status(_options: Namespace, result: Json) -> None:
+def _status(_options: Options, result: Json) -> None:
     store, dht = result["store"], result["dht"]
     rows = [
         ["peer id", result["peer_id"]],
@@ -227,7 +229,7 @@ def _status(_options: Namespace, result: Json) -> None:
     _table(("", ""), rows, header=False)
 
 
-def _peers(_options: Namespace, result: Json) -> None:
+def _peers(_options: Options, result: Json) -> None:
     if not result["peers"]:
         _say("no peers yet: `cairn run --bootstrap MULTIADDR` names one to join through")
         return
@@ -244,7 +246,7 @@ def _peers(_options: Namespace, result: Json) -> None:
     _table(("peer", "", "latency", "speed", "address"), rows)
 
 
-def _recovery(options: Namespace, result: Json) -> None:
+def _recovery(options: Options, result: Json) -> None:
     if options.action == "restore":
         print(f"restored account {result['account']}")
         return
@@ -260,7 +262,7 @@ def _recovery(options: Namespace, result: Json) -> None:
     _say("write them down on paper: they bring this account back on any machine")
 
 
-def _demo(_options: Namespace, result: Json) -> None:
+def _demo(_options: Options, result: Json) -> None:
     rows = [
         [step["name"], f"{step['seconds']:.1f}", "ok" if step["ok"] else "FAILED"] for step in result["steps"]
     ]
@@ -271,7 +273,7 @@ def _demo(_options: Namespace, result: Json) -> None:
     print("ok" if result["ok"] else "failed")
 
 
-_RENDERERS: Mapping[str, Callable[[Namespace, Json], None]] = {
+_RENDERERS: Mapping[str, Callable[[Options, Json], None]] = {
     "put": _put,
     "get": _get,
     "link": _link,

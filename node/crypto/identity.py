@@ -7,6 +7,8 @@ Sources: github.com/libp2p/specs/blob/master/peer-ids; w3c-ccg multikey (multico
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import base58
 
 from node.crypto.signing import PUBLIC_KEY_BYTES
@@ -34,6 +36,7 @@ def public_key_of(peer_id: bytes) -> bytes:
     return bytes(peer_id[len(_PEER_ID_PREFIX) :])
 
 
+@lru_cache(maxsize=4096)  # errors name peers, the same few again and again
 def peer_id_text(peer_id: PeerId) -> str:
     """A peer id as base58btc, `12D3Koo...`."""
     text: str = base58.b58encode(peer_id).decode()

@@ -13,10 +13,11 @@ from functools import partial
 
 import trio
 
+from node.chunks.put.upload import Uploader
 from node.chunks.score_store import save_scores
 from node.chunks.scores import Scoreboard
-from node.chunks.shard_store import ShardStore
-from node.chunks.upload import Uploader
+from node.chunks.serve.announcing import AnnouncingTurns
+from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
 from node.dht.service import DhtService
 from node.errors import AvailabilityError, StoreError
@@ -47,6 +48,7 @@ class Housekeeping:
         dht: DhtService,
         scores: Scoreboard,
         memory: DaemonMemory,
+        turns: AnnouncingTurns,
         state: KeyValue,
         standing: Callable[[], Standing],
         clock: Clock,
@@ -58,6 +60,7 @@ class Housekeeping:
         self._standing = standing
         self._scores = scores
         self._memory = memory
+        self._turns = turns
         self._state = state
         self._clock = clock
         self._offload = offload
@@ -67,6 +70,8 @@ class Housekeeping:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, "expiry and compaction", ROUND_S, self.tidy)
             nursery.start_soon(self._repeat, "scrub", ROUND_S, self.scrub)
+            nursery.start_soon(self._repeat, "change of announcers", ROUND_S, self.change_turns)
+            nursery.start_soon(self._repeat, "end of announcements", DAY_S, self._turns.drop_gone)
             nursery.start_soon(self._repeat, "choice of DHT mode", ROUND_S, self._choose_mode)
             nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
 
@@ -75,6 +80,7 @@ class Housekeeping:
         expired = await self._offload.run(partial(self._store.expire, self._clock.now_s()))
         if expired:
             _logger.info("%d leases have expired", expired)
+            await self._turns.drop_gone()
         more = True
         while more:
             more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES))
@@ -100,6 +106,20 @@ class Housekeeping:
         bad = self._store.statistics().quarantined
         _logger.info("scrub done: %s", f"{bad} bad shards" if bad else "every block is good")
 
+    async def change_turns(self) -> None:
+        """With a new week, announce what is this node's turn now. Raises `StoreError`.
+
+        In the week that a file is put its owner sees to the announcements.
+        """
+        week = self._turns.week
+        known = self._memory.turns_week()
+        if known == week:
+            return
+        if known is not None:
+            count = await self._turns.change()
+            _logger.info("announcing %d keys this week", count)
+        await self._offload.run(partial(self._memory.set_turns_week, week))
+
     async def _choose_mode(self) -> None:
         """A node that nobody can dial must not stand in others' routing tables."""
         self._dht.set_serving(self._standing().serves)
@@ -109,7 +129,7 @@ class Housekeeping:
         if dropped:
             _logger.info("dropped %d puts that nobody resumed", dropped)
 
-    async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
                 await step()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -17,21 +17,24 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.download import Downloader
-from node.chunks.health import HealthChecker
-from node.chunks.renew import Renewer
+from node.chunks.get.download import Downloader
+from node.chunks.get.health import HealthChecker
+from node.chunks.get.renew import Renewer
+from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
-from node.chunks.server import ServerStatistics, ShardServer
-from node.chunks.shard_store import ShardStore, StoreStatistics
-from node.chunks.upload import Uploader
+from node.chunks.serve.announcing import AnnouncingTurns
+from node.chunks.serve.server import ServerStatistics, ShardServer
+from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
 from node.daemon.memory import DaemonMemory, Donation
+from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
+from node.net.loopback import with_loopback
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
@@ -40,6 +43,7 @@ from node.units import Contact, PeerId
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
 HINT_NAMESPACE = b"cairn-hint"
+PUBLIC_KEY_NAMESPACE = b"pk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +130,17 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    config: Config, ports: NodePorts, keys: NodeKeys, *, listed: Sequence[Contact] = ()
+    config: Config,
+    ports: NodePorts,
+    keys: NodeKeys,
+    *,
+    listed: Sequence[Contact] = (),
+    protocol_version: int = PROTOCOL_VERSION,
 ) -> AsyncIterator[Node]:
     """A node that serves, joins and keeps house until the context ends; ready at once, with or without peers.
 
-    `listed` are peers to join through. Raises `StoreError` where the store can't be opened.
+    `listed` are peers to join through; `protocol_version` is what the node says on each stream. Raises
+    `StoreError` where the store can't be opened.
     """
     memory = DaemonMemory(ports.state)
     store = await ports.offload.run(
@@ -143,8 +153,9 @@ async def open_node(
         )
     )
     try:
-        node = await _build(config, ports, keys, memory, store, listed)
-        async with trio.open_nursery() as nursery:
+        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+            ports = replace(ports, network=network)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             ports.network.on_connected(partial(_introduce, node))
@@ -171,8 +182,9 @@ async def _build(
     memory: DaemonMemory,
     store: ShardStore,
     listed: Sequence[Contact],
+    protocol_version: int,
 ) -> Node:
-    preamble = Preamble(NETWORK_ID, PROTOCOL_VERSION, (("audit.interval_s", config.audit.interval_s),))
+    preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
         network,
@@ -180,7 +192,10 @@ async def _build(
         clock,
         entropy,
         offload,
-        validators={HINT_NAMESPACE: HintValidator(NETWORK_ID)},
+        validators={
+            HINT_NAMESPACE: HintValidator(NETWORK_ID),
+            PUBLIC_KEY_NAMESPACE: PublicKeyValidator(),  # what other libp2p nodes store in any DHT
+        },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
     scores = await offload.run(partial(load_scores, ports.state))
@@ -226,6 +241,16 @@ async def _build(
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
     )
+    server = ShardServer(
+        network=network,
+        store=store,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        clock=clock,
+        offload=offload,
+        grace_days=config.lease.grace_days,
+    )
     return Node(
         config=config,
         keys=keys,
@@ -235,15 +260,7 @@ async def _build(
         store=store,
         dht=dht,
         bootstrap=Bootstrap(network, ports.state, clock, listed, offload=offload),
-        server=ShardServer(
-            network=network,
-            store=store,
-            directory=dht,
-            keys=keys,
-            preamble=preamble,
-            clock=clock,
-            offload=offload,
-        ),
+        server=server,
         uploader=uploader,
         downloader=downloader,
         health=health,
@@ -255,6 +272,14 @@ async def _build(
             dht=dht,
             scores=scores,
             memory=memory,
+            turns=AnnouncingTurns(
+                store=store,
+                keeper=server.keeper,
+                directory=dht,
+                peer_id=keys.peer_id,
+                clock=clock,
+                offload=offload,
+            ),
             state=ports.state,
             standing=ports.standing,
             clock=clock,

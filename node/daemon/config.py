@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from node.errors import ConfigError, UsageError
-from node.limits import TOTAL_SHARDS_MAX
+from node.limits import LEASE_DAYS_MAX, TOTAL_SHARDS_MAX
 from node.units import DAY_S, GIB, parse_rate, parse_size
 
 ALL: Literal["all"] = "all"
@@ -167,7 +167,7 @@ RULES: Mapping[str, Rule] = {
     "credit.known": _share(),
     "credit.newcomer_credits": _whole(0, 10**12),
     "credit.local_line": _size_or_all(),
-    "lease.days": _whole(1, 3650),
+    "lease.days": _whole(1, LEASE_DAYS_MAX),
     "lease.grace_days": _whole(0, 365),
     "network.upload_rate": _rate(),
     "network.download_rate": _rate(),

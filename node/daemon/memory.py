@@ -17,6 +17,7 @@ _VALUE_BYTES_MAX = 1024
 _PORT = b"port"
 _DONATION = b"donation"
 _SCRUB = b"scrub"
+_TURNS = b"turns"
 _CAP_BYTES_MAX = 2**30 * GIB
 _MILLION = 1_000_000
 
@@ -69,6 +70,17 @@ class DaemonMemory:
     def set_scrub(self, cursor: bytes, done_s: int) -> None:
         """Remember it, durably."""
         self._write(_SCRUB, [cursor, done_s])
+
+    def turns_week(self) -> int | None:
+        """The week for which announcers were last chosen."""
+        match self._read(_TURNS):
+            case [int(week)]:
+                return week
+        return None
+
+    def set_turns_week(self, week: int) -> None:
+        """Remember it, durably."""
+        self._write(_TURNS, [week])
 
     def _read(self, name: bytes) -> list[wire.Value] | None:
         with self._key_values.view() as transaction:

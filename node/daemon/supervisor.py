@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -149,18 +149,21 @@ async def _listening(
     port = memory.port()
     async with AsyncExitStack() as stack:
         try:
-            network = await stack.enter_async_context(open_network(seed, [_any_address(port or 0)]))
+            network = await stack.enter_async_context(_open_anywhere(seed, port or 0))
         except ConfigError:
             if port is None:
                 raise
             _logger.warning("port %d is taken by another program: choosing a new one", port)
-            network = await stack.enter_async_context(open_network(seed, [_any_address(0)]))
+            network = await stack.enter_async_context(_open_anywhere(seed, 0))
         memory.set_port(_port_of(network.listen_addresses()[0]))
         yield network
 
 
-def _any_address(port: int) -> Multiaddr:
-    return Multiaddr(f"/ip4/0.0.0.0/tcp/{port}")
+def _open_anywhere(seed: bytes, port: int) -> AbstractAsyncContextManager[Libp2pNetwork]:
+    """One port of every address of this machine, IPv6 where there is one."""
+    return open_network(
+        seed, [Multiaddr(f"/ip4/0.0.0.0/tcp/{port}")], also=[Multiaddr(f"/ip6/::/tcp/{port}")]
+    )
 
 
 def _port_of(address: Multiaddr) -> int:

@@ -17,13 +17,14 @@ from dataclasses import replace
 import trio
 
 from node import limits
-from node.dht.addresses import dialable, subnet_of
+from node.dht.addresses import dialable
 from node.dht.client import DhtClient
 from node.dht.distance import common_prefix_bits, key_of
 from node.dht.finder import Finder
 from node.dht.routing_table import RoutingTable
 from node.errors import RefusedError, RemoteError
 from node.ports import Network
+from node.subnets import subnet_of
 from node.units import Contact, Multiaddr, PeerId
 
 
@@ -64,7 +65,7 @@ class Membership:
         if not contact.addresses and entry is None:
             return  # others could not reach it
         was_empty = len(self._table) == 0
-        subnet = subnet_of(place) if place else None
+        subnet = subnet_of(place)
         self._table.answered(contact, subnet=subnet, now_s=trio.current_time())
         self._left_alone.pop(contact.peer_id, None)
         if was_empty and len(self._table):

@@ -20,7 +20,7 @@ from node import limits
 from node.dht.announce import Announcer
 from node.dht.client import Ask, DhtClient
 from node.dht.committer import Committer
-from node.dht.distance import key_of
+from node.dht.distance import KEY_SPACE, key_of
 from node.dht.finder import Finder
 from node.dht.membership import Membership
 from node.dht.messages import Message, MessageType, Record, received_text
@@ -259,6 +259,11 @@ class DhtService:
     async def stop_providing(self, keys: Sequence[bytes]) -> None:
         """Announce these keys no longer. What others keep of them expires."""
         await self._committer.submit(lambda transaction: self._store.remove_provided(transaction, keys))
+
+    def provided(self, *, after: bytes | None, limit: int) -> Sequence[bytes]:
+        """Up to `limit` keys that this node announces, in key space order; go on after the last one."""
+        start = 0 if after is None else key_of(after) + 1
+        return [key for _, key in self._store.provided(start=start, end=KEY_SPACE, count_max=limit)]
 
     async def put_value(self, key: bytes, value: bytes) -> int:
         """Store a value at every node near `key`; how many others took it.

@@ -1,4 +1,4 @@
-"""Multiaddrs of TCP endpoints: parsing, binary form, the network an address belongs to. Layer 2, pure.
+"""Multiaddrs of TCP endpoints: parsing and binary form. Layer 2, pure.
 
 Source: github.com/multiformats/multiaddr. Only what this node can dial is known here: an IP address or a
 name, and a TCP port. Text comes from peers, so anything may be in it.
@@ -10,13 +10,12 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from node.subnets import IpAddress, plain_ip
 from node.units import Multiaddr
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _NAME_BYTES_MAX = 253  # RFC 1035
 _CODES = {"ip4": 4, "tcp": 6, "dns": 53, "dns4": 54, "dns6": 55, "ip6": 41}
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +70,3 @@ def endpoint_of_socket(host: str, port: int) -> Endpoint:
     """The endpoint of what a socket says about its name or its peer."""
     ip = plain_ip(host)
     return Endpoint(f"ip{ip.version}", str(ip), port)
-
-
-def plain_ip(host: str) -> IpAddress:
-    """An IP address without a scope, unmapped where it is IPv4 inside IPv6. Raises `ValueError`."""
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    return ip
-
-
-def is_local(ip: IpAddress) -> bool:
-    """Whether the address is of a loopback, private or link-local network."""
-    return ip.is_loopback or ip.is_private or ip.is_link_local
-
-
-def subnet(ip: IpAddress) -> str | None:
-    """The /24 (IPv6: /48) that shares one allowance of connections; None for local networks."""
-    if is_local(ip):
-        return None
-    return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))

@@ -33,6 +33,8 @@ _TABLE: Final = "remembered-peers"
 _PEERS_MIN: Final = 4
 _DIALS_AT_ONCE: Final = 4
 _CHECK_INTERVAL_S: Final = 5.0
+_CALM_INTERVAL_S: Final = 60.0
+"""Between looks when enough peers are connected: a node at rest should hardly wake up."""
 _WRITE_INTERVAL_S: Final = 60.0
 _FIRST_WAIT_S: Final = 2.0
 _WAIT_S_MAX: Final = 300.0
@@ -93,7 +95,8 @@ class Bootstrap:
             while True:
                 self._woken = trio.Event()
                 await self._dial_due()
-                with trio.move_on_after(_CHECK_INTERVAL_S):
+                is_calm = len(self._network.connected()) >= self._peers_min
+                with trio.move_on_after(_CALM_INTERVAL_S if is_calm else _CHECK_INTERVAL_S):
                     await self._woken.wait()
 
     def add(self, contacts: Sequence[Contact]) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import trio
 
 from node import limits
-from node.net.addresses import Endpoint, subnet
+from node.net.addresses import Endpoint
 from node.net.yamux import YamuxConnection
+from node.subnets import subnet
 from node.units import PeerId
 
 

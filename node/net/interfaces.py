@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from node.net.addresses import Endpoint
 
+_LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+
 
 def advertised(bound: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     """What to tell others of the sockets bound here: a wildcard becomes this machine's own address."""
@@ -19,22 +21,24 @@ def advertised(bound: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
         host = _own_address(ip.version)
         if host is not None:
             found.append(Endpoint(endpoint.kind, host, endpoint.port))
+    if not found:  # no network: whoever is on this machine can still dial
+        found = [
+            Endpoint(endpoint.kind, _LOOPBACK[endpoint.ip.version], endpoint.port)
+            for endpoint in bound
+            if endpoint.ip is not None
+        ]
     return tuple(dict.fromkeys(found))
 
 
 def _own_address(version: int) -> str | None:
-    """The address from which this machine would reach others; loopback without a network.
+    """The address from which this machine would reach others, None without a network.
 
     Connecting a datagram socket sends nothing: it only asks the routing table.
     """
-    family, outside, loopback = (
-        (socket.AF_INET, "192.0.2.1", "127.0.0.1")
-        if version == 4
-        else (socket.AF_INET6, "2001:db8::1", "::1")
-    )
+    family, outside = (socket.AF_INET, "192.0.2.1") if version == 4 else (socket.AF_INET6, "2001:db8::1")
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((outside, 9))
             return str(probe.getsockname()[0])
     except OSError:
-        return loopback
+        return None

@@ -15,7 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -41,17 +41,24 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def open_network(
-    identity_seed: bytes, listen: Sequence[Multiaddr], *, announce: Sequence[Multiaddr] = ()
+    identity_seed: bytes,
+    listen: Sequence[Multiaddr],
+    *,
+    also: Sequence[Multiaddr] = (),
+    announce: Sequence[Multiaddr] = (),
 ) -> AsyncIterator[Libp2pNetwork]:
     """A network of this identity, listening on `listen` (`/ip4/127.0.0.1/tcp/0` picks a free port).
 
-    `identity_seed` is the 32-byte Ed25519 seed. `announce` replaces the addresses that others are told.
+    `identity_seed` is the 32-byte Ed25519 seed. On `also` it listens where this machine can; port 0 there is
+    the first port of `listen`. `announce` replaces the addresses that others are told.
     Everything ends with the context. Raises `ConfigError` if an address can't be listened on.
     """
     listeners: list[trio.SocketListener] = []
     try:
         for address in listen:
             listeners.extend(await _listeners_at(address))
+        for address in also:
+            listeners.extend(await _listeners_beside(address, listeners))
         async with trio.open_nursery() as nursery:
             network = Libp2pNetwork(Handshake(identity_seed), listeners, announce, nursery)
             nursery.start_soon(network.accept_all)
@@ -415,6 +422,21 @@ async def _listeners_at(address: Multiaddr) -> list[trio.SocketListener]:
         return list(await trio.open_tcp_listeners(endpoint.port, host=endpoint.host))
     except OSError as error:
         raise ConfigError(f"can't listen on {address}: {_words(error)}") from error
+
+
+async def _listeners_beside(
+    address: Multiaddr, others: Sequence[trio.SocketListener]
+) -> list[trio.SocketListener]:
+    """Listeners at an address that may not exist here, as IPv6 on a machine without it."""
+    endpoint = parse_endpoint(address)
+    if endpoint is not None and not endpoint.port and others:
+        endpoint = replace(endpoint, port=others[0].socket.getsockname()[1])
+        address = endpoint.multiaddr()
+    try:
+        return await _listeners_at(address)
+    except ConfigError as error:
+        logger.info("%s", error)
+        return []
 
 
 def _words(error: BaseException) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from enum import Enum
 
 from node import limits
-from node.net.addresses import Endpoint, IpAddress, is_local, subnet
+from node.net.addresses import Endpoint
+from node.subnets import IpAddress, is_local, subnet
 
 _VOICES_MIN = 3  # subnets that must agree before an observed address counts
 

@@ -15,7 +15,7 @@ from node.chunks.header import FileHeader
 from node.chunks.manifest import FileManifest, SegmentManifest, encode_bundle
 from node.chunks.pipeline import EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.roster import Placement
-from node.chunks.shard_store import AttachmentKind
+from node.chunks.store.shard_store import AttachmentKind
 from node.crypto.links import Link
 from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.crypto.signing import KeyPair
@@ -30,6 +30,19 @@ DEFAULT_CODE = Code(10, 30)
 
 Tamper = Callable[[int, EncodedStripe], tuple[Sequence[bytes], bytes, bytes]]
 """(stripe number, stripe) to (blocks, leaves, stripe hash) as a malicious owner would have them."""
+
+
+@dataclass(frozen=True)
+class Era:
+    """The network that records are signed for, and when."""
+
+    network: str = NETWORK
+    now_s: int = NOW_S
+
+    @property
+    def today(self) -> int:
+        """The day, since 1970."""
+        return self.now_s // DAY_S
 
 
 @dataclass
@@ -62,6 +75,7 @@ async def plant(
     place: bool = True,
     addresses: tuple[Multiaddr, ...] | None = None,
     attach: bool = True,
+    era: Era = Era(),
 ) -> Planted:
     """Store `content` on the swarm's holders, shard i at holder i modulo their number.
 
@@ -95,12 +109,12 @@ async def plant(
     holders_of: list[dict[int, Holder]] = []
     async with swarm.visitor() as putter:
         for segment, shards in zip(segments, blocks, strict=True):
-            holders_of.append(await _store_segment(putter, segment, shards, holders, owner))
+            holders_of.append(await _store_segment(putter, segment, shards, holders, owner, era))
         planted = Planted(Link(manifest.file_hash, digest), manifest, segments, holders_of)
         if not attach:
             return planted
         await _attach(
-            putter, planted, owner, announce=announce, place=place, addresses=addresses, listed=listed
+            putter, planted, owner, era, announce=announce, place=place, addresses=addresses, listed=listed
         )
     return planted
 
@@ -132,6 +146,7 @@ async def _store_segment(
     shards: list[list[bytes]],
     holders: Sequence[Holder],
     owner: KeyPair,
+    era: Era,
 ) -> dict[int, Holder]:
     entropy = SeededEntropy(segment.segment_id)
     given: dict[int, Holder] = {}
@@ -141,7 +156,7 @@ async def _store_segment(
         if not indexes:
             continue
         async with putter.client.session(holder.contact) as session:
-            leases += await _store_shards(session, segment, shards, indexes, owner, entropy)
+            leases += await _store_shards(session, segment, shards, indexes, owner, entropy, era)
         given.update(dict.fromkeys(indexes, holder))
     for holder in dict.fromkeys(given.values()):
         async with putter.client.session(holder.contact) as session:
@@ -156,6 +171,7 @@ async def _store_shards(
     indexes: Sequence[int],
     owner: KeyPair,
     entropy: SeededEntropy,
+    era: Era,
 ) -> list[bytes]:
     geometry = segment.geometry
     put_id = messages.PutId(entropy.random_bytes(16))
@@ -175,7 +191,7 @@ async def _store_shards(
             await session.send_block(slot, stripe, shards[index][stripe])
     leases = [
         Lease(
-            network=NETWORK,
+            network=era.network,
             lease_id=LeaseId(entropy.random_bytes(16)),
             segment_id=segment.segment_id,
             shard_index=index,
@@ -183,8 +199,8 @@ async def _store_shards(
             byte_count=geometry.shard_bytes,
             owner_key=segment.owner_key,
             holder=session.peer_id,
-            start_day=TODAY,
-            end_day=TODAY + LEASE_DAYS,
+            start_day=era.today,
+            end_day=era.today + LEASE_DAYS,
             rate=1_000_000,
             egress_cap_bytes=0,
             nonce=entropy.random_bytes(16),
@@ -198,6 +214,7 @@ async def _attach(
     putter: Visitor,
     planted: Planted,
     owner: KeyPair,
+    era: Era,
     *,
     announce: bool,
     place: bool,
@@ -208,7 +225,7 @@ async def _attach(
     first = list(dict.fromkeys(planted.holders_of[0].values()))
     everyone = {holder.peer_id: holder for given in planted.holders_of for holder in given.values()}
     placement = Placement.make(
-        network=NETWORK,
+        network=era.network,
         file_hash=file_hash,
         owner=owner,
         sequence=1,
@@ -243,11 +260,11 @@ async def _attach(
             async with putter.client.session(holder.contact) as session:
                 await session.announce(segment_ids=[segment.segment_id])
     hint = PlacementHint.make(
-        network=NETWORK,
+        network=era.network,
         manifest=manifest.encoded,
         owner=owner,
         sequence=1,
-        expires_s=NOW_S + LEASE_DAYS * DAY_S,
+        expires_s=era.now_s + LEASE_DAYS * DAY_S,
         holders=[holder.contact for holder in first],
     )
     await putter.directory.put_value(hint.key(), hint.encode())

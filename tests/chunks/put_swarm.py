@@ -19,9 +19,9 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.server import ShardServer
-from node.chunks.shard_store import ShardStore
-from node.chunks.upload import PutSettings, Uploader
+from node.chunks.put.upload import PutSettings, Uploader
+from node.chunks.serve.server import ShardServer
+from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.signing import KeyPair
 from node.framing import Preamble
@@ -104,6 +104,10 @@ class BoardDirectory:
         await trio.lowlevel.checkpoint()
         for key in keys:
             self._board.providers.get(key, set()).discard(self._peer_id)
+
+    def provided(self, *, after: bytes | None, limit: int) -> Sequence[bytes]:
+        own = sorted(key for key, peers in self._board.providers.items() if self._peer_id in peers)
+        return [key for key in own if after is None or key > after][:limit]
 
     async def put_value(self, key: bytes, value: bytes) -> int:
         await trio.lowlevel.checkpoint()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from node.chunks.shard_index import IndexReader, live_location
-from node.chunks.shard_store import AttachmentKind, IncomingPut, PutShard, ShardStore, StoredLease
+from node.chunks.store.shard_index import IndexReader, live_location
+from node.chunks.store.shard_store import AttachmentKind, IncomingPut, PutShard, ShardStore, StoredLease
 from node.units import FileHash, LeaseId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
@@ -138,7 +138,10 @@ class World:
                 assert len(leaves) == 32 * len(blocks(number, index))
             if indexes:
                 assert self.store.segment_manifest(segment(number)) == manifest(number)
+            lost = {index for segment_id, index in self.store.quarantined() if segment_id == segment(number)}
             for held in self.store.leases(segment(number)):
+                if held.shard_index in lost:
+                    continue
                 lease_number = int.from_bytes(held.lease.lease_id, "big")
                 assert held.lease == lease(lease_number, held.lease.expires_s)
                 model.leases[lease_number] = (number, held.shard_index, held.lease.expires_s)

@@ -14,12 +14,12 @@ import trio
 
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.download import Downloader, GetSettings
-from node.chunks.health import HealthChecker
-from node.chunks.renew import Renewer
+from node.chunks.get.download import Downloader, GetSettings
+from node.chunks.get.health import HealthChecker
+from node.chunks.get.renew import Renewer
 from node.chunks.scores import Scoreboard
-from node.chunks.server import ShardServer
-from node.chunks.shard_store import ShardStore
+from node.chunks.serve.server import ShardServer
+from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link
 from node.framing import Preamble
@@ -124,6 +124,10 @@ class DirectoryOf:
         for key in keys:
             self.shared.providers.get(key, {}).pop(self.own.peer_id, None)
         await trio.lowlevel.checkpoint()
+
+    def provided(self, *, after: bytes | None, limit: int) -> Sequence[bytes]:
+        own = sorted(key for key, peers in self.shared.providers.items() if self.own.peer_id in peers)
+        return [key for key in own if after is None or key > after][:limit]
 
     async def find_peer(self, peer_id: PeerId) -> Contact | None:
         return await self.shared.find_peer(peer_id)

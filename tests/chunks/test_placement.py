@@ -17,9 +17,8 @@ from node.chunks.placement import (
     quorum,
     replace,
     shards_per_holder_max,
-    subnet_of,
 )
-from node.units import Contact, Multiaddr, PeerId
+from node.units import Contact, PeerId
 
 SHARD = 1000
 COST = SHARD + SHARD_OVERHEAD_BYTES
@@ -108,20 +107,3 @@ def test_few_in_one_subnet_where_others_exist() -> None:
 @pytest.mark.parametrize(("code", "expected"), [(Code(10, 30), 24), (Code(1, 1), 1), (Code(2, 5), 5)])
 def test_the_quorum(code: Code, expected: int) -> None:
     assert quorum(code) == expected
-
-
-@pytest.mark.parametrize(
-    ("address", "subnet"),
-    [
-        ("/ip4/198.51.100.7/tcp/4001", None),  # documentation range counts as private
-        ("/ip4/8.8.8.8/tcp/4001", "8.8.8.0/24"),
-        ("/ip6/2a00:1450:4001::5/tcp/1", "2a00:1450:4001::/48"),
-        ("/ip4/127.0.0.1/tcp/1", None),
-        ("/ip4/10.1.2.3/tcp/1", None),
-        ("/dns4/example.org/tcp/1", None),
-        ("/ip4/999.1.1.1/tcp/1", None),
-        (None, None),
-    ],
-)
-def test_subnets(address: str | None, subnet: str | None) -> None:
-    assert subnet_of(None if address is None else Multiaddr(address)) == subnet

@@ -14,9 +14,9 @@ from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.geometry import Code
-from node.chunks.server import ShardServer
-from node.chunks.shard_store import ShardStore
-from node.chunks.upload import PutOptions, Uploader
+from node.chunks.put.upload import PutOptions, Uploader
+from node.chunks.serve.server import ShardServer
+from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import multihash
 from node.dht.service import DhtService
 from node.records.placement_hint import HINT_NAMESPACE, HintValidator, PlacementHint, hint_key

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from node.chunks.shard_store import ShardStore
+from node.chunks.store.shard_store import ShardStore
 from node.system.disk import DiskFiles, HomeLock
 from node.system.entropy import SystemEntropy
 from node.system.lmdb_store import LmdbStore
@@ -26,7 +26,7 @@ CAP_BYTES = 64_000_000
 CHILD = f"""
 import sys
 from pathlib import Path
-from node.chunks.shard_store import ShardStore
+from node.chunks.store.shard_store import ShardStore
 from node.errors import StoreFullError
 from node.system.disk import DiskFiles, HomeLock
 from node.system.entropy import SystemEntropy

@@ -11,15 +11,17 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
-from node.chunks.shard_log import PACK_FOLDER
-from node.chunks.upload import PutOptions
+from node.chunks.put.upload import PutOptions
+from node.chunks.store.shard_log import PACK_FOLDER
 from node.control.api import control_handlers
 from node.control.server import Events
+from node.crypto.hashing import cid_text
 from node.daemon.compose import Node
+from node.daemon.config import build_config
 from node.daemon.memory import DaemonMemory, Donation
 from node.errors import NotEnoughPeersError, NotFoundError, UsageError
 from node.units import DAY_S, MIB, MINUTE_S
-from tests.daemon.worlds import Machine, World, contact_of
+from tests.daemon.worlds import NOW_S, Machine, World, contact_of
 
 CAP_BYTES = 64 * MIB
 
@@ -62,11 +64,82 @@ async def test_what_expires_gives_its_space_back_by_itself(autojump_clock: MockC
         world.clock.ahead_s += 4 * DAY_S
         await trio.sleep(3 * MINUTE_S)
         assert sum(donor.statistics().store.shards for donor in donors) == 2  # in their days of grace
+        assert all(donor.statistics().dht.provided_keys == 2 for donor in donors)
         world.clock.ahead_s += 14 * DAY_S
         await trio.sleep(3 * MINUTE_S)
         assert sum(donor.statistics().store.shards for donor in donors) == 0
+        assert all(donor.statistics().dht.provided_keys == 0 for donor in donors)
         with pytest.raises(NotFoundError):
             await sharer.downloader.save(report.link, tmp_path / "copy")
+
+
+async def test_the_days_of_grace_are_a_setting(autojump_clock: MockClock, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(1000))
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    async with AsyncExitStack() as stack:
+        config = build_config({"lease.grace_days": 2})
+        donor = await stack.enter_async_context(world.node(machine, config=config))
+        sharer = await stack.enter_async_context(
+            world.node(Machine("the sharer"), listed=[contact_of(donor)])
+        )
+        assert await sharer.wait_joined(30)
+        report = await sharer.uploader.put(source, PutOptions(code=Code(1, 1), lease_days=1))
+        for grace_days, shards in ((1, 1), (2, 0)):
+            world.clock.ahead_s = report.expires_s + grace_days * DAY_S - NOW_S
+            await trio.sleep(3 * MINUTE_S)
+            assert donor.statistics().store.shards == shards
+
+
+async def test_a_restart_announces_nothing_that_is_gone(autojump_clock: MockClock, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(1000))
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    async with world.node(Machine("the sharer")) as sharer:
+        async with world.node(machine, listed=[contact_of(sharer)]) as donor:
+            assert await sharer.wait_joined(30)
+            report = await sharer.uploader.put(source, PutOptions(code=Code(1, 1)))
+            (segment_id,) = donor.store.segments()
+            assert donor.statistics().dht.provided_keys == 2
+            for held in donor.store.leases(segment_id):  # as by a release that a crash cut short
+                donor.store.end_lease(held.lease.lease_id)
+        async with world.node(machine, listed=[contact_of(sharer)]) as donor:
+            await trio.sleep(MINUTE_S)
+            assert donor.statistics().dht.provided_keys == 0
+            assert not donor.store.holds(report.file_hash)
+
+
+async def test_a_folder_s_large_index_is_renewed_and_released_with_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def send(_message: object) -> None:
+        """Nobody listens."""
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number:0250}").write_bytes(b"x")
+    async with swarm(World(), donors=3) as (donors, (sharer,)):
+        report = await sharer.uploader.put(folder, PutOptions(code=Code(1, 3)))
+        entry = sharer.catalogue.get(report.file_hash)
+        assert entry is not None
+        assert entry.index_hash is not None
+        handlers, request = control_handlers(sharer), {"link": cid_text(report.file_hash)}
+        renewed = await handlers["renew"]({**request, "duration_s": 60 * DAY_S}, Events(send))
+        assert renewed["leases"] == 6
+        assert renewed["expires"] > report.expires_s
+        for file_hash in (report.file_hash, entry.index_hash):
+            known = sharer.catalogue.get(file_hash)
+            assert known is not None
+            assert known.expires_s == renewed["expires"]
+        assert sum(donor.statistics().store.leases for donor in donors) == 12
+        assert (await handlers["rm"](request, Events(send)))["leases"] == 12
+        assert [donor.statistics().store.leases for donor in donors] == [0, 0, 0]
+        assert [donor.statistics().dht.provided_keys for donor in donors] == [0, 0, 0]
+        assert sharer.catalogue.files() == []
+        assert sharer.catalogue.get(entry.index_hash) is None
 
 
 async def test_bit_rot_is_found_by_the_weekly_scrub_and_never_served(
@@ -151,3 +224,13 @@ def test_memory_survives_nonsense_in_its_table() -> None:
     for name in (b"port", b"donation", b"scrub"):
         machine.state.update(lambda change, name=name: change.put("daemon", name, b"\xc1"))  # type: ignore[misc]
     assert (memory.port(), memory.donation(), memory.scrub()) == (None, Donation(), (b"", 0))
+
+
+async def test_a_donor_gets_what_only_it_holds(autojump_clock: MockClock, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(bytes(range(256)) * 400)
+    async with swarm(World(), donors=1) as ((donor,), (sharer,)):
+        report = await sharer.uploader.put(source, PutOptions(code=Code(2, 4)))
+        assert (await donor.health.check(report.file_hash, verify=True)).healthy
+        got = await donor.downloader.save(report.link, tmp_path / "copy")
+        assert got.path.read_bytes() == source.read_bytes()

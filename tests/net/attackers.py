@@ -6,9 +6,10 @@ They speak Noise properly, since anyone can, and break the rules above it.
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 import trio
 
@@ -22,6 +23,7 @@ from node.units import Contact
 DATA, WINDOW_UPDATE, PING = 0, 1, 2
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 WINDOW_BYTES = 256 * 1024
+NOTHING: Mapping[str, Any] = {}
 
 
 async def tcp(victim: Contact) -> trio.SocketStream:
@@ -108,13 +110,23 @@ async def open_streams(victim: Contact, *, count: int) -> None:
 
 
 @asynccontextmanager
-async def idle_streams(victim: Contact, protocols: Sequence[str], *, each: int) -> AsyncIterator[None]:
-    """Hold streams open, agreed on and then silent, while the context lasts."""
-    async with secure_channel(victim, b"leaves idle") as channel:
+async def idle_streams(
+    victim: Contact,
+    protocols: Sequence[str],
+    *,
+    each: int,
+    seed: bytes = b"leaves idle",
+    beginnings: Mapping[str, bytes] = NOTHING,
+) -> AsyncIterator[None]:
+    """Hold streams open, agreed on and silent after `beginnings`, while the context lasts."""
+    async with secure_channel(victim, seed) as channel:
         stream_id = 1
         for protocol in protocols:
+            said = beginnings.get(protocol, b"")
             for _ in range(each):
-                await channel.send([opening(stream_id, protocol)])
+                await channel.send(
+                    [opening(stream_id, protocol) + frame(DATA, 0, stream_id, len(said), said)]
+                )
                 stream_id += 2
         yield
 
@@ -130,15 +142,21 @@ async def ping_without_reading(victim: Contact, *, count: int) -> bool:
 
 
 async def garbage_on_protocols(
-    victim: Contact, protocols: Sequence[str], rng: Random, *, rounds: int
+    victim: Contact,
+    protocols: Sequence[str],
+    rng: Random,
+    *,
+    rounds: int,
+    beginnings: Mapping[str, Sequence[bytes]] = NOTHING,
 ) -> None:
-    """Agree on each protocol, then send bytes that mean nothing."""
+    """Agree on each protocol, then send bytes that mean nothing, after one of its `beginnings`."""
     stream_ids = iter(range(1, 2**31, 2))
     async with secure_channel(victim, b"sends garbage") as channel:
         messages = []
         for protocol in [*protocols] * rounds:
             stream_id = next(stream_ids)
-            body = rng.randbytes(rng.choice((1, 3, 4, 100, 5_000, 60_000)))
+            begun = rng.choice(beginnings.get(protocol, (b"",)))
+            body = begun + rng.randbytes(rng.choice((1, 3, 4, 100, 5_000, 60_000)))
             messages.append(opening(stream_id, protocol) + frame(DATA, 0, stream_id, len(body), body))
             messages.append(frame(WINDOW_UPDATE, rng.choice((FIN, RST, 0)), stream_id, 0))
         await send_until_cut_off(channel, messages)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.net.addresses import Endpoint, endpoint_of_socket, is_local, parse_endpoint, plain_ip, subnet
+from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,3 @@ def test_no_text_raises(text: str) -> None:
 
 def test_a_mapped_address_is_the_ipv4_address() -> None:
     assert endpoint_of_socket("::ffff:127.0.0.1", 5) == Endpoint("ip4", "127.0.0.1", 5)
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("8.8.4.4", "8.8.4.0/24"),
-        ("2a00:1450:4001:82b::1", "2a00:1450:4001::/48"),
-        ("127.0.0.1", None),
-        ("10.1.2.3", None),
-        ("192.168.1.9", None),
-        ("fe80::1", None),
-    ],
-)
-def test_networks_share_an_allowance_unless_local(host: str, expected: str | None) -> None:
-    assert subnet(plain_ip(host)) == expected
-    assert is_local(plain_ip(host)) == (expected is None)

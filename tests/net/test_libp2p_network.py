@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from node import limits
 from node.errors import ConfigError, UnreachableError
 from node.framing import FramedStream
-from node.net.addresses import parse_endpoint
+from node.net.addresses import Endpoint, parse_endpoint
 from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.ports import Network, Stream
 from node.units import Contact, Multiaddr
@@ -178,6 +178,14 @@ async def test_a_port_in_use_is_a_configuration_error() -> None:
         with pytest.raises(ConfigError, match="not an address"):
             async with open_network(CLIENT, [Multiaddr(address)]):
                 pass
+
+
+async def test_further_addresses_are_listened_on_where_there_are_any() -> None:
+    here, elsewhere = Multiaddr("/ip4/127.0.0.2/tcp/0"), Multiaddr("/ip6/2001:db8::1/tcp/0")
+    async with open_network(SERVER, [LOOPBACK], also=[elsewhere, here]) as network:
+        first, second = (parse_endpoint(address) for address in network.listen_addresses())
+        assert first is not None
+        assert second == Endpoint("ip4", "127.0.0.2", first.port)
 
 
 async def test_announced_addresses_replace_the_bound_ones() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
+
 from node import limits
 from node.net.addresses import Endpoint
 from node.net.interfaces import advertised
@@ -69,3 +71,10 @@ def test_a_wildcard_is_shown_as_an_address_of_this_machine() -> None:
     assert shown.ip is not None
     assert not shown.ip.is_unspecified
     assert advertised([LOOPBACK]) == (LOOPBACK,)
+
+
+def test_without_a_network_only_this_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.net.interfaces._own_address", lambda _version: None)
+    wildcards = [Endpoint("ip4", "0.0.0.0", 4001), Endpoint("ip6", "::", 4001)]
+    assert advertised(wildcards) == (Endpoint("ip4", "127.0.0.1", 4001), Endpoint("ip6", "::1", 4001))
+    assert advertised([LOOPBACK, *wildcards]) == (LOOPBACK,)

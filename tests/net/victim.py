@@ -7,8 +7,8 @@ resident bytes, `peak` prints the peak since then, `quit` ends it.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from pathlib import Path
 
 import trio
 
@@ -18,6 +18,7 @@ from node.framing import FramedStream, Preamble
 from node.net.libp2p_network import open_network
 from node.ports import Stream
 from node.units import Multiaddr
+from tests.process_memory import memory, restart_peak
 
 ECHO = "/cairn/echo/1"
 DEAF = "/cairn/deaf/1"
@@ -43,18 +44,6 @@ async def framed(stream: Stream) -> None:
         await frames.send(values)
 
 
-def _status(field: str) -> int:
-    """Bytes of a line of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(field)
-
-
-def _restart_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 async def main() -> None:
     async with open_network(b"victim".ljust(32), [Multiaddr("/ip4/127.0.0.1/tcp/0")]) as network:
         for protocol, handler in ((ECHO, echo), (DEAF, deaf), (FRAMED, framed)):
@@ -64,10 +53,10 @@ async def main() -> None:
         while True:
             command = (await trio.to_thread.run_sync(sys.stdin.readline)).strip()
             if command == "memory":
-                _restart_peak()
-                print(_status("VmRSS"), flush=True)
+                restart_peak(os.getpid())
+                print(memory(os.getpid(), "VmRSS"), flush=True)
             elif command == "peak":
-                print(_status("VmHWM"), flush=True)
+                print(memory(os.getpid(), "VmHWM"), flush=True)
             else:
                 return
 

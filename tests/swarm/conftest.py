@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from node.control.local_swarm import LocalSwarm
+from tests.swarm.people import People, gathering
 
 
 @pytest.fixture
@@ -19,3 +20,10 @@ def swarm(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalSwarm
         if request.session.testsfailed > failed_before:
             for node in nodes.nodes:
                 print(f"--- {node.folder.name}: {node.log_tail()}")
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
+    """Four donors and two who give nothing, for tests that leave them as they were."""
+    with gathering(tmp_path_factory.mktemp("people"), donors=4, donate="300MB") as nodes:
+        yield nodes

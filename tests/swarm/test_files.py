@@ -6,39 +6,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from node.control.local_swarm import LocalSwarm, NodeProcess
 from tests.swarm.command_line import cairn, cairn_json, command, environment, error_of
+from tests.swarm.people import People
 
 pytestmark = pytest.mark.swarm
 
 DONORS = 4
-
-
-@dataclass(frozen=True)
-class People:
-    """Who takes part: the sharer puts, the friend fetches, donors keep."""
-
-    swarm: LocalSwarm
-    donors: list[NodeProcess]
-    sharer: NodeProcess
-    friend: NodeProcess
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
-    with LocalSwarm(tmp_path_factory.mktemp("files")) as swarm:
-        (first,) = swarm.start(donate="300MB")
-        donors = [first, *swarm.start(DONORS - 1, donate="300MB", bootstrap=[first])]
-        sharer, friend = swarm.start(2, bootstrap=[first])
-        swarm.wait_known(sharer, DONORS)
-        swarm.wait_known(friend, DONORS)
-        yield People(swarm, donors, sharer, friend)
 
 
 def test_the_life_of_a_file(people: People, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from node.chunks.shard_index import (
+from node.chunks.store.shard_index import (
     CommitFields,
     CommitShard,
     LeaseFields,
@@ -18,7 +18,7 @@ from node.chunks.shard_index import (
     encode_quarantine,
     shard_key,
 )
-from node.chunks.shard_log import RecordKind, new_record, pack_header, pack_record
+from node.chunks.store.shard_log import RecordKind, new_record, pack_header, pack_record
 from node.units import LeaseId, SegmentId
 
 SALT = bytes(range(32))

@@ -1,0 +1,1 @@
+"""Getting a file back, checking its health, renewing and releasing it."""

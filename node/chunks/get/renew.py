@@ -1,0 +1,221 @@
+"""Renew and release: further leases on the shards of one's own file, and their end. Layer 4.
+
+Invariants: every lease and release is signed by the file's owner key, which derives from the account seed and
+the salt in the file manifest; only what a holder countersigned or confirmed is counted; a lease that already
+lasts long enough is not doubled. Source: design.md, section 4 (renew, delete).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from node import limits
+from node.chunks import messages
+from node.chunks.client import HolderClient, HolderSession
+from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
+from node.chunks.holders import Holders, blaming
+from node.chunks.manifest import FileManifest, SegmentManifest
+from node.chunks.scores import Scoreboard
+from node.crypto.sealing import owner_key
+from node.crypto.signing import KeyPair
+from node.errors import NotFoundError, ProtocolError, RefusedError, RemoteError, UsageError
+from node.ports import Clock, Directory, Entropy
+from node.records.lease import LEASE_ID_BYTES, LEASE_NONCE_BYTES, Lease, Release
+from node.units import DAY_S, FileHash, LeaseId, OwnerKey, PeerId, SegmentId
+
+HOLDERS_AT_ONCE = 16
+RELEASE_ROUNDS_MAX = 32
+"""Times a holder is asked for further leases to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """`leases` counts those that holders countersigned (renew) or ended (release)."""
+
+    file_hash: FileHash
+    leases: int
+    unreachable_holders: int
+    expires_s: int | None
+    """Until when every segment has leases on `data_shards` shards or more, of those that answered; None where
+    fewer answered, and after a release."""
+    renewed: tuple[Lease, ...] = ()
+
+
+@dataclass(slots=True)
+class _Tally:
+    leases: int = 0
+    failed: set[PeerId] = field(default_factory=set)
+    end_days: dict[SegmentId, dict[int, int]] = field(default_factory=dict)
+    """Of each segment: the last day of each shard's longest lease."""
+    renewed: list[Lease] = field(default_factory=list)
+
+
+_OwnLeases = Callable[[HolderSession], Awaitable[tuple[Lease, ...]]]
+"""The leases that the session's holder countersigned itself: at most a few a shard, those that end last."""
+_Act = Callable[[HolderSession, SegmentManifest, _OwnLeases, _Tally], Awaitable[None]]
+
+
+class Renewer:
+    """Extends or ends the leases that this account's owner keys signed."""
+
+    def __init__(
+        self,
+        *,
+        client: HolderClient,
+        directory: Directory,
+        clock: Clock,
+        entropy: Entropy,
+        scores: Scoreboard,
+        account_seed: bytes,
+        known_holders: KnownHolders | None = None,
+    ) -> None:
+        """`known_holders` gives what this node remembers of a file's holders."""
+        self._holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
+        self._locator = Locator(self._holders, known_holders=known_holders)
+        self._clock = clock
+        self._entropy = entropy
+        self._account_seed = account_seed
+        self._sessions = trio.CapacityLimiter(HOLDERS_AT_ONCE)
+
+    async def renew(self, file_hash: FileHash, *, duration_s: int) -> LeaseReport:
+        """Have every reachable shard kept until at least `duration_s` from now.
+
+        Raises `NotFoundError`, and `UsageError` where the file is not this account's.
+        """
+        today = self._clock.now_s() // DAY_S
+        end_day = -(-(self._clock.now_s() + duration_s) // DAY_S)
+        if not 0 < end_day - today <= limits.LEASE_DAYS_MAX:
+            raise UsageError(f"a lease lasts 1 to {limits.LEASE_DAYS_MAX} days")
+        file, owner = await self._own(file_hash)
+
+        async def extend(
+            session: HolderSession, segment: SegmentManifest, own_leases: _OwnLeases, tally: _Tally
+        ) -> None:
+            latest: dict[int, Lease] = {}
+            for lease in await own_leases(session):
+                if lease.shard_index not in latest or lease.end_day > latest[lease.shard_index].end_day:
+                    latest[lease.shard_index] = lease
+            short = [lease for lease in latest.values() if lease.end_day < end_day]
+            asked = [self._further(lease, owner, today, end_day) for lease in short]
+            end_days = tally.end_days.setdefault(segment.segment_id, {})
+            for lease in latest.values():
+                end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
+            if not asked:
+                return
+            replies = await session.renew(segment.segment_id, [lease.encode() for lease in asked])
+            with blaming(session.peer_id):
+                signed = [Lease.decode(data, network=self._holders.network) for data in replies]
+                if [lease.body() for lease in signed] != [lease.body() for lease in asked]:
+                    raise ProtocolError("other leases than those asked for")
+                for lease in signed:
+                    lease.verify()
+            tally.leases += len(signed)
+            tally.renewed.extend(signed)
+            end_days.update((lease.shard_index, end_day) for lease in signed)
+
+        tally = await self._each_holding(file, extend, range(file.manifest.segment_count))
+        return LeaseReport(
+            file_hash,
+            tally.leases,
+            len(tally.failed),
+            _kept_until_s(file.manifest, tally.end_days),
+            tuple(tally.renewed),
+        )
+
+    async def release(self, file_hash: FileHash) -> LeaseReport:
+        """End every lease of the file at every reachable holder. Raises as `renew` does."""
+        file, owner = await self._own(file_hash)
+
+        async def end_all(
+            session: HolderSession, _segment: SegmentManifest, own_leases: _OwnLeases, tally: _Tally
+        ) -> None:
+            # A roster shows the leases that end last, so the others show once those have ended.
+            for _ in range(RELEASE_ROUNDS_MAX):
+                leases = await own_leases(session)
+                if not leases:
+                    return
+                ended = await session.release([self._end(lease, owner) for lease in leases])
+                tally.leases += ended
+
+        # Segment 0 goes last: its holders keep the manifest that a release cut short needs to go on.
+        tally = await self._each_holding(file, end_all, reversed(range(file.manifest.segment_count)))
+        return LeaseReport(file_hash, tally.leases, len(tally.failed), None)
+
+    def _end(self, lease: Lease, owner: KeyPair) -> bytes:
+        """The owner's signed release of a lease."""
+        release = Release(lease.network, lease.lease_id, lease.holder, OwnerKey(owner.public))
+        return release.sign(owner).encode()
+
+    async def _own(self, file_hash: FileHash) -> tuple[LocatedFile, KeyPair]:
+        file = await self._locator.locate(file_hash)
+        owner = owner_key(self._account_seed, file.manifest.owner_salt)
+        if owner.public != file.manifest.owner_key:
+            raise UsageError("this file is not yours: only the account that put it can renew or remove it")
+        return file, owner
+
+    def _further(self, lease: Lease, owner: KeyPair, today: int, end_day: int) -> Lease:
+        """A lease on the same shard from today on, with the owner's half."""
+        return Lease(
+            network=lease.network,
+            lease_id=LeaseId(self._entropy.random_bytes(LEASE_ID_BYTES)),
+            segment_id=lease.segment_id,
+            shard_index=lease.shard_index,
+            root=lease.root,
+            byte_count=lease.byte_count,
+            owner_key=lease.owner_key,
+            holder=lease.holder,
+            start_day=today,
+            end_day=end_day,
+            rate=lease.rate,
+            egress_cap_bytes=lease.egress_cap_bytes,
+            nonce=self._entropy.random_bytes(LEASE_NONCE_BYTES),
+        ).sign_as_owner(owner)
+
+    async def _each_holding(self, file: LocatedFile, act: _Act, segment_indexes: Iterable[int]) -> _Tally:
+        """Do something at every holder of segments, a segment at a time."""
+        tally = _Tally()
+        for index in segment_indexes:
+            places = self._locator.placed(file, index)
+            try:
+                segment = await self._locator.segment_manifest(file, index)
+            except NotFoundError:
+                tally.failed.update(place.holder for place in places)
+                continue
+            places += await self._locator.search_places(file, segment, index)  # what repair has moved
+            async with trio.open_nursery() as nursery:
+                for peer_id in dict.fromkeys(place.holder for place in places):
+                    nursery.start_soon(self._at_holder, file, segment, peer_id, act, tally)
+        return tally
+
+    async def _at_holder(
+        self, file: LocatedFile, segment: SegmentManifest, peer_id: PeerId, act: _Act, tally: _Tally
+    ) -> None:
+        """Ask a holder for its own leases, and act on them. What is its fault is scored and counted."""
+
+        async def ask(session: HolderSession) -> tuple[Lease, ...]:
+            leases = await self._locator.roster(session, segment)
+            return tuple(lease for lease in leases if lease.holder == peer_id)
+
+        try:
+            async with self._sessions, self._holders.session(file.contact(peer_id)) as session:
+                await act(session, segment, ask, tally)
+        except RemoteError as error:
+            self._holders.blame(peer_id, error)
+            missing = isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING
+            if not missing:  # a holder that has nothing of the segment keeps nothing
+                tally.failed.add(peer_id)
+
+
+def _kept_until_s(manifest: FileManifest, end_days: Mapping[SegmentId, Mapping[int, int]]) -> int | None:
+    """When the leases of the first segment leave fewer than `data_shards` shards; None where they do now."""
+    needed = manifest.geometry.code.data_shards
+    first: int | None = None
+    for index in range(manifest.segment_count):
+        days = sorted(end_days.get(manifest.segment_id(index), {}).values(), reverse=True)
+        if len(days) < needed:
+            return None
+        first = days[needed - 1] if first is None else min(first, days[needed - 1])
+    return None if first is None else first * DAY_S

@@ -1,0 +1,1 @@
+"""Storing a file: reading it, placing its segments, publishing it."""

@@ -1,0 +1,164 @@
+"""The donors of one put: asked for offers, counted, and left out once they failed. Layer 4.
+
+Invariants: an offer counts only with the donor's signature; what is promised to one segment is not promised
+to another; this node is never among its own donors. Source: design.md, section 4 (put).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from node import limits
+from node.chunks.client import HolderClient
+from node.chunks.placement import SHARD_OVERHEAD_BYTES, Donor
+from node.chunks.scores import Scoreboard
+from node.errors import CryptoError, ProtocolError, RefusedError, RemoteError
+from node.ports import Clock, Directory, Network
+from node.records.offer import Offer
+from node.subnets import subnet_of
+from node.units import Contact, PeerId
+
+ASK_AT_ONCE: Final = 16
+ROUNDS_MAX: Final = 6
+"""Rounds of random look-ups for more contacts; each brings new peers or is the last."""
+OFFER_DEADLINE_S: Final = 8.0
+"""Seconds that one peer has for its offer, dial included: slow ones make bad holders."""
+
+
+class DonorPool:
+    """Who may keep shards of this put."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        client: HolderClient,
+        directory: Directory,
+        clock: Clock,
+        scores: Scoreboard,
+        wanted_bytes: int,
+        shard_bytes: int,
+        total_shards: int,
+    ) -> None:
+        """`wanted_bytes` is what all segments together store, `shard_bytes` the largest shard."""
+        self._network = network
+        self._client = client
+        self._directory = directory
+        self._clock = clock
+        self._scores = scores
+        self._wanted_bytes = wanted_bytes
+        self._shard_bytes = shard_bytes
+        self._total_shards = total_shards
+        self._donors: dict[PeerId, Donor] = {}
+        self._prices: dict[PeerId, int] = {}
+        self._asked: set[PeerId] = {network.peer_id}
+        self._failed: set[PeerId] = set()
+        self._lock = trio.Lock()
+
+    @property
+    def asked_count(self) -> int:
+        """Peers that were asked so far."""
+        return len(self._asked) - 1
+
+    @property
+    def failed(self) -> frozenset[PeerId]:
+        """Donors that failed during this put."""
+        return frozenset(self._failed)
+
+    def donors(self) -> list[Donor]:
+        """Donors that have not failed, with what they have left."""
+        return [donor for peer_id, donor in self._donors.items() if peer_id not in self._failed]
+
+    def contact(self, peer_id: PeerId) -> Contact:
+        """Where a donor of this pool listens."""
+        return self._donors[peer_id].contact
+
+    def price(self, peer_id: PeerId) -> int:
+        """Micro-credits a MiB and day that the donor asked for."""
+        return self._prices.get(peer_id, 0)
+
+    def take(self, peer_id: PeerId, shard_count: int, shard_bytes: int) -> None:
+        """Count shards as promised to this donor."""
+        self._add(peer_id, -shard_count * (shard_bytes + SHARD_OVERHEAD_BYTES))
+
+    def give_back(self, peer_id: PeerId, shard_count: int, shard_bytes: int) -> None:
+        """The shards go elsewhere."""
+        self._add(peer_id, shard_count * (shard_bytes + SHARD_OVERHEAD_BYTES))
+
+    def full(self, peer_id: PeerId) -> None:
+        """The donor said that it has no room."""
+        if peer_id in self._donors:
+            self._donors[peer_id] = replace(self._donors[peer_id], free_bytes=0)
+
+    def fail(self, peer_id: PeerId) -> None:
+        """Ask nothing more of this donor during this put."""
+        self._failed.add(peer_id)
+        self._scores.failed(peer_id, now_s=self._clock.now_s())
+
+    async def gather(self, on_offer: Callable[[int], None] = lambda _: None) -> None:
+        """Ask peers for offers until there are three for each shard, or nobody new is known."""
+        async with self._lock:
+            enough = 3 * self._total_shards
+            for round_index in range(ROUNDS_MAX):
+                known = [Contact(peer_id) for peer_id in self._network.connected()] if not round_index else []
+                sample = await self._directory.sample_contacts(2 * enough)
+                fresh = {c.peer_id: c for c in (*known, *sample) if c.peer_id not in self._asked}
+                if not fresh or len(self.donors()) >= enough:
+                    return
+                await self._ask_all(list(fresh.values())[: 2 * enough])
+                on_offer(len(self._donors))
+
+    async def _ask_all(self, contacts: list[Contact]) -> None:
+        limiter = trio.CapacityLimiter(ASK_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for contact in contacts:
+                self._asked.add(contact.peer_id)
+                nursery.start_soon(self._ask, contact, limiter)
+
+    async def _ask(self, contact: Contact, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            started_s = trio.current_time()
+            with trio.move_on_after(OFFER_DEADLINE_S) as scope:
+                try:
+                    async with self._client.session(contact) as session:
+                        record = await session.offer(self._wanted_bytes, self._total_shards)
+                    offer = Offer.decode(record, network=self._client.preamble.network_id)
+                    offer.verify()
+                    if offer.donor != contact.peer_id:
+                        raise ProtocolError("an offer of somebody else")
+                except RefusedError:
+                    return  # no donor, or too busy: no fault
+                except RemoteError:
+                    self._scores.failed(contact.peer_id, now_s=self._clock.now_s())
+                    return
+                except (ProtocolError, CryptoError):
+                    self._scores.misbehaved(contact.peer_id, now_s=self._clock.now_s())
+                    return
+            if scope.cancelled_caught or offer.is_expired(now_s=self._clock.now_s()):
+                return
+            latency_s = trio.current_time() - started_s
+            self._scores.answered(contact.peer_id, latency_s=latency_s, now_s=self._clock.now_s())
+            self._accept(contact, offer)
+
+    def _accept(self, contact: Contact, offer: Offer) -> None:
+        peer_id = contact.peer_id
+        addresses = contact.addresses or self._network.addresses_of(peer_id)
+        self._donors[peer_id] = Donor(
+            contact=Contact(peer_id, addresses[: limits.PLACEMENT_ADDRESSES_MAX]),
+            free_bytes=offer.free_bytes,
+            uptime_permille=offer.uptime_permille,
+            expected_s=self._scores.expected_s(
+                peer_id, byte_count=self._shard_bytes, now_s=self._clock.now_s()
+            ),
+            subnet=subnet_of(self._network.observed_address(peer_id)),
+        )
+        self._prices[peer_id] = offer.price
+
+    def _add(self, peer_id: PeerId, byte_count: int) -> None:
+        donor = self._donors.get(peer_id)
+        if donor is not None:
+            self._donors[peer_id] = replace(donor, free_bytes=max(0, donor.free_bytes + byte_count))

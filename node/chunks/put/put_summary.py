@@ -1,0 +1,142 @@
+"""What a finished put comes to, read once from its journal. Layer 4, over the journal and the catalogue.
+
+One pass, in order; memory is bounded by the segments that were in flight together, plus what must be whole
+in the end: segment ids, a bundle of manifests as far as it fits, the placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from node import limits
+from node.chunks.catalogue import CatalogueSegment
+from node.chunks.geometry import Code
+from node.chunks.manifest import SegmentManifest
+from node.chunks.messages import PutId
+from node.chunks.placement import is_weak
+from node.chunks.put import journal as records
+from node.chunks.put.journal import Journal
+from node.chunks.put.publish import Withdrawal
+from node.records.lease import Lease
+from node.units import Contact, PeerId, SegmentId
+
+MICROCREDITS_DIVISOR = 1024 * 1024
+BILLED_EXTRA_BYTES = 4 * 1024
+"""A lease is billed for its shard, the manifest and this (credit.md)."""
+
+
+@dataclass(slots=True)
+class PutSummary:
+    """All leases of a put, added up."""
+
+    segment_ids: list[SegmentId] = field(default_factory=list)
+    bundle: list[SegmentManifest] | None = field(default_factory=list)
+    """All segment manifests, or None once they don't fit."""
+    placed: list[dict[int, PeerId]] = field(default_factory=list)
+    """Holder by shard, a segment each."""
+    contacts: dict[PeerId, Contact] = field(default_factory=dict)
+    stored_bytes: int = 0
+    missing_shards: int = 0
+    weak: bool = False
+    expires_s: int | None = None
+    price_microcredits: int = 0
+
+    def add(self, segment: CatalogueSegment, manifest: SegmentManifest, code: Code) -> None:
+        """Count one segment; they come in order."""
+        self.segment_ids.append(segment.segment_id)
+        self._add_to_bundle(manifest)
+        counts: dict[PeerId, int] = {}
+        placed: dict[int, PeerId] = {}
+        for lease in segment.leases:
+            placed[lease.shard_index] = lease.holder
+            counts[lease.holder] = counts.get(lease.holder, 0) + 1
+            self.stored_bytes += lease.byte_count
+            ends = lease.expires_s
+            self.expires_s = ends if self.expires_s is None else min(self.expires_s, ends)
+            self.price_microcredits += lease_price(
+                lease.byte_count + len(manifest.encoded), lease.end_day - lease.start_day, lease.rate
+            )
+        self.placed.append(placed)
+        self.missing_shards += code.total_shards - len(placed)
+        self.weak = self.weak or is_weak(code, list(counts.values()))
+
+    def _add_to_bundle(self, manifest: SegmentManifest) -> None:
+        if self.bundle is None:
+            return
+        self.bundle.append(manifest)
+        size = sum(len(each.encoded) + 5 for each in self.bundle) if len(self.bundle) % 16 == 0 else 0
+        if size > limits.SEGMENT_BUNDLE_BYTES_MAX:
+            self.bundle = None
+
+
+def lease_price(byte_count: int, days: int, rate_microcredits: int) -> int:
+    """Micro-credits of a lease: bytes as billed, times days, times the rate a MiB and day; rounded up."""
+    billed = (byte_count + BILLED_EXTRA_BYTES) * days * rate_microcredits
+    return -(-billed // MICROCREDITS_DIVISOR)
+
+
+def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSegment, SegmentManifest]]:
+    """The segments of a put whose segments are all done, in the order of their index."""
+    leases: dict[int, dict[int, Lease]] = {}
+    manifests: dict[int, bytes] = {}
+    waiting: dict[int, tuple[CatalogueSegment, SegmentManifest]] = {}
+    next_index = 0
+    for record in journal.records():
+        match record:
+            case records.SegmentMade():
+                manifests[record.segment_index] = record.manifest
+            case records.PutClosed():
+                shards = leases.setdefault(record.segment_index, {})
+                for data in record.leases:
+                    lease = Lease.decode(data, network=network)
+                    shards[lease.shard_index] = lease
+            case records.SegmentDone(segment_index=index, segment_id=segment_id):
+                shards = leases.pop(index, {})
+                ordered = tuple(shards[shard] for shard in sorted(shards))
+                manifest = SegmentManifest.decode(manifests.pop(index))
+                waiting[index] = (CatalogueSegment(index, segment_id, ordered), manifest)
+                while next_index in waiting:
+                    yield waiting.pop(next_index)
+                    next_index += 1
+            case _:
+                pass
+
+
+def withdrawals(
+    journal: Journal, network: str, *, everything: bool, reserved: bool = False
+) -> list[Withdrawal]:
+    """Who must be asked to forget what: of a put that is dropped everything, else what was replaced.
+
+    `reserved`: also puts that are open, whose space is not to be held for a later try; leases stay.
+    """
+    closed: dict[PutId, tuple[bytes, ...]] = {}
+    asked: dict[PutId, tuple[bytes, ...]] = {}
+    opened: dict[PutId, Contact] = {}
+    dropped: set[PutId] = set()
+    for record in journal.records():
+        match record:
+            case records.PutOpened():
+                opened[record.put_id] = journal.contacts[record.peer_id]
+            case records.PutClosing():
+                asked[record.put_id] = record.leases
+            case records.PutClosed():
+                closed[record.put_id] = record.leases
+                if not everything:
+                    opened.pop(record.put_id, None)
+            case records.PutDropped():
+                dropped.add(record.put_id)
+            case _:
+                pass
+    by_holder: dict[PeerId, Withdrawal] = {}
+    for put_id, contact in opened.items():
+        is_over = everything or put_id in dropped
+        if not is_over and not reserved:
+            continue
+        withdrawal = by_holder.setdefault(contact.peer_id, Withdrawal(contact, [], []))
+        if is_over:
+            leases = closed.get(put_id) or asked.get(put_id, ())
+            withdrawal.lease_ids.extend(Lease.decode(lease, network=network).lease_id for lease in leases)
+        if put_id not in closed:
+            withdrawal.put_ids.append(put_id)
+    return list(by_holder.values())

@@ -1,0 +1,458 @@
+"""Put: from a file or folder to leases on many disks, and one link. Layer 4.
+
+Invariants: the journal is durable before the first block leaves, so a put that was killed goes on instead of
+sealing again; what was sealed once is never sealed differently (`FileChangedError`); a put that is dropped
+releases its leases and reservations; when `put` returns, any node finds the file on its first try; memory
+is bounded by stripes, never by the file. Source: design.md, section 4.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from node import limits
+from node.chunks.catalogue import Catalogue, CatalogueEntry
+from node.chunks.client import HolderClient
+from node.chunks.erasure import CodingEngine
+from node.chunks.folder import FolderIndex
+from node.chunks.geometry import Code, FileGeometry
+from node.chunks.header import FileHeader, FolderIndexLink
+from node.chunks.put.journal import VERSION as JOURNAL_VERSION
+from node.chunks.put.journal import IndexStored, Journal, JournalName, PutStarted
+from node.chunks.put.journal import names as journal_names
+from node.chunks.put.publish import Withdrawal, withdraw
+from node.chunks.put.put_file import FilePut, PutServices, StoredFile, stored_bytes
+from node.chunks.put.put_summary import lease_price, withdrawals
+from node.chunks.put.source import Source, bytes_source, open_source
+from node.chunks.scores import Scoreboard
+from node.chunks.serve.server import PRICE_MICROCREDITS
+from node.crypto.hashing import blake3_256
+from node.crypto.links import Link, wrap_key
+from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES, owner_key
+from node.errors import FileChangedError, NotEnoughPeersError, UsageError
+from node.ports import Clock, Directory, Entropy, Files, Network, Offload
+from node.units import Contact, FileHash, PeerId
+
+PASSWORD_SALT_BYTES: Final = 16
+DEFAULT_CODE: Final = Code(10, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class PutProgress:
+    """How far a put is; bytes are plaintext bytes of the source. Phases: scan, offers, send, publish."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int
+
+
+ProgressCallback = Callable[[PutProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """What a person may choose."""
+
+    code: Code = DEFAULT_CODE
+    name: str | None = None
+    password: str | None = None
+    lease_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PutEstimate:
+    """What a put would store and cost, without asking anybody."""
+
+    name: str
+    bytes: int
+    stored_bytes: int
+    code: Code
+    segments: int
+    price_microcredits: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutReport:
+    """What a put did. `stored_bytes` counts block bytes that holders acknowledged."""
+
+    link: Link
+    file_hash: FileHash
+    name: str
+    bytes: int
+    stored_bytes: int
+    code: Code
+    segments: int
+    holders: int
+    weak: bool
+    expires_s: int
+    price_microcredits: int
+    seconds: float
+    missing_shards: int
+    notes: tuple[str, ...]
+    """Lines for a person: links skipped, shards still to be repaired."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutSettings:
+    """What a node may tune."""
+
+    segments_in_flight: int = 2
+    stall_s: float = 20.0
+    """A holder that takes nothing for so long is replaced."""
+    straggler_s: float = 30.0
+    """So long (or twice the others' time) a holder may lag when all others are done."""
+    abandon_after_s: int = 7 * 86_400
+    """A put not resumed for so long is dropped."""
+
+
+class Uploader:
+    """Puts files of this node's account."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        client: HolderClient,
+        directory: Directory,
+        files: Files,
+        catalogue: Catalogue,
+        clock: Clock,
+        entropy: Entropy,
+        offload: Offload,
+        engine: CodingEngine,
+        account_seed: bytes,
+        scores: Scoreboard | None = None,
+        settings: PutSettings | None = None,
+    ) -> None:
+        """`files` is the node's home: journals stand in its folder `puts`."""
+        settings = settings or PutSettings()
+        self._files = files
+        self._settings = settings
+        self._active: set[JournalName] = set()
+        self._services = PutServices(
+            network=network,
+            client=client,
+            directory=directory,
+            catalogue=catalogue,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+            engine=engine,
+            scores=scores or Scoreboard(),
+            account_seed=account_seed,
+            segments_in_flight=settings.segments_in_flight,
+            stall_s=settings.stall_s,
+            straggler_s=settings.straggler_s,
+        )
+
+    async def estimate(self, source: Path, options: PutOptions) -> PutEstimate:
+        """What `put` would store and cost. Raises `UsageError`, `UnsafeNameError`."""
+        opened = await self._services.offload.run(lambda: open_source(source, name=options.name))
+        opened.reader.close()
+        geometry = FileGeometry.of(opened.size_bytes, options.code)
+        stored = stored_bytes(geometry)
+        shards = geometry.segment_count * options.code.total_shards
+        billed = stored + shards * limits.SEGMENT_MANIFEST_BYTES_MAX // 4
+        return PutEstimate(
+            name=opened.name,
+            bytes=opened.size_bytes,
+            stored_bytes=stored,
+            code=options.code,
+            segments=geometry.segment_count,
+            price_microcredits=lease_price(billed, options.lease_days, PRICE_MICROCREDITS),
+        )
+
+    async def put(
+        self, source: Path, options: PutOptions, on_progress: ProgressCallback | None = None
+    ) -> PutReport:
+        """Store a file or folder; goes on with an unfinished put of the same source and options.
+
+        Cancelled, it stops in a state that the same call resumes.
+
+        Raises:
+            UsageError: the source is missing, unreadable, or is already being put.
+            UnsafeNameError: a name can't be given to others.
+            FileChangedError: the source changed since or while it was read; what was stored is released.
+            NotEnoughPeersError: too few donors, with how many answered and how many are needed.
+        """
+        started_s = trio.current_time()
+        progress = _Progress(on_progress or (lambda _: None))
+        progress.phase("scan")
+        offload = self._services.offload
+        opened = await offload.run(lambda: open_source(source, name=options.name))
+        try:
+            name = _journal_name(opened.path, opened.name, options.code)
+            with self._exclusive(name):
+                journal = await self._open_journal(name, opened, options.code)
+                try:
+                    stored = await self._store(journal, opened, options, progress)
+                finally:
+                    journal.close()
+        finally:
+            opened.reader.close()
+        return _report(opened, options, stored, started_s=started_s)
+
+    async def drop_stale(self) -> int:
+        """Drop puts that nobody resumed, releasing their leases; how many."""
+        horizon_s = self._services.clock.now_s() - self._settings.abandon_after_s
+        dropped = 0
+        for name in await self._services.offload.run(lambda: journal_names(self._files)):
+            if name in self._active:
+                continue
+            with self._exclusive(name):
+                journal = await self._services.offload.run(
+                    lambda name=name: Journal.load(self._files, name)  # type: ignore[misc]
+                )
+                if journal is None:
+                    continue
+                if journal.started.created_s <= horizon_s:
+                    await self._drop(journal)
+                    dropped += 1
+                journal.close()
+        return dropped
+
+    @contextmanager
+    def _exclusive(self, name: JournalName) -> Iterator[None]:
+        if name in self._active:
+            raise UsageError("this is being put already: wait for it, or look at its progress")
+        self._active.add(name)
+        try:
+            yield
+        finally:
+            self._active.discard(name)
+
+    async def _open_journal(self, name: JournalName, source: Source, code: Code) -> Journal:
+        """The unfinished put of this source, or a new one. Raises `FileChangedError`."""
+        offload = self._services.offload
+        journal = await offload.run(lambda: Journal.load(self._files, name))
+        if journal is not None:
+            if journal.started.fingerprint == source.fingerprint:
+                return journal
+            await self._drop(journal)
+            raise FileChangedError(
+                f"{source.path} changed since its put was interrupted; what was stored of it is released: "
+                "put it again to store it as it is now"
+            )
+        started = PutStarted(
+            version=JOURNAL_VERSION,
+            file_key=self._services.entropy.random_bytes(FILE_KEY_BYTES),
+            owner_salt=self._services.entropy.random_bytes(OWNER_SALT_BYTES),
+            source=str(source.path).encode(errors="replace").decode(),
+            fingerprint=source.fingerprint,
+            size_bytes=source.size_bytes,
+            data_shards=code.data_shards,
+            total_shards=code.total_shards,
+            name=source.name,
+            created_s=self._services.clock.now_s(),
+        )
+        return await offload.run(lambda: Journal.create(self._files, name, started))
+
+    async def _store(
+        self, journal: Journal, source: Source, options: PutOptions, progress: _Progress
+    ) -> _Stored:
+        """Run the put of one journal to its end; drop it where going on makes no sense."""
+        try:
+            folder = source.folder and await self._folder_part(journal, source.folder, options, progress)
+            header = FileHeader(source.name, source.size_bytes, source.media_type, folder)
+            put = self._file_put(journal, source, options, progress)
+            index_hash = folder.file_hash if isinstance(folder, FolderIndexLink) else None
+            links: list[Link] = []
+
+            def entry_of(stored: StoredFile) -> CatalogueEntry:
+                links.append(self._link(stored, options.password))
+                return self._entry(stored, header, links[0], index_hash=index_hash)
+
+            stored = await put.run(header, entry_of)
+        except FileChangedError:
+            await self._drop(journal)
+            raise
+        except NotEnoughPeersError:
+            # Segments that are safe are kept for the next try; with none there is nothing to go on with.
+            if journal.done:
+                await self._withdraw(journal, everything=False, reserved=True)
+            else:
+                await self._drop(journal)
+            raise
+        await self._withdraw(journal, everything=False)
+        await self._services.offload.run(journal.delete)
+        return _Stored(stored, links[0])
+
+    def _file_put(
+        self, journal: Journal, source: Source, options: PutOptions, progress: _Progress
+    ) -> FilePut:
+        return FilePut(
+            self._services,
+            journal,
+            source,
+            lease_days=options.lease_days,
+            on_phase=progress.phase,
+            on_bytes=progress.bytes,
+        )
+
+    async def _folder_part(
+        self, journal: Journal, index: FolderIndex, options: PutOptions, progress: _Progress
+    ) -> FolderIndex | FolderIndexLink:
+        """The index itself, or, where it is large, a link to it as a file of its own."""
+        data = await self._services.offload.run(index.encode)
+        if len(data) <= limits.FOLDER_INDEX_BYTES_MAX:
+            return index
+        if journal.index is None:
+            stored = await self._store_index(journal, data, options, progress)
+            record = IndexStored(stored.file_hash, stored.file_key, len(data))
+            await self._services.offload.run(lambda: journal.append(record))
+        assert journal.index is not None
+        return FolderIndexLink(journal.index.file_hash, journal.index.file_key, journal.index.index_bytes)
+
+    async def _store_index(
+        self, parent: Journal, data: bytes, options: PutOptions, progress: _Progress
+    ) -> StoredFile:
+        source = bytes_source("index", data)
+        name = JournalName(f"{parent.name}-index")
+        code = Code(parent.started.data_shards, parent.started.total_shards)
+        journal = await self._open_journal(name, source, code)
+        header = FileHeader(source.name, source.size_bytes)
+        put = self._file_put(journal, source, options, progress)
+        try:
+            stored = await put.run(
+                header,
+                lambda stored: self._entry(stored, header, self._link(stored, None), is_index=True),
+            )
+        except NotEnoughPeersError:
+            await self._drop(journal)
+            raise
+        await self._withdraw(journal, everything=False)
+        await self._services.offload.run(journal.delete)
+        return stored
+
+    def _link(self, stored: StoredFile, password: str | None) -> Link:
+        if password is None:
+            return Link(stored.file_hash, key=stored.file_key)
+        salt = self._services.entropy.random_bytes(PASSWORD_SALT_BYTES)
+        return Link(stored.file_hash, wrapped=wrap_key(stored.file_key, stored.file_hash, password, salt))
+
+    def _entry(
+        self,
+        stored: StoredFile,
+        header: FileHeader,
+        link: Link,
+        *,
+        index_hash: FileHash | None = None,
+        is_index: bool = False,
+    ) -> CatalogueEntry:
+        assert stored.summary.expires_s is not None
+        return CatalogueEntry(
+            file_hash=stored.file_hash,
+            link=str(link),
+            name=header.name,
+            size_bytes=header.plaintext_bytes,
+            data_shards=stored.manifest.code.data_shards,
+            total_shards=stored.manifest.code.total_shards,
+            segments=stored.manifest.segment_count,
+            created_s=self._services.clock.now_s(),
+            expires_s=stored.summary.expires_s,
+            owner_salt=stored.manifest.owner_salt,
+            index_hash=index_hash,
+            is_index=is_index,
+        )
+
+    async def _drop(self, journal: Journal) -> None:
+        """Give up a put: free its reservations, end its leases, forget it."""
+        with trio.CancelScope(shield=True):
+            await self._withdraw(journal, everything=True)
+            if journal.index is not None:
+                await self._drop_index(journal.index.file_hash)
+            await self._services.offload.run(journal.delete)
+
+    async def _drop_index(self, file_hash: FileHash) -> None:
+        services = self._services
+
+        def collect() -> tuple[bytes, list[Withdrawal]] | None:
+            entry = services.catalogue.get(file_hash)
+            if entry is None:
+                return None
+            contacts = {contact.peer_id: contact for contact in services.catalogue.holders(file_hash)}
+            parts: dict[PeerId, Withdrawal] = {}
+            for segment in services.catalogue.segments(file_hash):
+                for lease in segment.leases:
+                    contact = contacts.get(lease.holder, Contact(lease.holder))
+                    part = parts.setdefault(lease.holder, Withdrawal(contact, [], []))
+                    part.lease_ids.append(lease.lease_id)
+            return entry.owner_salt, list(parts.values())
+
+        found = await services.offload.run(collect)
+        if found is not None:
+            salt, parts = found
+            await withdraw(services.client, owner_key(services.account_seed, salt), parts)
+            await services.offload.run(lambda: services.catalogue.remove(file_hash))
+
+    async def _withdraw(self, journal: Journal, *, everything: bool, reserved: bool = False) -> None:
+        services = self._services
+        network = services.client.preamble.network_id
+        parts = await services.offload.run(
+            lambda: withdrawals(journal, network, everything=everything, reserved=reserved)
+        )
+        owner = owner_key(services.account_seed, journal.started.owner_salt)
+        await withdraw(services.client, owner, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    file: StoredFile
+    link: Link
+
+
+class _Progress:
+    """Keeps phase and bytes together for the callback."""
+
+    def __init__(self, callback: ProgressCallback) -> None:
+        self._callback = callback
+        self._state = PutProgress("scan", 0, 0)
+
+    def phase(self, name: str) -> None:
+        """A new phase began."""
+        self._state = PutProgress(name, self._state.done_bytes, self._state.total_bytes)
+        self._callback(self._state)
+
+    def bytes(self, done_bytes: int, total_bytes: int) -> None:
+        """More has left."""
+        self._state = PutProgress(self._state.phase, done_bytes, total_bytes)
+        self._callback(self._state)
+
+
+def _journal_name(path: Path, name: str, code: Code) -> JournalName:
+    """One journal for each source as it is named, and code."""
+    identity = b"\0".join((os.fsencode(path), name.encode(), str(code).encode()))
+    return JournalName(blake3_256(identity)[:16].hex())
+
+
+def _report(source: Source, options: PutOptions, stored: _Stored, *, started_s: float) -> PutReport:
+    summary = stored.file.summary
+    notes = list(source.notes)
+    if summary.missing_shards:
+        notes.append(f"{summary.missing_shards} shards found no holder: they are queued for repair")
+    if not stored.file.published.announced and not stored.file.published.hints:
+        notes.append("no node of the DHT took the file's record: it may not be found from elsewhere yet")
+    assert summary.expires_s is not None
+    return PutReport(
+        link=stored.link,
+        file_hash=stored.file.file_hash,
+        name=source.name,
+        bytes=source.size_bytes,
+        stored_bytes=summary.stored_bytes,
+        code=options.code,
+        segments=stored.file.manifest.segment_count,
+        holders=len(summary.contacts),
+        weak=summary.weak,
+        expires_s=summary.expires_s,
+        price_microcredits=summary.price_microcredits,
+        seconds=trio.current_time() - started_s,
+        missing_shards=summary.missing_shards,
+        notes=tuple(notes),
+    )

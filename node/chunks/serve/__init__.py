@@ -1,0 +1,1 @@
+"""What a donor does for others: takes shards, keeps them, serves them."""

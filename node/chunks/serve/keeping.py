@@ -1,0 +1,396 @@
+"""What a holder promises: closing puts, leases, attachments, rosters, announcements, releases. Layer 4.
+
+Invariants: a lease is countersigned only for a shard whose blocks give the manifest's root and that is
+durable; only the owner key's signature attaches, and only it or a lease's signer ends leases; what is
+announced is held. Source: design.md, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from node import limits, wire
+from node.chunks import messages
+from node.chunks.bodies import receive_body
+from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
+from node.chunks.merkle import shard_root
+from node.chunks.roster import Placement, check_lease, merge_leases
+from node.chunks.serve.incoming import BlockFeed, OpenPut, PutTable, RefusalError
+from node.chunks.store.shard_store import (
+    AttachmentKind,
+    HeldLease,
+    ShardStore,
+    StoredLease,
+)
+from node.chunks.store.shard_writer import IncomingPut, PutShard
+from node.crypto.hashing import blake3_256, multihash
+from node.crypto.identity import peer_id_of
+from node.crypto.signing import KeyPair
+from node.errors import CryptoError, OwnerInconsistentError, ProtocolError
+from node.framing import FramedStream
+from node.ports import Clock, Directory, Offload
+from node.records.lease import Lease, Release
+from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
+
+BODIES_AT_ONCE: Final = 8
+"""Attachments received at the same time, one a peer: each is up to 4 MiB in memory."""
+ANNOUNCEMENTS_AT_ONCE: Final = 8
+_KINDS: Final = {
+    messages.ATTACHED_PLACEMENT: AttachmentKind.PLACEMENT,
+    messages.ATTACHED_MANIFEST: AttachmentKind.FILE_MANIFEST,
+    messages.ATTACHED_BUNDLE: AttachmentKind.SEGMENT_MANIFESTS,
+}
+
+
+class Keeper:
+    """The promises of one holder."""
+
+    def __init__(
+        self,
+        *,
+        store: ShardStore,
+        puts: PutTable,
+        directory: Directory,
+        identity: KeyPair,
+        network: str,
+        clock: Clock,
+        offload: Offload,
+        grace_days: int,
+    ) -> None:
+        """`grace_days` is how long a shard is kept beyond its last lease, in case the owner is late."""
+        self._grace_days = grace_days
+        self._store = store
+        self._puts = puts
+        self._directory = directory
+        self._identity = identity
+        self._peer_id = peer_id_of(identity.public)
+        self._network = network
+        self._clock = clock
+        self._offload = offload
+        self._attaching: set[PeerId] = set()
+        self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
+        self.leases_signed = 0
+
+    # --- puts and leases ----------------------------------------------------------------------------------
+
+    async def close_put(
+        self, request: messages.PutClose, framed: FramedStream, feed: BlockFeed | None
+    ) -> bytes:
+        """Make a put durable; the countersigned leases as a body. Asked again, the same answer.
+
+        Raises `RefusalError`, `ProtocolError`, `CryptoError`; the put is over then.
+        """
+        try:
+            body = await receive_body(framed, request.body_bytes)
+            leases = [
+                Lease.decode(data, network=self._network)
+                for data in messages.unpack_records(body, count_max=limits.TOTAL_SHARDS_MAX)
+            ]
+            if feed is None:
+                return await self._closed_before(leases)
+            await feed.flush()
+            manifest = SegmentManifest.decode(request.manifest)
+            self._check_close(feed.put, manifest, leases)
+            signed = [lease.countersign(self._identity) for lease in leases]
+        except BaseException:
+            if feed is not None:
+                with trio.CancelScope(shield=True):
+                    await self._puts.abort(request.put_id, framed.peer_id)
+            raise
+        await self._puts.commit(feed.put, lambda incoming: self._commit(incoming, manifest, signed))
+        self.leases_signed += len(signed)
+        return messages.pack_records([lease.encode() for lease in signed])
+
+    def _check_close(self, put: OpenPut, manifest: SegmentManifest, leases: Sequence[Lease]) -> None:
+        opened, geometry = put.request, manifest.geometry
+        if not put.is_complete:
+            raise ProtocolError("a close before the last block")
+        described = (
+            geometry.code.data_shards, geometry.code.total_shards, geometry.stripe_count,
+            geometry.last_block_bytes,
+        )  # fmt: skip
+        if described != (
+            opened.data_shards, opened.total_shards, opened.stripe_count, opened.last_block_bytes
+        ):  # fmt: skip
+            raise ProtocolError("the manifest of another segment than the one that was opened")
+        if [lease.shard_index for lease in leases] != list(opened.shard_indexes):
+            raise ProtocolError("leases for other shards than those that were opened")
+        if len({lease.lease_id for lease in leases}) != len(leases):
+            raise ProtocolError("two leases of one name")
+        for lease in leases:
+            self._check_lease(lease, manifest)
+
+    def _check_lease(self, lease: Lease, manifest: SegmentManifest) -> None:
+        """Accept the owner's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`."""
+        today = self._clock.now_s() // DAY_S
+        if (lease.holder, lease.segment_id, lease.owner_key) != (
+            self._peer_id, manifest.segment_id, manifest.owner_key
+        ):  # fmt: skip
+            raise ProtocolError("a lease of another holder, segment or owner")
+        if lease.shard_index >= manifest.code.total_shards:
+            raise ProtocolError("a lease of a shard that the segment does not have")
+        if lease.root != manifest.root(lease.shard_index):
+            raise ProtocolError("a lease of another root than the manifest's")
+        if lease.byte_count != manifest.geometry.shard_bytes:
+            raise ProtocolError("a lease of another length than the shard's")
+        # Clocks differ by a day at most between honest peers.
+        if not (abs(lease.start_day - today) <= 1 and lease.end_day > today):
+            raise ProtocolError("a lease that does not begin today")
+        lease.verify_owner_half()
+
+    def _commit(self, incoming: IncomingPut, manifest: SegmentManifest, leases: Sequence[Lease]) -> None:
+        for slot, lease in enumerate(leases):
+            if shard_root(incoming.leaves(slot)) != lease.root:
+                raise ProtocolError(f"the blocks of shard {lease.shard_index} do not give its root")
+            if self._store.lease(lease.lease_id) is not None:
+                raise ProtocolError("a lease of that name is kept already")
+        shards = [PutShard(slot, lease.shard_index, self._stored(lease)) for slot, lease in enumerate(leases)]
+        incoming.commit(manifest.segment_id, manifest.encoded, shards)
+
+    async def _closed_before(self, asked: Sequence[Lease]) -> bytes:
+        """The reply to a close that was lost."""
+
+        def find() -> list[bytes]:
+            found = []
+            for lease in asked:
+                held = self._store.lease(lease.lease_id)
+                if held is None or not self._same(held, lease):
+                    raise RefusalError(messages.REFUSED_UNKNOWN, "no such unfinished put")
+                found.append(held.lease.data)
+            return found
+
+        if not asked:
+            raise ProtocolError("a close without leases")
+        return messages.pack_records(await self._offload.run(find))
+
+    def _same(self, held: HeldLease, asked: Lease) -> bool:
+        return Lease.decode(held.lease.data, network=self._network).body() == asked.body()
+
+    async def query_leases(self, request: messages.LeaseQuery) -> bytes:
+        """Those of the leases that are kept for the segment, as a body."""
+
+        def find() -> list[bytes]:
+            held = (self._store.lease(lease_id) for lease_id in request.lease_ids)
+            return [
+                each.lease.data for each in held if each is not None and each.segment_id == request.segment_id
+            ]
+
+        return messages.pack_records(await self._offload.run(find))
+
+    async def renew(self, request: messages.Renew, framed: FramedStream) -> bytes:
+        """Further leases on shards that are held, countersigned, as a body; again, the same answer."""
+        body = await receive_body(framed, request.body_bytes)
+        records = messages.unpack_records(body, count_max=limits.TOTAL_SHARDS_MAX)
+        leases = [Lease.decode(data, network=self._network) for data in records]
+
+        def add() -> list[bytes]:
+            encoded = self._store.segment_manifest(request.segment_id)
+            if encoded is None:
+                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+            manifest = SegmentManifest.decode(encoded)
+            for lease in leases:
+                self._check_lease(lease, manifest)
+                if not self._store.has_shard(lease.segment_id, lease.shard_index):
+                    raise RefusalError(messages.REFUSED_MISSING, f"shard {lease.shard_index} is not here")
+            signed = []
+            for lease in leases:
+                held = self._store.lease(lease.lease_id)
+                if held is not None and not self._same(held, lease):
+                    raise ProtocolError("another lease of that name is kept already")
+                both = lease.countersign(self._identity)
+                self._store.add_lease(lease.segment_id, lease.shard_index, self._stored(both))
+                signed.append(both.encode())
+            return signed
+
+        signed = await self._offload.run(add)
+        self.leases_signed += len(signed)
+        return messages.pack_records(signed)
+
+    # --- attachments and rosters --------------------------------------------------------------------------
+
+    async def attach(self, request: messages.Attach, framed: FramedStream) -> None:
+        """Keep an attachment of a file whose segment 0 is held.
+
+        Raises `RefusalError`, `ProtocolError`, `CryptoError`.
+        """
+        if request.body_bytes > messages.ATTACHMENT_BYTES_MAX[request.kind]:
+            raise ProtocolError(f"{request.body_bytes} bytes are too many for a {request.kind}")
+        peer_id = framed.peer_id
+        if peer_id in self._attaching or len(self._attaching) >= BODIES_AT_ONCE:
+            raise RefusalError(messages.REFUSED_BUSY, "too many attachments at once")
+        self._attaching.add(peer_id)
+        try:
+            body = await receive_body(framed, request.body_bytes)
+            await self._offload.run(lambda: self._check_and_attach(request, body))
+        finally:
+            self._attaching.discard(peer_id)
+
+    def _check_and_attach(self, request: messages.Attach, body: bytes) -> None:
+        encoded = self._store.segment_manifest(request.segment_id)
+        if encoded is None:
+            raise RefusalError(messages.REFUSED_MISSING, "segment 0 of that file is not here")
+        segment = SegmentManifest.decode(encoded)
+        if request.kind == messages.ATTACHED_PLACEMENT:
+            self._check_placement(request, body, segment)
+        else:
+            admitted = self._placement(request.file_hash)
+            if admitted is None or admitted.owner_key != segment.owner_key:
+                raise ProtocolError("an attachment before the owner's placement")
+            self._check_manifests(request, body, segment)
+        self._store.set_attachment(request.segment_id, request.file_hash, _KINDS[request.kind], body)
+
+    def _check_placement(self, request: messages.Attach, body: bytes, segment: SegmentManifest) -> None:
+        placement = Placement.decode(body, network=self._network)
+        placement.check_file(request.file_hash, segment.owner_key)
+        known = self._placement(request.file_hash)
+        if known is not None and known.sequence > placement.sequence:
+            raise RefusalError(messages.REFUSED_INVALID, "a newer placement is here")
+
+    def _check_manifests(self, request: messages.Attach, body: bytes, segment: SegmentManifest) -> None:
+        if request.kind == messages.ATTACHED_MANIFEST:
+            if blake3_256(body) != request.file_hash:
+                raise ProtocolError("another manifest than the file's")
+            file = FileManifest.decode(body)
+        else:
+            encoded = self._store.attachment(request.file_hash, AttachmentKind.FILE_MANIFEST)
+            if encoded is None:
+                raise ProtocolError("segment manifests before the file's")
+            file = FileManifest.decode(encoded)
+        try:
+            file.check_segment(0, segment)
+            if request.kind == messages.ATTACHED_BUNDLE:
+                decode_bundle(body, file)
+        except OwnerInconsistentError as error:
+            raise ProtocolError(str(error)) from error
+
+    def _placement(self, file_hash: FileHash) -> Placement | None:
+        data = self._store.attachment(file_hash, AttachmentKind.PLACEMENT)
+        return None if data is None else Placement.decode(data, network=self._network)
+
+    async def attachment(self, request: messages.GetAttachment) -> bytes:
+        """What is attached. Raises `RefusalError`."""
+        data = await self._offload.run(
+            lambda: self._store.attachment(request.file_hash, _KINDS[request.kind])
+        )
+        if data is None:
+            raise RefusalError(messages.REFUSED_MISSING, f"no {request.kind} of that file is here")
+        return data
+
+    async def merge_roster(self, request: messages.RosterMerge, framed: FramedStream) -> int:
+        """Take in leases of others on the same segment; how many are known then.
+
+        Raises `RefusalError`, `ProtocolError`, `CryptoError`: nothing is taken in then.
+        """
+        body = await receive_body(framed, request.body_bytes)
+        records = messages.unpack_records(
+            body, count_max=limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
+        )
+
+        def merge() -> int:
+            encoded = self._store.segment_manifest(request.segment_id)
+            if encoded is None:
+                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+            manifest = SegmentManifest.decode(encoded)
+            news = [Lease.decode(data, network=self._network) for data in records]
+            for lease in news:
+                check_lease(lease, manifest)
+            count = 0
+
+            def union(old: bytes | None) -> bytes:
+                nonlocal count
+                merged = merge_leases([*self._decode_roster(old), *news])
+                count = len(merged)
+                return messages.pack_records([lease.encode() for lease in merged])
+
+            self._store.merge_roster(request.segment_id, union)
+            return count
+
+        return await self._offload.run(merge)
+
+    def _decode_roster(self, data: bytes | None) -> list[Lease]:
+        if data is None:
+            return []
+        parts = wire.decode(data, size_max=limits.LEASES_BODY_BYTES_MAX)
+        return [Lease.decode(wire.expect_bytes(part), network=self._network) for part in parts]
+
+    async def roster(self, request: messages.GetRoster) -> bytes:
+        """All leases known of a segment, as a body. Raises `RefusalError`."""
+
+        def read() -> bytes:
+            if self._store.segment_manifest(request.segment_id) is None:
+                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+            known = self.known_leases(request.segment_id)
+            return messages.pack_records([lease.encode() for lease in known])
+
+        return await self._offload.run(read)
+
+    def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
+        """The leases of a segment that are kept here or were heard of. Blocks on the disk."""
+        own = [
+            Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
+        ]
+        return merge_leases([*self._decode_roster(self._store.roster(segment_id)), *own])
+
+    # --- announcing and releasing -------------------------------------------------------------------------
+
+    async def announce(self, request: messages.Announce) -> int:
+        """Provide what is held in the DHT; the least number of peers that took a record.
+
+        Raises `RefusalError` if any of it is not held.
+        """
+
+        def check_held() -> None:
+            for segment_id in request.segment_ids:
+                if self._store.segment_manifest(segment_id) is None:
+                    raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+            for file_hash in request.file_hashes:
+                if self._store.attachment(file_hash, AttachmentKind.FILE_MANIFEST) is None:
+                    raise RefusalError(messages.REFUSED_MISSING, "no manifest of that file is here")
+
+        await self._offload.run(check_held)
+        keys = list(dict.fromkeys(multihash(name) for name in (*request.file_hashes, *request.segment_ids)))
+        if not keys:
+            return 0
+        async with self._announcements:
+            return await self._directory.provide(keys)
+
+    async def release(self, request: messages.Release) -> int:
+        """End the leases that the signers may end; how many ended.
+
+        Raises `ProtocolError`, `CryptoError`: no lease ended then.
+        """
+        releases = [Release.decode(record, network=self._network) for record in request.records]
+
+        def end() -> tuple[int, list[bytes]]:
+            entitled: list[tuple[LeaseId, SegmentId]] = []
+            for release in releases:
+                release.verify()
+                held = self._store.lease(release.lease_id)
+                if held is None:
+                    continue
+                encoded = self._store.segment_manifest(held.segment_id)
+                lease = Lease.decode(held.lease.data, network=self._network)
+                owner = lease.owner_key if encoded is None else SegmentManifest.decode(encoded).owner_key
+                if not release.ends(lease, file_owner=owner):
+                    raise CryptoError("a release by a key that does not own the lease")
+                entitled.append((release.lease_id, held.segment_id))
+            # With a segment's last shard its attachments go too, and with them what files were announced.
+            names = {
+                name: None
+                for _, segment_id in entitled
+                for name in (segment_id, *self._store.attached_files(segment_id))
+            }
+            ended = sum(self._store.end_lease(lease_id) for lease_id, _ in entitled)
+            return ended, [multihash(name) for name in names if not self._store.holds(name)]
+
+        ended, gone = await self._offload.run(end)
+        if gone:
+            await self._directory.stop_providing(gone)
+        return ended
+
+    def _stored(self, lease: Lease) -> StoredLease:
+        kept_until_s = (lease.end_day + self._grace_days) * DAY_S
+        return StoredLease(lease.lease_id, lease.encode(), kept_until_s, bytes(lease.owner_key))

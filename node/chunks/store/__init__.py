@@ -1,0 +1,1 @@
+"""Shards on a donor's disk: packs, their index, recovery, the cap."""

@@ -1,0 +1,522 @@
+"""What a donor keeps: shards in append-only packs under a hard cap. Layer 3.
+
+Invariants (design.md, section 8, numbers 1 and 5):
+- An acknowledged shard survives kill -9 and power loss: blocks and their commit record are durable in the
+  log, then the index is, then the caller hears of it. The index can be lost: the packs rebuild it.
+- What lies under the home is at or under the cap at every instant, puts in progress and compaction included.
+- A block leaves only if it still has its hash; one that has not costs its shard, for good.
+
+Every method is short, synchronous and thread-safe: services call them through `Offload`. Leases, manifests,
+attachments and rosters are opaque bytes here; whoever calls has verified them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from node import limits
+from node.chunks.store.compaction import Compactor
+from node.chunks.store.shard_index import (
+    FORMAT,
+    FORMAT_KEY,
+    LEASES,
+    META,
+    QUARANTINED,
+    ROSTER_KIND,
+    SALT_KEY,
+    SEGMENT_OBJECTS,
+    SHARDS,
+    CommitFields,
+    IndexReader,
+    LeaseEntry,
+    LeaseFields,
+    ShardEntry,
+    decode_commit,
+    decode_object,
+    encode_end,
+    encode_lease,
+    encode_object,
+    encode_quarantine,
+    shard_key,
+)
+from node.chunks.store.shard_log import SALT_BYTES, Location, Record, RecordKind, ShardLog, new_record
+from node.chunks.store.shard_recovery import recover
+from node.chunks.store.shard_writer import (
+    Charge,
+    IncomingPut,
+    Mutation,
+    PutShard,
+    Reservation,
+    StoreWriter,
+    check_lease,
+    check_lease_fields,
+)
+from node.chunks.store.space import SpaceBudget
+from node.errors import CorruptBlockError, NotFoundError, ProtocolError, StoreError
+from node.ports import Entropy, Files, KeyValue
+from node.units import FileHash, LeaseId, SegmentId
+
+StoredLease = LeaseFields
+"""A lease as the store sees it: lease id, signed record, expiry, payer."""
+
+_SWEEP_LEASES = 500  # leases that one index commit drops
+_READ_ATTEMPTS = 4  # a compaction may move a block between looking it up and reading it
+
+
+class AttachmentKind(IntEnum):
+    """What holders of segment 0 keep beside it. Never renumbered; `ROSTER_KIND` is taken."""
+
+    FILE_MANIFEST = 1
+    SEGMENT_MANIFESTS = 2
+    PLACEMENT = 3
+
+
+ATTACHMENT_BYTES_MAX = {
+    AttachmentKind.FILE_MANIFEST: limits.FILE_MANIFEST_BYTES_MAX,
+    AttachmentKind.SEGMENT_MANIFESTS: limits.SEGMENT_MANIFESTS_BYTES_MAX,
+    AttachmentKind.PLACEMENT: limits.PLACEMENT_BYTES_MAX,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A lease and the shard that it is for."""
+
+    segment_id: SegmentId
+    shard_index: int
+    lease: StoredLease
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """The store at a glance; bytes are bytes of disk."""
+
+    cap_bytes: int
+    used_bytes: int
+    reserved_bytes: int
+    free_bytes: int
+    shards: int
+    leases: int
+    packs: int
+    dead_bytes: int
+    quarantined: int
+
+
+class ShardStore:
+    """The packs and the index below one home."""
+
+    def __init__(self, files: Files, key_values: KeyValue, entropy: Entropy, *, cap_bytes: int) -> None:
+        """Open and recover. `files` is the node's home: all of it counts against the cap (0 holds nothing).
+
+        `key_values` may hold other tables; the store's begin with `store.`. Raises `StoreError`.
+        """
+        self._files = files
+        self._key_values = key_values
+        budget = SpaceBudget(cap_bytes)
+        with key_values.view() as view:
+            salt = view.get(META, SALT_KEY) if view.get(META, FORMAT_KEY) == FORMAT else None
+        self._log = ShardLog(
+            files,
+            salt=salt or entropy.random_bytes(SALT_BYTES),
+            salt_is_known=salt is not None,
+            pack_bytes=budget.pack_bytes,
+        )
+        sequence = recover(self._log, key_values)
+        self._writer = StoreWriter(files, self._log, key_values, budget, sequence)
+        self._compactor = Compactor(self._writer, self._quarantine)
+
+    def close(self) -> None:
+        """Abort open puts and remember where the log ends. Idempotent; leaves `key_values` open."""
+        self._writer.close()
+
+    # --- room ---------------------------------------------------------------------------------------
+
+    def statistics(self) -> StoreStatistics:
+        """Figures of this moment; measures the home."""
+        self._writer.measure()
+        writer = self._writer
+        with self._key_values.view() as view:
+            quarantined = view.count(QUARANTINED)
+            shards, leases = view.count(SHARDS) - quarantined, view.count(LEASES)
+        with writer.state:
+            use = writer.pack_use()
+            return StoreStatistics(
+                cap_bytes=writer.budget.cap_bytes,
+                used_bytes=writer.pack_disk_bytes() + writer.budget.other_bytes,
+                reserved_bytes=writer.budget.reserved_bytes,
+                free_bytes=writer.free_bytes(),
+                shards=shards,
+                leases=leases,
+                packs=use.pack_count,
+                dead_bytes=writer.dead_bytes(),
+                quarantined=quarantined,
+            )
+
+    def set_cap(self, cap_bytes: int) -> None:
+        """Grow or shrink; below what is used, nothing more is accepted until something goes."""
+        with self._writer.state:
+            self._writer.budget.cap_bytes = cap_bytes
+            self._log.pack_bytes = self._writer.budget.pack_bytes
+
+    def reserve(self, byte_count: int, *, block_count: int, shard_count: int = 1) -> Reservation:
+        """Room for `block_count` blocks of `byte_count` bytes together, that become `shard_count` shards.
+
+        What the records around them take is added here. Raises `StoreFullError` with the numbers.
+        """
+        return self._writer.reserve(byte_count, block_count=block_count, shard_count=shard_count)
+
+    def begin_put(self, reservation: Reservation, shard_count: int) -> IncomingPut:
+        """Begin a put into slots 0 to `shard_count` - 1; it takes the reservation over."""
+        if not 1 <= shard_count <= limits.TOTAL_SHARDS_MAX:
+            raise ProtocolError(f"{shard_count} shards are not a put")
+        self._writer.check_usable()
+        return IncomingPut(self._writer, reservation, shard_count)
+
+    # --- shards -------------------------------------------------------------------------------------
+
+    def has_shard(self, segment_id: SegmentId, shard_index: int) -> bool:
+        """Whether the shard is held and not quarantined."""
+        return shard_index in self.shards_of(segment_id)
+
+    def shards_of(self, segment_id: SegmentId) -> tuple[int, ...]:
+        """Indexes of a segment's shards that are held and not quarantined."""
+        with self._key_values.view() as view:
+            reader = IndexReader(view)
+            return tuple(
+                index
+                for index in reader.shards_of(segment_id)
+                if not reader.is_quarantined(shard_key(segment_id, index))
+            )
+
+    def segment_manifest(self, segment_id: SegmentId) -> bytes | None:
+        """The segment's manifest, None if nothing of the segment is held."""
+        for index in self.shards_of(segment_id):
+            commit = self._commit_of(segment_id, index)
+            if commit is not None:
+                return commit.manifest
+        return None
+
+    def leaves(self, segment_id: SegmentId, shard_index: int) -> bytes | None:
+        """BLAKE3 of each of the shard's blocks, 32 bytes each, in order."""
+        commit = self._commit_of(segment_id, shard_index) if self.has_shard(segment_id, shard_index) else None
+        if commit is None:
+            return None
+        return next(shard.leaves for shard in commit.shards if shard.shard_index == shard_index)
+
+    def read_block(self, segment_id: SegmentId, shard_index: int, block_index: int) -> bytes:
+        """A block, with the hash it came with.
+
+        Raises:
+            NotFoundError: the shard is not held, was quarantined, or has no such block.
+            CorruptBlockError: the block has changed; the shard is quarantined now.
+            StoreError: the disk failed.
+        """
+        key = shard_key(segment_id, shard_index)
+
+        def locate(reader: IndexReader) -> tuple[Location, int] | None:
+            shard = reader.shard(key)
+            if shard is None or not 0 <= block_index < len(shard.blocks):
+                return None
+            return shard.blocks[block_index], shard.put
+
+        record = self._read_moving(key, locate)
+        if record is None:
+            raise NotFoundError(f"block {block_index} of shard {shard_index} is not held here")
+        return bytes(record.payload)
+
+    def segments(self, start: bytes = b"", *, limit: int = 1000) -> list[SegmentId]:
+        """Up to `limit` segments with a shard to serve, in order of id, from `start` on.
+
+        Go on from the last one + b"\\0"; fewer than `limit` are the last ones.
+        """
+        found: list[SegmentId] = []
+        with self._key_values.view() as view:
+            reader = IndexReader(view)
+            # Behind a segment id come its shards: \xff is no index of one.
+            for key, _ in view.scan(SHARDS, start=start[:32] + b"\xff" if len(start) > 32 else start):
+                segment_id = SegmentId(key[:32])
+                if (found and found[-1] == segment_id) or reader.is_quarantined(key):
+                    continue
+                if len(found) == limit:
+                    break
+                found.append(segment_id)
+        return found
+
+    def quarantined(self) -> list[tuple[SegmentId, int]]:
+        """Shards with a bad block: lost here, to be made again elsewhere."""
+        with self._key_values.view() as view:
+            return [(SegmentId(key[:32]), key[32]) for key, _ in view.scan(QUARANTINED)]
+
+    def holds(self, name: bytes) -> bool:
+        """Whether a shard of the segment, or the manifest of the file, of this id is held."""
+        if self.shards_of(SegmentId(name)):
+            return True
+        with self._key_values.view() as view:
+            return IndexReader(view).object(name, AttachmentKind.FILE_MANIFEST) is not None
+
+    # --- attachments and rosters --------------------------------------------------------------------
+
+    def set_attachment(
+        self, segment_id: SegmentId, file_hash: FileHash, kind: AttachmentKind, data: bytes
+    ) -> None:
+        """Keep `data` as long as a shard of `segment_id`, the file's segment 0, is held.
+
+        Raises `NotFoundError` without such a shard, `ProtocolError` over a limit, `StoreFullError`.
+        """
+        if len(data) > ATTACHMENT_BYTES_MAX[kind] or len(file_hash) != 32:
+            raise ProtocolError(f"an attachment of {len(data)} bytes is over its limit")
+        self._set_object(segment_id, file_hash, kind, lambda old: data)
+
+    def attachment(self, file_hash: FileHash, kind: AttachmentKind) -> bytes | None:
+        """An attachment, or None. Raises `CorruptBlockError`."""
+        return self._object(file_hash, kind)
+
+    def attached_files(self, segment_id: SegmentId) -> list[FileHash]:
+        """The files whose manifest is attached to a segment."""
+        with self._key_values.view() as view:
+            names = [
+                key[32:64]
+                for key, _ in view.scan(SEGMENT_OBJECTS, segment_id)
+                if key[64] == AttachmentKind.FILE_MANIFEST
+            ]
+        return [FileHash(name) for name in names]
+
+    def roster(self, segment_id: SegmentId) -> bytes | None:
+        """The segment's roster, or None. Raises `CorruptBlockError`."""
+        return self._object(segment_id, ROSTER_KIND)
+
+    def merge_roster(self, segment_id: SegmentId, merge: Callable[[bytes | None], bytes]) -> None:
+        """Replace the roster by `merge(old)`; mergers exclude each other. Raises as `set_attachment`."""
+
+        def checked(old: bytes | None) -> bytes:
+            new = merge(old)
+            if len(new) > limits.ROSTER_BYTES_MAX:
+                raise ProtocolError(f"a roster of {len(new)} bytes is over its limit")
+            return new
+
+        self._set_object(segment_id, segment_id, ROSTER_KIND, checked)
+
+    # --- leases -------------------------------------------------------------------------------------
+
+    def lease(self, lease_id: LeaseId) -> HeldLease | None:
+        """A lease by its id."""
+        with self._key_values.view() as view:
+            entry = IndexReader(view).lease(lease_id)
+        return None if entry is None else _held(entry)
+
+    def leases(self, segment_id: SegmentId) -> list[HeldLease]:
+        """All leases of a segment's shards, those of quarantined ones included."""
+        with self._key_values.view() as view:
+            return [_held(entry) for entry in IndexReader(view).leases_of(segment_id)]
+
+    def add_lease(self, segment_id: SegmentId, shard_index: int, lease: StoredLease) -> None:
+        """A further lease on a shard; one with the same id changes nothing.
+
+        Raises `NotFoundError` without the shard, `ProtocolError` for bad sizes, too many leases or a lease
+        id of another shard, `StoreFullError`.
+        """
+        check_lease_fields(lease)
+        key = shard_key(segment_id, shard_index)
+        payload = encode_lease(segment_id, shard_index, lease)
+
+        def prepare(reader: IndexReader) -> list[Record]:
+            if reader.shard(key) is None or reader.is_quarantined(key):
+                raise NotFoundError(f"shard {shard_index} is not held here")
+            if check_lease(reader, segment_id, shard_index, lease):
+                return []
+            if reader.lease_count(key) >= limits.LEASES_PER_SHARD_MAX:
+                raise ProtocolError("this shard has as many leases as a shard may have")
+            return [new_record(RecordKind.LEASE, self._writer.new_sequence(), payload)]
+
+        self._writer.mutate(Mutation(frozenset([segment_id, lease.lease_id]), prepare, Charge.HEADROOM))
+
+    def end_lease(self, lease_id: LeaseId) -> bool:
+        """End a lease durably, and its shard with the last one; whether it was there."""
+        held = self.lease(lease_id)
+        return held is not None and self._end_lease(held)
+
+    def expire(self, now_s: int) -> int:
+        """End all leases with `expires_s` <= `now_s`; how many. Raises `StoreFullError`, `StoreError`."""
+        with self._key_values.view() as view:
+            reader = IndexReader(view)
+            before = view.count(LEASES)
+            is_due = any(True for _ in reader.expired(now_s))
+            reached_s = reader.expired_to().now_s
+        if is_due and now_s > reached_s:
+            payload = now_s.to_bytes(8, "big")
+
+            def prepare(reader: IndexReader) -> list[Record]:
+                if now_s <= reader.expired_to().now_s:
+                    return []
+                return [new_record(RecordKind.EXPIRY, self._writer.new_sequence(), payload)]
+
+            self._writer.mutate(Mutation(frozenset([b"expiry"]), prepare, Charge.ALWAYS))
+        while self._writer.apply_unlogged(lambda writer: writer.sweep_expired(_SWEEP_LEASES)):
+            pass
+        # The clock went back: leases that came since the latest expiry end one by one.
+        with self._key_values.view() as view:
+            rest = [_held(entry) for entry in IndexReader(view).expired(now_s)]
+        for held in rest:
+            self._end_lease(held)
+        with self._key_values.view() as view:
+            return max(0, before - view.count(LEASES))
+
+    # --- upkeep -------------------------------------------------------------------------------------
+
+    def compact(self, byte_limit: int, *, urgent: bool = False) -> bool:
+        """One step of compaction, of about `byte_limit` bytes; call again while it is True.
+
+        `urgent` takes packs with a sixteenth dead instead of a quarter. Raises `StoreError`.
+        """
+        with self._writer.committing:
+            self._writer.check_usable()
+            return self._compactor.step(byte_limit, urgent=urgent)
+
+    def scrub(self, cursor: bytes, *, block_limit: int) -> bytes | None:
+        """Verify up to `block_limit` blocks from `cursor` on (b"" begins); the next cursor, None at the end.
+
+        Shards with a bad block are quarantined: see `quarantined`.
+        """
+        start, first_block = cursor[:33], int.from_bytes(cursor[33:], "big")
+        todo: list[tuple[bytes, int]] = []
+        following: bytes | None = None
+        with self._key_values.view() as view:
+            reader = IndexReader(view)
+            for key, _ in view.scan(SHARDS, start=start):
+                shard = reader.shard(key) or ShardEntry(0, 0, 0, ())
+                for index in range(first_block if key == start else 0, len(shard.blocks)):
+                    if len(todo) == block_limit:
+                        following = key + index.to_bytes(2, "big")
+                        break
+                    todo.append((key, index))
+                if following is not None:
+                    break
+        for key, index in todo:
+            try:
+                self.read_block(SegmentId(key[:32]), key[32], index)
+            except (CorruptBlockError, NotFoundError):
+                continue  # quarantined by the read, or gone meanwhile
+        return following
+
+    def _end_lease(self, held: HeldLease) -> bool:
+        lease_id = held.lease.lease_id
+        ended = False
+
+        def prepare(reader: IndexReader) -> list[Record]:
+            nonlocal ended
+            entry = reader.lease(lease_id)
+            ended = entry is not None
+            if entry is None:
+                return []
+            payload = encode_end(lease_id, entry.carrier, entry.lease.expires_s)
+            return [new_record(RecordKind.END, self._writer.new_sequence(), payload)]
+
+        self._writer.mutate(Mutation(frozenset([held.segment_id, lease_id]), prepare, Charge.ALWAYS))
+        return ended
+
+    def _quarantine(self, key: bytes) -> None:
+        def prepare(reader: IndexReader) -> list[Record]:
+            shard = reader.shard(key)
+            if shard is None or reader.is_quarantined(key):
+                return []
+            payload = encode_quarantine(key, shard.put)
+            return [new_record(RecordKind.QUARANTINE, self._writer.new_sequence(), payload)]
+
+        self._writer.mutate(Mutation(frozenset([key[:32]]), prepare, Charge.ALWAYS))
+
+    def _commit_of(self, segment_id: SegmentId, shard_index: int) -> CommitFields | None:
+        key = shard_key(segment_id, shard_index)
+
+        def locate(reader: IndexReader) -> tuple[Location, int] | None:
+            shard = reader.shard(key)
+            carrier = reader.carrier(shard.put) if shard else None
+            return (carrier[1], shard.put) if carrier and shard else None
+
+        try:
+            record = self._read_moving(key, locate)
+        except CorruptBlockError:
+            return None  # the shard is quarantined: without its leaves it is of no use
+        return None if record is None else decode_commit(bytes(record.payload))
+
+    def _read_moving(
+        self, key: bytes, locate: Callable[[IndexReader], tuple[Location, int] | None]
+    ) -> Record | None:
+        """Read what `locate` finds, again where it has moved; quarantine the shard `key` if it is corrupt."""
+        failed_at: Location | None = None
+        for _ in range(_READ_ATTEMPTS):
+            with self._key_values.view() as view:
+                found = locate(IndexReader(view))
+            if found is None:
+                return None
+            location, sequence = found
+            try:
+                record = self._log.read(location)
+                if record.sequence != sequence:
+                    raise CorruptBlockError(f"another record stands at {location.offset}")
+                return record
+            except CorruptBlockError:
+                if failed_at == location:
+                    self._quarantine(key)
+                    raise
+                failed_at = location
+            except StoreError:
+                if failed_at == location:
+                    raise
+                failed_at = location
+        raise StoreError("a block moved faster than it could be read")
+
+    def _set_object(
+        self, segment_id: SegmentId, scope: bytes, kind: int, change: Callable[[bytes | None], bytes]
+    ) -> None:
+        def prepare(reader: IndexReader) -> Sequence[Record]:
+            epoch = reader.epoch_of(segment_id)
+            if epoch is None:
+                raise NotFoundError("no shard of this segment is held here")
+            held = reader.object(scope, kind)
+            try:
+                old = None if held is None else self._object_at(held.location)
+            except CorruptBlockError:
+                old = None  # what has rotted is as good as never set
+            new = change(old)
+            if new == old:
+                return []
+            payload = encode_object(segment_id, scope, epoch, new)
+            if len(payload) > self._log.pack_bytes // 2:
+                raise self._writer.budget.full_error(len(payload), self._log.pack_bytes // 2, 0)
+            return [new_record(RecordKind.OBJECT, self._writer.new_sequence(), payload, slot=kind)]
+
+        self._writer.mutate(Mutation(frozenset([segment_id, scope]), prepare, Charge.FREE))
+
+    def _object_at(self, location: Location) -> bytes:
+        return decode_object(bytes(self._log.read(location).payload))[-1]
+
+    def _object(self, scope: bytes, kind: int) -> bytes | None:
+        for attempt in range(_READ_ATTEMPTS):
+            with self._key_values.view() as view:
+                held = IndexReader(view).object(scope, kind)
+            if held is None:
+                return None
+            try:
+                return self._object_at(held.location)
+            except StoreError:
+                if attempt == _READ_ATTEMPTS - 1:
+                    raise
+        return None
+
+
+def _held(entry: LeaseEntry) -> HeldLease:
+    return HeldLease(entry.segment_id, entry.shard_index, entry.lease)
+
+
+__all__ = [
+    "AttachmentKind",
+    "HeldLease",
+    "IncomingPut",
+    "PutShard",
+    "Reservation",
+    "ShardStore",
+    "StoreStatistics",
+    "StoredLease",
+]

@@ -1,0 +1,1 @@
+"""Storage credit: pair ledgers, clearing, admission, reputation."""

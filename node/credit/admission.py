@@ -1,0 +1,202 @@
+"""May an account store on this donor? Layer 2, pure.
+
+Invariants: the whole value of a lease counts when it is accepted; what newcomers have open stays under the
+released part of the pledge, what known accounts and repair grants have open under theirs, each account and
+each subnet of newcomers under `c0`, each friend under its line; so all open unsecured claims stay under
+their sum, whatever identities ask. A refusal says what was needed and what there is, in numbers.
+
+An account's position is what it owes after everything accepted has been kept to its end: net debt, value of
+its leases still to vest, and debts of this donor that open clears may still take away. Below zero the donor
+owes it (rule 1); a friend's line lifts that (rule 2); the rest is unsecured (rules 3 and 4).
+Source: credit.md, "Spending".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS, format_micros
+from node.errors import CreditError
+from node.units import MIB, AccountId
+
+UNLIMITED: Final = 2**62
+"""A line that never binds, in micro-credits."""
+PLEDGE_AT_ONCE_PERCENT: Final = 50
+"""The part of a period's pledge that its first newcomers may take; the rest accrues by the day."""
+C0_PLEDGE_DIVISOR: Final = 8
+
+
+class Rule(Enum):
+    """What a lease was accepted under, or what refused it; the largest number that took part."""
+
+    GRANT = 0
+    OWED = 1
+    LINE = 2
+    KNOWN = 3
+    NEWCOMER = 4
+    CLEAR = 5
+    """None of the others: first clear a debt through a cycle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A donor's caps in micro-credits, fixed for a period."""
+
+    pledge: int
+    """`P_new`: what all newcomers together may have open."""
+    known: int
+    """`P_known`: the same for accounts that have given, and for repair grants."""
+    account_cap: int
+    """`c0`: what one account, or all newcomers of one subnet, may have open."""
+    local_line: int = UNLIMITED
+    """The line of peers on loopback and private networks."""
+
+    @classmethod
+    def of(
+        cls,
+        donated_bytes: int,
+        *,
+        pledge_permille: int = 100,
+        known_permille: int = 200,
+        newcomer_credits: int = 4096,
+        local_line: int = UNLIMITED,
+    ) -> Policy:
+        """The caps of a donor that gives `donated_bytes`."""
+        period_micros = donated_bytes * PERIOD_DAYS * MICROS_PER_CREDIT // MIB
+        pledge = period_micros * pledge_permille // 1000
+        return cls(
+            pledge=pledge,
+            known=period_micros * known_permille // 1000,
+            account_cap=max(newcomer_credits * MICROS_PER_CREDIT, pledge // C0_PLEDGE_DIVISOR),
+            local_line=local_line,
+        )
+
+    def released(self, day: int) -> int:
+        """The part of the pledge that is there on a day: half at once, all on the period's last day."""
+        at_once = self.pledge * PLEDGE_AT_ONCE_PERCENT // 100
+        elapsed = day % PERIOD_DAYS
+        return at_once + (self.pledge - at_once) * elapsed // (PERIOD_DAYS - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an account stands with the donor. All amounts in micro-credits."""
+
+    owes: int = 0
+    """Net: what the account owes the donor; negative where the donor owes it."""
+    unvested: int = 0
+    """Value of its accepted leases that may still vest, reservations of running uploads included."""
+    reserved: int = 0
+    """What open clears, signed by the donor, may still take off its debt to the account."""
+    line: int = 0
+    """The friend line that the donor set."""
+    is_known: bool = False
+    """Whether it has given to the donor, or cleared with it."""
+    is_frozen: bool = False
+    """Whether a fork has been proved against it."""
+    is_local: bool = False
+    """On loopback or a private network: gets the local line, and no subnet counts."""
+    subnet: str | None = None
+    """Its /24 or /48; None where that says nothing."""
+    granted: int = 0
+    """What its leases under repair grants have open, vested or not: counted with the known, not here."""
+
+    @property
+    def position(self) -> int:
+        """What it owes once everything accepted has been kept."""
+        return self.owes + self.unvested - self.granted + self.reserved
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a lease is accepted. `have` is the most expensive lease that would be, in micro-credits."""
+
+    accepted: bool
+    rule: Rule
+    need: int
+    have: int
+
+    def raise_for_refusal(self) -> None:
+        """Raises `CreditError` that says need, have and what would help."""
+        if self.accepted:
+            return
+        missing_mib = -(-(self.need - self.have) // (PERIOD_DAYS * MICROS_PER_CREDIT))
+        raise CreditError(
+            f"this donor would keep {format_micros(self.have)} credits for you and "
+            f"{format_micros(self.need)} are needed: give {missing_mib} MiB more for {PERIOD_DAYS} days "
+            "(cairn donate), or ask its owner for a line (cairn credit line)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Every account that stands with the donor, and its caps."""
+
+    policy: Policy
+    standings: Mapping[AccountId, Standing]
+
+    def decide(self, account: AccountId, asker: Standing, *, cost: int, day: int) -> Decision:
+        """Rules 1 to 5 for a lease that comes to `cost`.
+
+        `asker` replaces what `standings` has of the account, so that its address of now counts.
+        """
+        free = self._line(asker) - asker.position
+        if cost <= free:
+            rule = Rule.OWED if cost <= -asker.position else Rule.LINE
+            return Decision(True, rule, cost, free)
+        have = max(0, free) + self._unsecured_room(account, asker, day)
+        rule = Rule.KNOWN if asker.is_known else Rule.NEWCOMER
+        if cost <= have:
+            return Decision(True, rule, cost, have)
+        return Decision(False, Rule.CLEAR, cost, have)
+
+    def decide_granted(self, *, cost: int) -> Decision:
+        """Rule 0 for a lease that a checked grant covers: within what known accounts have left.
+
+        Without that, a file whose owner, holders and witnesses are all invented would fill the donor.
+        """
+        have = self.policy.known - self.open_known()
+        have = max(0, min(have, have + self.policy.pledge - self.open_newcomers()))
+        return Decision(cost <= have, Rule.GRANT if cost <= have else Rule.CLEAR, cost, have)
+
+    def unsecured(self, standing: Standing) -> int:
+        """What an account has open beyond what it is owed and its line."""
+        return max(0, standing.position - self._line(standing))
+
+    def open_known(self) -> int:
+        """What known accounts and repair grants have open."""
+        return sum(
+            standing.granted + (self.unsecured(standing) if standing.is_known else 0)
+            for standing in self.standings.values()
+        )
+
+    def open_newcomers(self, subnet: str | None = None) -> int:
+        """What newcomers have open: all of them, or those of one subnet."""
+        return sum(
+            self.unsecured(standing)
+            for standing in self.standings.values()
+            if not standing.is_known and (subnet is None or standing.subnet == subnet)
+        )
+
+    def _line(self, standing: Standing) -> int:
+        return max(standing.line, self.policy.local_line if standing.is_local else 0)
+
+    def _unsecured_room(self, account: AccountId, asker: Standing, day: int) -> int:
+        if asker.is_frozen:
+            return 0
+        others = Ledger(self.policy, {a: s for a, s in self.standings.items() if a != account})
+        own = self.unsecured(asker)
+        rooms = [self.policy.account_cap - own]
+        open_known, open_newcomers = others.open_known() + asker.granted, others.open_newcomers()
+        # Newcomers that become known take what they have open along; the sum of both caps holds all the same.
+        rooms.append(self.policy.pledge + self.policy.known - open_known - open_newcomers - own)
+        if asker.is_known:
+            rooms.append(self.policy.known - open_known - own)
+        else:
+            rooms.append(self.policy.released(day) - open_newcomers - own)
+            if asker.subnet is not None and not asker.is_local:
+                rooms.append(self.policy.account_cap - others.open_newcomers(asker.subnet) - own)
+        return max(0, min(rooms))

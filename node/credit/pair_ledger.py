@@ -1,0 +1,377 @@
+"""What two accounts owe each other, as a function of a set of records. Layer 2, pure.
+
+Invariants: a balance depends on the set of verified records, the day and the pair's terms, on nothing else,
+so merging is set union, in any order and any number of times; more records never lower what either side has
+given; what a lease vests never exceeds its value; what one side is owed the other one owes.
+
+Keeping vests day by day. A pass by the owner (the owner key or the paying account) vests every day up to its
+own. A day also vests once two different assigned co-holders have passed the lease on that day or later:
+no day rests on one stranger's word, and the rule does not depend on the order in which receipts arrive. What
+both sides signed as a pair state counts where it is more than the evidence at hand, so that receipts of
+closed periods can go.
+
+Debts in both directions cancel, the oldest first. What is left lapses 30 days after it vested if the debtor
+never gave this creditor anything, 180 days after otherwise. Source: credit.md, "Earning", "Spending".
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from node.credit.units import (
+    PERIOD_DAYS,
+    SERVE_MICROS_PER_MIB,
+    lease_micros,
+    lease_value,
+    period_of,
+    served_micros,
+)
+from node.crypto.identity import peer_id_of
+from node.errors import ProtocolError
+from node.records.charge import Charge
+from node.records.clear import Clear
+from node.records.lease import Lease, Release
+from node.records.pair_state import PairState
+from node.records.receipt import AuditReceipt, Outcome, ServeReceipt
+from node.units import AccountId, LeaseId, PeerId, SegmentId
+
+NEWCOMER_LAPSE_DAYS = 30
+KNOWN_LAPSE_DAYS = 180
+LATE_PASS_DAYS = 30
+"""A lease that ended still vests by a pass within so many days; after that nothing of it is open."""
+
+Evidence = Lease | Release | Charge | AuditReceipt | ServeReceipt | PairState | Clear
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A set of verified records. The only ways to make one are `of` and `merge`."""
+
+    items: frozenset[Evidence] = frozenset()
+
+    @classmethod
+    def of(cls, records: Iterable[Evidence]) -> Records:
+        """The set. Raises `CryptoError` if a signature is missing or does not hold."""
+        checked = frozenset(records)
+        for record in checked:
+            record.verify()
+        return cls(checked)
+
+    def merge(self, other: Records) -> Records:
+        """The union."""
+        return Records(self.items | other.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two accounts in byte order, and what both must agree on for their balances to agree.
+
+    `low_peers` and `high_peers` are the peer ids that give on an account's behalf: those that both an offer
+    (signed by the peer) and a device certificate (signed by the account) name. `manifest_bytes` is what a
+    lease of a segment is billed for its manifests. `is_assigned` says whether a receipt's auditor was due to
+    audit that lease on that day. `gifts` are leases accepted under a friend line: nothing is owed for them.
+    """
+
+    low: AccountId
+    high: AccountId
+    low_peers: frozenset[PeerId]
+    high_peers: frozenset[PeerId]
+    manifest_bytes: Mapping[SegmentId, int]
+    is_assigned: Callable[[AuditReceipt, Lease], bool]
+    gifts: frozenset[LeaseId] = frozenset()
+    serve_micros_per_mib: int = SERVE_MICROS_PER_MIB
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ProtocolError("a pair is two accounts in byte order")
+        if self.low_peers & self.high_peers:
+            raise ProtocolError("one peer can't give on behalf of both accounts of a pair")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One side's part of a balance, in micro-credits."""
+
+    kept: int = 0
+    served: int = 0
+    agreed: int = 0
+    """What both signed beyond the evidence at hand."""
+    gifts: int = 0
+    """The part given under a friend line."""
+    written_off: int = 0
+    """The part that lapsed uncollected."""
+    cleared: int = 0
+    """The part that complete clears collected."""
+    by_period: tuple[tuple[int, int], ...] = ()
+    """Totals of each period, gifts included: what a pair state says."""
+
+    @property
+    def total(self) -> int:
+        """All that was given."""
+        return self.kept + self.served + self.agreed
+
+    @property
+    def claim(self) -> int:
+        """What it entitles to, before the other side's part."""
+        return self.total - self.gifts - self.written_off - self.cleared
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What stands between two accounts."""
+
+    pair: Pair
+    low: Given
+    high: Given
+
+    def net(self, account: AccountId) -> int:
+        """Micro-credits that `account` is owed; negative if it owes. Raises `ValueError` for a stranger."""
+        low_net = self.low.claim - self.high.claim
+        if account == self.pair.low:
+            return low_net
+        if account == self.pair.high:
+            return -low_net
+        raise ValueError("not an account of this pair")
+
+    def given_by(self, account: AccountId) -> Given:
+        """That account's part. Raises `ValueError` for a stranger."""
+        if account not in (self.pair.low, self.pair.high):
+            raise ValueError("not an account of this pair")
+        return self.low if account == self.pair.low else self.high
+
+
+@dataclass(slots=True)
+class _Claims:
+    """One direction while it is added up."""
+
+    kept: int = 0
+    served: int = 0
+    gifts: int = 0
+    cleared: int = 0
+    evidence: Counter[int] = field(default_factory=Counter)
+    """Totals by period."""
+    dated: list[tuple[int, int]] = field(default_factory=list)
+    """(day it vested, micro-credits) of what is owed for."""
+
+    def add(self, period: int, vest_day: int, micros: int, *, is_gift: bool) -> None:
+        self.evidence[period] += micros
+        if is_gift:
+            self.gifts += micros
+        elif micros:
+            self.dated.append((vest_day, micros))
+
+
+def balance(pair: Pair, records: Records, *, today: int) -> Balance:
+    """The balance at the beginning of `today` plus one; receipts dated later than `today` wait."""
+    claims = {pair.low: _Claims(), pair.high: _Claims()}
+    _add_kept(pair, records, claims, today)
+    _add_served(pair, records, claims, today)
+    agreed = _add_agreed(pair, records, claims, today)
+    _add_clears(pair, records, claims)
+    knows = {
+        creditor: bool(
+            claims[debtor].evidence.total() or claims[pair.low].cleared or claims[pair.high].cleared
+        )
+        for creditor, debtor in ((pair.low, pair.high), (pair.high, pair.low))
+    }
+    written_off = _collect(claims[pair.low], claims[pair.high], knows[pair.low], knows[pair.high], today)
+    low, high = (
+        Given(
+            kept=side.kept,
+            served=side.served,
+            agreed=agreed[account],
+            gifts=side.gifts,
+            written_off=lapsed,
+            cleared=side.cleared,
+            by_period=tuple(sorted(side.evidence.items())),
+        )
+        for (account, side), lapsed in zip(claims.items(), written_off, strict=True)
+    )
+    return Balance(pair, low, high)
+
+
+def unvested(pair: Pair, records: Records, debtor: AccountId, *, today: int) -> int:
+    """Micro-credits of leases that `debtor` pays for and that may still vest; gifts are not among them.
+
+    A released lease is settled, and one that ended `LATE_PASS_DAYS` ago.
+    """
+    creditor = pair.high if debtor == pair.low else pair.low
+    released = {
+        (record.lease_id, record.holder, record.signer)
+        for record in records.items
+        if isinstance(record, Release)
+    }
+    open_micros = 0
+    for lease, manifest_bytes, receipts in _charged(pair, records, debtor, creditor):
+        if lease.end_day + LATE_PASS_DAYS <= today or lease.lease_id in pair.gifts:
+            continue
+        if (lease.lease_id, lease.holder, lease.owner_key) in released:
+            continue
+        vested = len(vesting_days(lease, debtor, receipts, pair, today))
+        open_micros += lease_value(lease, manifest_bytes) - lease_micros(lease, manifest_bytes, vested)
+    return open_micros
+
+
+def vesting_days(
+    lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
+) -> list[int]:
+    """For each vested day of a lease, from its first, the day on which it vested."""
+    own = {peer_id_of(lease.owner_key), peer_id_of(payer)}
+    creditor_peers = pair.low_peers if lease.holder in pair.low_peers else pair.high_peers
+    owner_passes: set[int] = set()
+    holder_passes: dict[int, set[PeerId]] = {}
+    for receipt in receipts:
+        if receipt.outcome is not Outcome.PASSED or not lease.start_day <= receipt.day <= today:
+            continue
+        if receipt.auditor in own:
+            owner_passes.add(receipt.day)
+        elif receipt.auditor not in creditor_peers and pair.is_assigned(receipt, lease):
+            holder_passes.setdefault(receipt.day, set()).add(receipt.auditor)
+    return _vested(lease, owner_passes, holder_passes, today)
+
+
+_NEVER = 2**62
+
+
+def _vested(
+    lease: Lease, owner_passes: set[int], holder_passes: dict[int, set[PeerId]], today: int
+) -> list[int]:
+    """One walk back in time: of each day, the first owner's pass and the first passes of two co-holders."""
+    owner = first = second = _NEVER
+    first_auditor: PeerId | None = None
+    seen: list[int] = []
+    last = min(today, lease.end_day + LATE_PASS_DAYS - 1)
+    for day in range(last, lease.start_day - 1, -1):
+        if day in owner_passes:
+            owner = day
+        for auditor in holder_passes.get(day, ()):
+            if auditor != first_auditor:
+                second, first_auditor = first, auditor
+            first = day
+        if day < lease.end_day:
+            seen.append(min(owner, second))
+    seen.reverse()
+    return [day for day in seen if day != _NEVER]
+
+
+def _charged(
+    pair: Pair, records: Records, payer: AccountId, creditor: AccountId
+) -> Iterator[tuple[Lease, int, list[AuditReceipt]]]:
+    """Leases that `payer` pays to `creditor`, with what their manifests are billed and their receipts."""
+    peers = pair.low_peers if creditor == pair.low else pair.high_peers
+    paid = {
+        record.lease_record
+        for record in records.items
+        if isinstance(record, Charge) and record.account == payer
+    }
+    receipts: dict[tuple[LeaseId, PeerId], list[AuditReceipt]] = {}
+    for record in records.items:
+        if isinstance(record, AuditReceipt) and record.donor in peers:
+            for lease_id in record.lease_ids():
+                receipts.setdefault((lease_id, record.donor), []).append(record)
+    leases = {
+        record.record_id(): record
+        for record in records.items
+        if isinstance(record, Lease) and record.holder in peers
+    }
+    for record_id, lease in leases.items():
+        if record_id in paid:
+            manifest_bytes = pair.manifest_bytes.get(lease.segment_id, 0)
+            yield lease, manifest_bytes, receipts.get((lease.lease_id, lease.holder), [])
+
+
+def _add_kept(pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int) -> None:
+    for creditor, payer in ((pair.low, pair.high), (pair.high, pair.low)):
+        side = claims[creditor]
+        for lease, manifest_bytes, receipts in _charged(pair, records, payer, creditor):
+            is_gift = lease.lease_id in pair.gifts
+            for kept, vest_day in enumerate(vesting_days(lease, payer, receipts, pair, today)):
+                micros = lease_micros(lease, manifest_bytes, kept + 1) - lease_micros(
+                    lease, manifest_bytes, kept
+                )
+                side.kept += micros
+                side.add(period_of(lease.start_day + kept), vest_day, micros, is_gift=is_gift)
+
+
+def _add_served(pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int) -> None:
+    most: dict[tuple[bytes, PeerId, AccountId, LeaseId], ServeReceipt] = {}
+    for record in records.items:
+        if isinstance(record, ServeReceipt) and record.day <= today:
+            key = (record.session, record.donor, record.reader, record.lease_id)
+            if key not in most or record.byte_count > most[key].byte_count:
+                most[key] = record
+    for creditor, reader, peers in (
+        (pair.low, pair.high, pair.low_peers),
+        (pair.high, pair.low, pair.high_peers),
+    ):
+        for receipt in most.values():
+            if receipt.donor in peers and receipt.reader == reader:
+                micros = served_micros(receipt.byte_count, pair.serve_micros_per_mib)
+                claims[creditor].served += micros
+                is_gift = receipt.lease_id in pair.gifts
+                claims[creditor].add(period_of(receipt.day), receipt.day, micros, is_gift=is_gift)
+
+
+def _add_agreed(
+    pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int
+) -> dict[AccountId, int]:
+    """Raise each period to what both have signed; how much that added, by account."""
+    added = {pair.low: 0, pair.high: 0}
+    for record in records.items:
+        if not isinstance(record, PairState) or (record.low, record.high) != (pair.low, pair.high):
+            continue
+        if record.period > period_of(today):
+            continue
+        last_day = (record.period + 1) * PERIOD_DAYS - 1
+        for account, total in ((pair.low, record.low_to_high), (pair.high, record.high_to_low)):
+            missing = total - claims[account].evidence[record.period]
+            if missing > 0:
+                added[account] += missing
+                claims[account].add(record.period, last_day, missing, is_gift=False)
+    return added
+
+
+def _add_clears(pair: Pair, records: Records, claims: dict[AccountId, _Claims]) -> None:
+    amounts = {
+        (record.record_id(), debtor, creditor): record.amount
+        for record in records.items
+        if isinstance(record, Clear)
+        for debtor, creditor in record.debts()
+    }
+    for (_, debtor, creditor), amount in amounts.items():
+        if {debtor, creditor} == {pair.low, pair.high}:
+            claims[creditor].cleared += amount
+
+
+def _collect(low: _Claims, high: _Claims, low_knows: bool, high_knows: bool, today: int) -> tuple[int, int]:
+    """What lapses on each side when debts cancel day by day, the oldest first.
+
+    A clear collects the oldest claims, those of later days too if it came first; a debt that one clear
+    lowered below nothing is a claim of the debtor that does not lapse.
+    """
+    open_claims: tuple[deque[list[int]], deque[list[int]]] = (deque(), deque())
+    ahead = [low.cleared, high.cleared]
+    lapse_days = [KNOWN_LAPSE_DAYS if knows else NEWCOMER_LAPSE_DAYS for knows in (low_knows, high_knows)]
+    lapsed = [0, 0]
+    news = sorted(
+        (day, side, micros) for side, claims in enumerate((low, high)) for day, micros in claims.dated
+    )
+    for day, side, micros in [*news, (today, 0, 0)]:
+        for each in (0, 1):
+            while open_claims[each] and open_claims[each][0][0] + lapse_days[each] < day:
+                lapsed[each] += open_claims[each].popleft()[1]
+        left = micros - min(micros, ahead[side])
+        ahead[side] -= micros - left
+        # A claim whose other side was cleared below nothing is collected by that first.
+        opposite = open_claims[1 - side]
+        while left and opposite:
+            taken = min(left, opposite[0][1])
+            opposite[0][1] -= taken
+            left -= taken
+            if not opposite[0][1]:
+                opposite.popleft()
+        if left:
+            open_claims[side].append([day, left])
+    return lapsed[0], lapsed[1]

@@ -1,0 +1,65 @@
+"""Who pays for a lease. Layer 1, pure.
+
+Shown to the lease's donor only, so that nobody else links an account's files. A charge names the lease by
+its record id, which covers holder, bytes, days and rate: it can't be carried to another lease.
+Source: credit.md, "Records".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from node import limits, wire
+from node.crypto.signing import KeyPair
+from node.errors import CryptoError
+from node.records.base import Record
+from node.records.lease import Lease
+from node.units import AccountId
+from node.wire import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Charge(Record):
+    """`account` owes what the lease with record id `lease_record` comes to."""
+
+    TYPE: ClassVar[str] = "charge"
+    BYTES_MAX: ClassVar[int] = limits.CHARGE_BYTES_MAX
+    FIELD_COUNT: ClassVar[int] = 2
+    SIGNATURE_COUNT: ClassVar[int] = 1
+
+    network: str
+    lease_record: bytes
+    account: AccountId
+    signature: bytes = b""
+
+    @classmethod
+    def of(cls, lease: Lease, account: AccountId) -> Charge:
+        """The unsigned charge of a lease."""
+        return cls(lease.network, lease.record_id(), account)
+
+    def sign(self, account: KeyPair) -> Charge:
+        """Signed. Raises `CryptoError` if `account` is not the account named."""
+        if account.public != self.account:
+            raise CryptoError("a charge is signed by the account that pays")
+        return replace(self, signature=self.sign_body(account))
+
+    def verify(self) -> None:
+        """Raises `CryptoError` unless the account's signature holds."""
+        self.verify_body(self.account, self.signature)
+
+    def _fields(self) -> list[Value]:
+        return [self.lease_record, self.account]
+
+    def _signatures(self) -> Sequence[bytes]:
+        return (self.signature,)
+
+    @classmethod
+    def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
+        return cls(
+            network=network,
+            lease_record=wire.expect_bytes(fields[0], size=32),
+            account=AccountId(wire.expect_bytes(fields[1], size=32)),
+            signature=signatures[0],
+        )

@@ -1,0 +1,35 @@
+"""Half of all machines are lost for good within an hour, and others crash and come back."""
+
+from __future__ import annotations
+
+from random import Random
+
+from node.chunks.geometry import Code
+from node.units import MIB, MINUTE_S
+from simulations.faults import Fault
+from simulations.host import HostSettings
+from simulations.scenario import JOIN_S, Plan, Scenario
+from simulations.workload import Workload
+
+
+def _plan(random: Random, brief: bool) -> Plan:
+    count = 10 if brief else 24
+    first_s = JOIN_S + (5 if brief else 30) * MINUTE_S
+    span_s = (8 if brief else 60) * MINUTE_S
+    lost = random.sample(range(count), count // 2)
+    faults = [Fault(first_s + random.uniform(0, span_s), "gone", index) for index in lost]
+    for index in range(count):
+        if index not in lost and random.random() < 0.4:
+            operations = random.randrange(1, 400)
+            at_s = random.uniform(JOIN_S, first_s + span_s)
+            faults.append(Fault(at_s, "crash-writing", index, lasts_s=120.0, amount=operations))
+    return Plan(
+        hosts=[HostSettings(donated_bytes=64 * MIB) for _ in range(count)],
+        faults=sorted(faults, key=lambda fault: fault.at_s),
+        duration_s=first_s + span_s + (6 if brief else 60) * MINUTE_S,
+        workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 150),
+        files_first=6,
+    )
+
+
+SCENARIO = Scenario("mass_failure", "half of the machines are lost within an hour", _plan)

@@ -1,0 +1,161 @@
+"""Deliberate bugs in the node, and the seed with which a checker finds each.
+
+A checker that finds nothing proves nothing, unless it is known to find what is there. Each mutation undoes
+one safeguard that the design relies on; `SEEDS_MAX` seeds of its scenario must contain one that shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from node.chunks import placement
+from node.chunks.get import health, shard_stream
+from node.chunks.get.range_stream import RangeStream
+from node.chunks.put import publish
+from node.chunks.serve.incoming import PutTable
+from node.chunks.store.shard_log import ShardLog
+from node.chunks.store.shard_writer import IncomingPut
+from node.chunks.store.space import PackUse, SpaceBudget
+from node.crypto.hashing import blake3_256
+from node.crypto.sealing import HeaderKey
+from node.dht.record_store import RecordStore
+
+SEEDS_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One bug: `apply` puts it in for a while; `checker` finds it with `seed` of `scenario`."""
+
+    name: str
+    apply: Callable[[ExitStack], None]
+    scenario: str
+    seed: int
+    checkers: tuple[str, ...]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The node with the bug."""
+        with ExitStack() as stack:
+            self.apply(stack)
+            yield
+
+
+def _replace(stack: ExitStack, owner: Any, name: str, new: Any) -> None:
+    stack.enter_context(patch.object(owner, name, new))
+
+
+def _index_before_data(stack: ExitStack) -> None:
+    """The index is committed, and the holder acknowledges, while blocks are only in the disk's cache."""
+    _replace(stack, ShardLog, "sync", lambda self: None)
+
+
+def _skipped_hash_check(stack: ExitStack) -> None:
+    """A reader takes every block for what it asked for."""
+    leaf = shard_stream.ShardStream._take_block
+
+    def take(self: Any, shard_index: int, stripe: int, reply: Any) -> None:
+        if isinstance(reply, memoryview | bytes) and shard_index in self._leaves:
+            leaves = bytearray(self._leaves[shard_index])
+            leaves[32 * stripe : 32 * stripe + 32] = blake3_256(bytes(reply))
+            self._leaves[shard_index] = bytes(leaves)
+        leaf(self, shard_index, stripe, reply)
+
+    _replace(stack, shard_stream.ShardStream, "_take_block", take)
+
+
+def _quorum_off_by_one(stack: ExitStack) -> None:
+    """Put settles for one shard less than it should."""
+    honest = placement.quorum
+    _replace(stack, placement, "quorum", lambda code: honest(code) - 1)
+
+
+def _lost_provider_record(stack: ExitStack) -> None:
+    """A DHT node acknowledges a provider record and does not keep it, be it of others or its own."""
+    _replace(stack, RecordStore, "add_provider", lambda self, transaction, record, *, now_s: True)
+    _replace(stack, RecordStore, "add_provided", lambda self, transaction, keys: None)
+
+
+def _cap_checked_after_writing(stack: ExitStack) -> None:
+    """A donor looks at what it has written, not at what it has promised and must keep free."""
+
+    def free_bytes(self: SpaceBudget, packs: PackUse, shard_count: int) -> int:
+        return max(0, self.cap_bytes - packs.allocated_bytes)
+
+    _replace(stack, SpaceBudget, "free_bytes", free_bytes)
+
+
+def _health_from_records(stack: ExitStack) -> None:
+    """Health counts whoever the records name, as other systems do."""
+
+    async def run(self: Any, file: Any, peer_id: Any, blocks: dict[int, list[int]]) -> dict[int, str]:
+        return dict.fromkeys(blocks, "proved")
+
+    _replace(stack, health._Challenge, "run", run)
+
+
+def _header_not_sealed(stack: ExitStack) -> None:
+    """The name of a file stands in its public manifest."""
+    _replace(stack, HeaderKey, "seal", lambda self, plaintext: plaintext)
+
+
+def _reservation_kept(stack: ExitStack) -> None:
+    """A put that fell silent is forgotten, but not what was reserved for it."""
+
+    async def end(self: PutTable, put: Any) -> None:
+        put.over = True
+        self._forget(put)
+
+    _replace(stack, PutTable, "_end", end)
+    _replace(stack, IncomingPut, "abort", lambda self: None)
+
+
+def _acknowledged_not_stored(stack: ExitStack) -> None:
+    """A holder countersigns what it has thrown away."""
+
+    async def commit(self: PutTable, put: Any, change: Any) -> None:
+        await self._end(put)
+
+    _replace(stack, PutTable, "commit", commit)
+
+
+def _range_off_by_one(stack: ExitStack) -> None:
+    """A range begins one byte late."""
+    honest = RangeStream.open_range
+
+    def open_range(self: RangeStream, start: int, stop: int) -> Any:
+        return honest(self, min(start + (start > 0), stop), stop)
+
+    _replace(stack, RangeStream, "open_range", open_range)
+
+
+def _manifest_not_attached(stack: ExitStack) -> None:
+    """Put returns before the holders have the file's manifest."""
+
+    async def each(items: Sequence[Any], act: Any) -> None:
+        return None
+
+    _replace(stack, publish, "_each", each)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    Mutation("index before data", _index_before_data, "slow_disks", 1, ("promises kept",)),
+    Mutation(
+        "skipped hash check", _skipped_hash_check, "hostile_holders", 1, ("errors", "contents", "health")
+    ),
+    Mutation("quorum off by one", _quorum_off_by_one, "filling", 1, ("quorum",)),
+    Mutation("lost provider record", _lost_provider_record, "steady", 1, ("providers found",)),
+    Mutation("cap checked after writing", _cap_checked_after_writing, "filling", 4, ("caps held",)),
+    Mutation("health from records", _health_from_records, "mass_failure", 1, ("health",)),
+    Mutation("header not sealed", _header_not_sealed, "steady", 1, ("secrets kept",)),
+    Mutation("reservation kept", _reservation_kept, "filling", 3, ("nothing left over",)),
+    Mutation(
+        "acknowledged, not stored", _acknowledged_not_stored, "steady", 1, ("promises kept", "liveness")
+    ),
+    Mutation("range off by one", _range_off_by_one, "steady", 1, ("contents",)),
+    Mutation("manifest not attached", _manifest_not_attached, "steady", 1, ("findable at once", "liveness")),
+)

@@ -1,0 +1,31 @@
+"""What the code makes today of fixed records about credit, under the names of `credit_records.json`.
+
+The JSON is frozen: nothing but a deliberate change of format may change it, and then
+`python -m tests.vectors.credit_records` prints the new one. Bytes are hex.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.records.credit_samples import SIGNED
+
+FROZEN_PATH = Path(__file__).with_suffix(".json")
+
+
+def vectors() -> dict[str, dict[str, str]]:
+    """Every record as encoded, and its id."""
+    return {
+        record.TYPE: {"record": record.encode().hex(), "id": record.record_id().hex()} for record in SIGNED
+    }
+
+
+def frozen() -> dict[str, dict[str, str]]:
+    """The same, as they were frozen."""
+    loaded: dict[str, dict[str, str]] = json.loads(FROZEN_PATH.read_text())
+    return loaded
+
+
+if __name__ == "__main__":
+    print(json.dumps(vectors(), indent=1))
