@@ -11,7 +11,8 @@ from node import limits
 from node.dht.distance import KEY_BITS, common_prefix_bits, key_of
 from node.dht.routing_table import RoutingTable
 from node.units import HOUR_S
-from simulations.models.churn import CASUAL, FREENET_2010, STEADY, Churn, mean_uptime, mixed, uniform
+from simulations.churn import CASUAL, FREENET_2010
+from simulations.models.churn import STEADY, Churn, mean_uptime, mixed, uniform
 from simulations.models.population import WORD_BITS, Population, World
 
 MANY = np.arange(40_000)
