@@ -14,7 +14,8 @@ import numpy as np
 from node.chunks.geometry import BLOCK_BYTES, SEGMENT_STRIPES, Code
 from node.chunks.placement import Donor, assign
 from node.units import GIB, Contact, PeerId
-from simulations.models.churn import FREENET_2010, mean_uptime
+from simulations.churn import FREENET_2010
+from simulations.models.churn import mean_uptime
 from simulations.models.durability import CODES
 from simulations.models.markov import Upkeep, at_least, live_shards
 from simulations.models.report import Table

@@ -12,63 +12,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node.units import DAY_S, HOUR_S, MINUTE_S
+from node.units import DAY_S, HOUR_S
+from simulations.churn import CASUAL, FREENET_2010, SESSION_MIN_S, Profile
 
 Floats = NDArray[np.float64]
 Indexes = NDArray[np.int64]
 Bits = NDArray[np.bool_]
 
-SESSION_MIN_S = 30.0
-"""Shorter ones would end before the node has joined."""
 _QUANTILES = 4_096
 _SWITCHES_MIN = 6
 _SWITCH_PACE_S = 1.5 * HOUR_S
 """The kind that switches most does it half as often."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One kind of volunteer: Weibull sessions, exponential absences that make the uptime come out."""
-
-    name: str
-    share: float
-    uptime: float
-    shape: float
-    scale_s: float
-
-    @property
-    def session_s(self) -> float:
-        """Mean time online."""
-        return self.scale_s * math.gamma(1 + 1 / self.shape)
-
-    @property
-    def absence_s(self) -> float:
-        """Mean time offline."""
-        return self.session_s * (1 - self.uptime) / self.uptime
-
-    @property
-    def residual_s(self) -> float:
-        """Mean time that one who is online now will stay: long sessions weigh more."""
-        return self.scale_s**2 * math.gamma(1 + 2 / self.shape) / (2 * self.session_s)
-
-
-ALWAYS_ON = Profile("always on", 0.37, 0.96, 1.0, 2.0 * DAY_S)
-REGULAR = Profile("regular", 0.33, 0.56, 1.0, 9.0 * HOUR_S)
-CASUAL = Profile("casual", 0.30, 0.16, 0.47, 31.0 * MINUTE_S)
-FREENET_2010 = (ALWAYS_ON, REGULAR, CASUAL)
 STEADY = (Profile("steady", 1.0, 1.0 - 1e-12, 1.0, 1e6 * DAY_S),)
 """Nobody ever leaves."""
-CASUAL_ONLY = (Profile("casual", 1.0, 0.16, 0.47, 31.0 * MINUTE_S),)
+CASUAL_ONLY = (replace(CASUAL, share=1.0),)
 """The worst network there could be."""
 MIXES = {"freenet": FREENET_2010, "steady": STEADY, "casual": CASUAL_ONLY}
 
 _WORD = 2**64 - 1
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def residual_s(profile: Profile) -> float:
+    """Mean time that one who is online now will stay: long sessions weigh more."""
+    return profile.scale_s**2 * math.gamma(1 + 2 / profile.shape) / (2 * profile.session_s)
 
 
 def mean_uptime(mix: Sequence[Profile]) -> float:

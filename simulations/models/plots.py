@@ -26,7 +26,7 @@ def draw(model: str, tables: Sequence[Table], folder: Path) -> list[Path]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("--plot needs matplotlib: pip install matplotlib") from error
+        raise UsageError("--plot needs matplotlib: install it with `pip install 'cairn[plot]'`") from error
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, position, picture in _PICTURES[model]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from node import limits
 from node.dht.routing_table import RETRY_S
 from node.units import Contact, PeerId
-from simulations.models.churn import Bits, Churn, Floats, Indexes, Profile, mixed, uniform
+from simulations.churn import Profile
+from simulations.models.churn import Bits, Churn, Floats, Indexes, mixed, residual_s, uniform
 
 Keys = NDArray[np.uint64]
 
@@ -50,7 +51,7 @@ class Population:
         self.keys: Keys = words[order]
         self._identities = np.frombuffer(identities, np.uint8).reshape(count, 32)[order]
         self.churn = Churn(mix, count, seed=seed)
-        kept_s = np.array([profile.residual_s + CONTACT_AGE_S / 2 for profile in mix])
+        kept_s = np.array([residual_s(profile) + CONTACT_AGE_S / 2 for profile in mix])
         self.weights: Floats = kept_s[self.churn.kinds]
         """How long each node keeps a place in a table, in proportion."""
 

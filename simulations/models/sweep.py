@@ -24,8 +24,9 @@ from node.dht.messages import Message, MessageType
 from node.dht.routing_table import RoutingTable
 from node.ports import Clock, Network
 from node.units import DAY_S, Contact, Multiaddr, PeerId
+from simulations.churn import FREENET_2010
 from simulations.models import lookups
-from simulations.models.churn import FREENET_2010, mean_uptime, mixed
+from simulations.models.churn import mean_uptime, mixed
 from simulations.models.population import Population, World
 from simulations.models.report import Table
 
