@@ -12,8 +12,8 @@ pytestmark = pytest.mark.swarm
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["swarm", "--nodes", "4", "--mib", "1", "--code", "1/2"],
-        ["latency", "--nodes", "4", "--bytes", "10", "--rounds", "1", "--code", "1/2"],
+        ["swarm", "--nodes", "3", "--mib", "1", "--code", "1/2"],
+        ["latency", "--nodes", "3", "--bytes", "10", "--rounds", "1", "--code", "1/2"],
     ],
 )
 def test_the_table_has_put_and_get(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
