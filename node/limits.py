@@ -263,3 +263,13 @@ STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest
 EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
+
+# --- evidence of audits ---------------------------------------------------------------------------------
+
+BAD_ANSWER_BYTES_MAX: Final = AUDIT_ANSWER_BYTES_MAX + 4_096  # bytes: an answer, one sample and its lease
+EVIDENCE_PER_LEASE_MAX: Final = 16  # receipts: the newest of each kind of a month's auditors, 2 KB
+EVIDENCE_LIFE_S: Final = 60 * 86_400  # seconds: an owner may be away for a lease of 30 days and its grace
+EVIDENCE_AHEAD_S: Final = 3_600  # seconds that an honest auditor's clock may be ahead
+EVIDENCE_RECEIPTS_BYTES_MAX: Final = 1024 * 1024  # bytes: the receipts of a segment in one exchange
+EVIDENCE_EXPIRE_STEP_ROWS: Final = 1_000  # rows dropped in one commit: 30 ms
+REPUTATIONS_MAX: Final = 50_000  # donors remembered: 20 MB in memory; those that matter least go first
