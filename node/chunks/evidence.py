@@ -19,7 +19,7 @@ from typing import Final
 from node import limits, wire
 from node.chunks.audit import is_auditor
 from node.chunks.bad_answer import BadAnswer
-from node.chunks.manifest import SegmentManifest
+from node.chunks.geometry import SegmentGeometry
 from node.crypto.identity import peer_id_of
 from node.errors import CryptoError, ProtocolError
 from node.ports import KeyValue, ReadTransaction, WriteTransaction
@@ -38,7 +38,7 @@ _TIME_BYTES: Final = 6
 _ROW_BYTES_MAX: Final = 256
 _OF_ROW: Final = b"r"
 _OF_BAD: Final = b"b"
-_BAD_ROW_BYTES_MAX: Final = 4_096
+_BAD_ROW_BYTES_MAX: Final = 8_192
 
 
 class Role(IntEnum):
@@ -187,12 +187,14 @@ class Evidence:
             lambda transaction: sum(_add(transaction, receipt, roles) for receipt, roles in accepted)
         )
 
-    def add_bad_answer(self, bad: BadAnswer, manifest: SegmentManifest) -> bool:
+    def add_bad_answer(self, bad: BadAnswer, segment_id: SegmentId, geometry: SegmentGeometry) -> bool:
         """Verify and keep proof that a shard is lost at its holder, durably; whether it is news.
+
+        The geometry is that of the segment's manifest.
 
         Raises `ProtocolError`, `CryptoError` where it proves nothing.
         """
-        bad.verify(manifest)
+        bad.verify(segment_id, geometry)
         key = _bad_key(bad)
         answer_id = bad.answer.record_id()
         row = wire.encode([
