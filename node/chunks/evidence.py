@@ -166,7 +166,18 @@ class Evidence:
         now_s: int,
         payers: Collection[PeerId] = (),
     ) -> int:
-        """Verify and keep receipts, durably; how many said something new.
+        """Verify and keep receipts, durably; how many said something new: the count of `take_receipts`."""
+        return len(self.take_receipts(receipts, roster, now_s=now_s, payers=payers))
+
+    def take_receipts(
+        self,
+        receipts: Iterable[AuditReceipt],
+        roster: Iterable[Lease],
+        *,
+        now_s: int,
+        payers: Collection[PeerId] = (),
+    ) -> tuple[AuditReceipt, ...]:
+        """Verify and keep receipts, durably; those that said something new.
 
         `roster` has the verified leases, of any segments, that they may be about, with all co-holders;
         `payers` may audit as the owner key does. What is false, of nobody's business here, too old or of the
@@ -182,9 +193,11 @@ class Evidence:
             if roles and _is_signed(receipt):
                 accepted.append((receipt, roles))
         if not accepted:
-            return 0
+            return ()
         return self._key_values.update(
-            lambda transaction: sum(_add(transaction, receipt, roles) for receipt, roles in accepted)
+            lambda transaction: tuple(
+                receipt for receipt, roles in accepted if _add(transaction, receipt, roles)
+            )
         )
 
     def add_bad_answer(self, bad: BadAnswer, segment_id: SegmentId, geometry: SegmentGeometry) -> bool:

@@ -275,7 +275,8 @@ def _hold(claims: Sequence[ChunkClaim]) -> list[bool]:
             places, count = places // np.uint32(2), -(-count // 2)
             continue
         siblings = np.stack(
-            [_words(claims[lane].path[taken[lane] : taken[lane] + HASH_BYTES]) for lane in climbing], axis=1
+            [_words(claims[lane].path[taken[lane] : taken[lane] + HASH_BYTES]) for lane in climbing.tolist()],
+            axis=1,
         )
         taken[climbing] += HASH_BYTES
         is_right = (places[climbing] & np.uint32(1)).astype(bool)

@@ -292,26 +292,30 @@ class Keeper:
             body, count_max=limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
         )
 
-        def merge() -> int:
-            encoded = self._store.segment_manifest(request.segment_id)
-            if encoded is None:
-                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            manifest = SegmentManifest.decode(encoded)
-            news = [Lease.decode(data, network=self._network) for data in records]
-            for lease in news:
-                check_lease(lease, manifest)
-            count = 0
+        news = [Lease.decode(data, network=self._network) for data in records]
+        return await self._offload.run(lambda: self.learn_leases(request.segment_id, news))
 
-            def union(old: bytes | None) -> bytes:
-                nonlocal count
-                merged = merge_leases([*self._decode_roster(old), *news])
-                count = len(merged)
-                return messages.pack_records([lease.encode() for lease in merged])
+    def learn_leases(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        """Take others' leases into the roster; how many are known then. Blocks on the disk.
 
-            self._store.merge_roster(request.segment_id, union)
-            return count
+        Raises as `merge_roster` does.
+        """
+        encoded = self._store.segment_manifest(segment_id)
+        if encoded is None:
+            raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+        manifest = SegmentManifest.decode(encoded)
+        for lease in news:
+            check_lease(lease, manifest)
+        count = 0
 
-        return await self._offload.run(merge)
+        def union(old: bytes | None) -> bytes:
+            nonlocal count
+            merged = merge_leases([*self._decode_roster(old), *news])
+            count = len(merged)
+            return messages.pack_records([lease.encode() for lease in merged])
+
+        self._store.merge_roster(segment_id, union)
+        return count
 
     def _decode_roster(self, data: bytes | None) -> list[Lease]:
         if data is None:
