@@ -35,6 +35,7 @@ from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContac
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
+from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
@@ -92,6 +93,7 @@ class Node:
     renewer: Renewer
     scores: Scoreboard
     housekeeping: Housekeeping
+    limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
 
@@ -126,6 +128,7 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        self.limited.set_rates(_rates(self.config, donation))
 
 
 @asynccontextmanager
@@ -153,9 +156,14 @@ async def open_node(
         )
     )
     try:
-        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+        rates = _rates(config, memory.donation())
+        async with (
+            with_rate_limits(ports.network, rates) as limited,
+            with_loopback(limited) as network,
+            trio.open_nursery() as nursery,
+        ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             ports.network.on_connected(partial(_introduce, node))
@@ -168,6 +176,10 @@ async def open_node(
         save_scores(node.scores, ports.state)
     finally:
         store.close()
+
+
+def _rates(config: Config, donation: Donation) -> Rates:
+    return Rates(config.network.upload_rate, config.network.download_rate, donation.rate_bytes_s)
 
 
 def _introduce(node: Node, peer_id: PeerId) -> None:
@@ -183,6 +195,7 @@ async def _build(
     store: ShardStore,
     listed: Sequence[Contact],
     protocol_version: int,
+    limited: RateLimitedNetwork,
 ) -> Node:
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
@@ -285,5 +298,6 @@ async def _build(
             clock=clock,
             offload=offload,
         ),
+        limited=limited,
         engine_name=engine.name,
     )
