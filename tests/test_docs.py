@@ -27,6 +27,7 @@ from node.records.base import Record
 from node.records.lease import Lease, Release
 from node.records.offer import DeviceCert, Offer
 from node.records.placement_hint import PlacementHint
+from node.records.repair import Handover, RepairGrant, RepairIntent
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -294,7 +295,9 @@ def test_messages_of_the_dht() -> None:
 
 
 def test_sizes_of_records() -> None:
-    records: list[type[Record]] = [Lease, Release, Offer, DeviceCert, PlacementHint]
+    records: list[type[Record]] = [
+        Lease, Release, Offer, DeviceCert, RepairGrant, Handover, RepairIntent, PlacementHint
+    ]  # fmt: skip
     rows = table("formats/keys-links-records.md", ["type", "fields", "signatures", "at most"])
     stated = {code_of(row[0])[0]: int(row[3].removesuffix(" bytes").replace(",", "")) for row in rows}
     assert stated == {record.TYPE: record.BYTES_MAX for record in records}

@@ -17,6 +17,7 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
+from node.chunks.evidence import Evidence
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
@@ -26,6 +27,7 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
@@ -92,6 +94,8 @@ class Node:
     health: HealthChecker
     renewer: Renewer
     scores: Scoreboard
+    evidence: Evidence
+    reputations: ReputationStore
     housekeeping: Housekeeping
     limited: RateLimitedNetwork
     engine_name: str
@@ -174,6 +178,7 @@ async def open_node(
             finally:
                 nursery.cancel_scope.cancel()
         save_scores(node.scores, ports.state)
+        node.reputations.save()
     finally:
         store.close()
 
@@ -212,6 +217,8 @@ async def _build(
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
     scores = await offload.run(partial(load_scores, ports.state))
+    reputations = await offload.run(partial(ReputationStore, ports.state))
+    evidence = Evidence(ports.state, network=NETWORK_ID)
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
@@ -279,6 +286,8 @@ async def _build(
         health=health,
         renewer=renewer,
         scores=scores,
+        evidence=evidence,
+        reputations=reputations,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,

@@ -1,8 +1,8 @@
 """Who sends next when bandwidth is short: token buckets, shared fairly. Layer 2, pure.
 
 Every stream has a flow in each direction, and a flow pays from one or more buckets (the node's upload and
-what it gives to others, say). A turn is granted once every bucket of its flow is above zero, and may leave it in
-debt by one piece. Invariants, for a bucket of rate r:
+what it gives to others, say). A turn is granted once every bucket of its flow is above zero, and may leave it
+in debt by one piece. Invariants, for a bucket of rate r:
 - In any span of T seconds at most r * T + r * (BURST_S + PIECE_S) bytes are granted (at rates under 2.5 kB/s:
   `PIECE_BYTES_MIN` in place of the piece): 3 % over the rate in ten seconds.
 - Of the flows that wait and may go, the one goes first that would be done first if all went at once (weighted
