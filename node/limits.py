@@ -150,6 +150,8 @@ PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in con
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 
+RATE_BYTES_S_MIN: Final = 1024  # bytes a second: below it no protocol keeps its deadlines
+
 # --- connections and streams (node/net) ---------------------------------------------------------------
 
 CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)

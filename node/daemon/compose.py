@@ -37,6 +37,7 @@ from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContac
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
+from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
@@ -96,6 +97,7 @@ class Node:
     evidence: Evidence
     reputations: ReputationStore
     housekeeping: Housekeeping
+    limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
 
@@ -130,6 +132,7 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        self.limited.set_rates(_rates(self.config, donation))
 
 
 @asynccontextmanager
@@ -157,9 +160,14 @@ async def open_node(
         )
     )
     try:
-        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+        rates = _rates(config, memory.donation())
+        async with (
+            with_rate_limits(ports.network, rates) as limited,
+            with_loopback(limited) as network,
+            trio.open_nursery() as nursery,
+        ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             ports.network.on_connected(partial(_introduce, node))
@@ -175,6 +183,10 @@ async def open_node(
         store.close()
 
 
+def _rates(config: Config, donation: Donation) -> Rates:
+    return Rates(config.network.upload_rate, config.network.download_rate, donation.rate_bytes_s)
+
+
 def _introduce(node: Node, peer_id: PeerId) -> None:
     """Let the DHT verify whoever connects: half of the peers are met by their own dial."""
     node.dht.add_contact(Contact(peer_id, node.ports.network.addresses_of(peer_id)))
@@ -188,6 +200,7 @@ async def _build(
     store: ShardStore,
     listed: Sequence[Contact],
     protocol_version: int,
+    limited: RateLimitedNetwork,
 ) -> Node:
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
@@ -294,5 +307,6 @@ async def _build(
             clock=clock,
             offload=offload,
         ),
+        limited=limited,
         engine_name=engine.name,
     )
