@@ -31,6 +31,7 @@ from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
+from node.daemon.healing import Healing, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -96,6 +97,7 @@ class Node:
     scores: Scoreboard
     evidence: Evidence
     reputations: ReputationStore
+    healing: Healing
     housekeeping: Housekeeping
     limited: RateLimitedNetwork
     engine_name: str
@@ -170,6 +172,7 @@ async def open_node(
             node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
+            await nursery.start(node.healing.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -271,6 +274,23 @@ async def _build(
         offload=offload,
         grace_days=config.lease.grace_days,
     )
+    healing = build_healing(
+        config=config.repair,
+        network=network,
+        store=store,
+        shard_server=server,
+        client=client,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        evidence=evidence,
+        reputations=reputations,
+        scores=scores,
+        engine=engine,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
+    )
     return Node(
         config=config,
         keys=keys,
@@ -288,6 +308,7 @@ async def _build(
         scores=scores,
         evidence=evidence,
         reputations=reputations,
+        healing=healing,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,

@@ -75,6 +75,11 @@ class Keeper:
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self.leases_signed = 0
 
+    @property
+    def peer_id(self) -> PeerId:
+        """This holder."""
+        return self._peer_id
+
     # --- puts and leases ----------------------------------------------------------------------------------
 
     async def close_put(
