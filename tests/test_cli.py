@@ -116,6 +116,7 @@ def test_common_options_stand_before_and_after_the_command() -> None:
         ["donate", "1GiB", "--pledge", "200%"],
         ["recovery"],
         ["recovery", "forget"],
+        ["run", "--donate", "5"],
         ["demo", "--nodes", "2"],
         ["demo", "--nodes", "12", "--kill", "11"],
         ["demo", "--file", "/nonexistent"],

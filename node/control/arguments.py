@@ -126,7 +126,10 @@ def _run(
         ),
     ] = None,
     donate: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="disk to give, a hard cap that counts the whole home")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="disk to give, a hard cap that counts the whole home; from 16MiB on"
+        ),
     ] = None,
     web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="where to serve the page")] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="serve no page")] = False,
@@ -284,7 +287,8 @@ def _rm(
 def _donate(
     context: typer.Context,
     size: Annotated[
-        str | None, typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB; 0 gives nothing")
+        str | None,
+        typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB, from 16MiB on; 0 gives nothing"),
     ] = None,
     rate: Annotated[
         str | None, typer.Option(metavar="RATE", help="bandwidth to give, such as 2MiB/s")

@@ -19,6 +19,8 @@ from typing import NoReturn
 
 import trio
 
+from node import limits
+from node.chunks.store.space import check_cap
 from node.control.api import control_handlers
 from node.control.server import serving
 from node.crypto.identity import account_text, peer_id_text
@@ -82,7 +84,11 @@ def run_node(options: RunOptions, on_ready: OnReady) -> None:
     with HomeLock(options.home.path), _logging(options):
         config = load_config(options.home.config_path, options.overrides)
         listed = _listed_peers(options)
+        UsageError: a cap too small to hold anything.
         try:
+    if len(options.announce) > limits.HINT_ADDRESSES_MAX:
+        raise ConfigError(f"at most {limits.HINT_ADDRESSES_MAX} addresses can be announced")
+    check_cap(options.donate_bytes or 0)
             trio.run(_run, options, config, listed, on_ready, strict_exception_groups=True)
         except BaseExceptionGroup as group:
             _raise_one(group)

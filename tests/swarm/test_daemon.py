@@ -56,6 +56,15 @@ def test_what_is_given_and_who_one_is_outlive_the_process(swarm: LocalSwarm) -> 
     assert cairn_json(again, "donate")["cap_bytes"] == 80 * 2**20
 
 
+def test_a_cap_that_holds_nothing_is_refused_with_the_least_that_does(lone_node: NodeProcess) -> None:
+    error = error_of(cairn(lone_node, "--json", "donate", "5"))
+    assert (error["code"], error["kind"]) == (2, "usage")
+    assert "16MiB" in error["message"]
+    assert cairn_json(lone_node, "donate")["cap_bytes"] == 0
+    assert cairn_json(lone_node, "donate", "16MiB")["cap_bytes"] == 16 * 2**20
+    assert cairn_json(lone_node, "donate", "0")["cap_bytes"] == 0
+
+
 def test_a_second_process_in_the_same_home_is_exit_11(swarm: LocalSwarm) -> None:
     (node,) = swarm.start()
     error = error_of(cairn(node, "--json", "run", "--no-mdns", "--listen", LOOPBACK))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.errors import StoreFullError
+from node.errors import StoreFullError, UsageError
 from node.units import GIB, KIB, MIB, format_size
 
 PACKS_PER_CAP = 16
@@ -24,6 +24,15 @@ OTHER_BYTES_MIN = 4 * MIB
 OTHER_SHARE = 50  # a fiftieth: 2 %
 PACK_OVERHEAD_BYTES = 8 * KIB  # header, rounding to the file system's block, one block of extents
 RENEWAL_BYTES = 2 * KIB  # a shard: leases that renew it on a store that is full
+
+
+def check_cap(cap_bytes: int) -> None:
+    """Raises `UsageError` for a cap that is neither 0 nor large enough to hold anything."""
+    if 0 < cap_bytes < CAP_BYTES_MIN:
+        raise UsageError(
+            f"{format_size(cap_bytes)} are too few to hold anything for others: give "
+            f"{CAP_BYTES_MIN // MIB}MiB or more, such as 20GiB (0 gives nothing)"
+        )
 
 
 @dataclass(slots=True)
