@@ -161,7 +161,16 @@ def test_without_a_daemon_every_command_is_exit_4_and_says_how_to_start_one(
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--web", "127.0.0.1:0"], ["--set", "lease.days=0"], ["--set", "x=1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--web", "127.0.0.1:0"],
+        ["--set", "lease.days=0"],
+        ["--set", "x=1"],
+        ["--announce", "203.0.113.7"],
+        ["--announce", "/ip4/203.0.113.7/tcp/1"] * 5,
+    ],
+)
 def test_wrong_settings_are_exit_3(words: list[str], tmp_path: Path) -> None:
     done = cairn("--json", "run", "--no-mdns", *words, home=tmp_path / "home")
     assert done.returncode == 3

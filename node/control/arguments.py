@@ -131,6 +131,13 @@ def _run(
             metavar="SIZE", help="disk to give, a hard cap that counts the whole home; from 16MiB on"
         ),
     ] = None,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MULTIADDR",
+            help="tell others to dial this as well: a forwarded port, a name (repeatable)",
+        ),
+    ] = None,
     web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="where to serve the page")] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="serve no page")] = False,
     no_mdns: Annotated[
@@ -149,7 +156,7 @@ def _run(
     if web is not None and no_web:
         raise UsageError("--web and --no-web exclude each other (see `cairn run --help`)")
     words = dict(locals())
-    for name in ("listen", "bootstrap", "overrides"):
+    for name in ("listen", "announce", "bootstrap", "overrides"):
         words[name] = words[name] or ([] if name == "overrides" else None)
     return _taken(context, words)
 

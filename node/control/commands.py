@@ -59,6 +59,7 @@ def run(options: Options) -> Outcome:
             listen=tuple(Multiaddr(text) for text in options.listen or ()),
             bootstrap=None if options.bootstrap is None else tuple(options.bootstrap),
             donate_bytes=donate_bytes,
+            announce=tuple(Multiaddr(text) for text in options.announce or ()),
             mdns=not options.no_mdns,
             overrides=tuple(options.overrides),
             verbose=options.verbose,

@@ -50,6 +50,8 @@ class RunOptions:
 
     home: Home
     listen: tuple[Multiaddr, ...] = ()
+    announce: tuple[Multiaddr, ...] = ()
+    """What others are told to dial as well: a forwarded port, a name."""
     bootstrap: tuple[str, ...] | None = None
     """Replaces the lists in files; None leaves them."""
     donate_bytes: int | None = None
@@ -84,11 +86,11 @@ def run_node(options: RunOptions, on_ready: OnReady) -> None:
     with HomeLock(options.home.path), _logging(options):
         config = load_config(options.home.config_path, options.overrides)
         listed = _listed_peers(options)
-        UsageError: a cap too small to hold anything.
-        try:
     if len(options.announce) > limits.HINT_ADDRESSES_MAX:
         raise ConfigError(f"at most {limits.HINT_ADDRESSES_MAX} addresses can be announced")
     check_cap(options.donate_bytes or 0)
+        UsageError: a cap too small to hold anything.
+        try:
             trio.run(_run, options, config, listed, on_ready, strict_exception_groups=True)
         except BaseExceptionGroup as group:
             _raise_one(group)
@@ -149,26 +151,32 @@ async def _listening(
     """The network on the addresses given, else on the port that was chosen once, else on a fresh one."""
     seed = keys.identity.seed
     if options.listen:
-        async with open_network(seed, options.listen) as network:
+        async with open_network(seed, options.listen, announce=options.announce) as network:
             yield network
         return
     port = memory.port()
     async with AsyncExitStack() as stack:
         try:
-            network = await stack.enter_async_context(_open_anywhere(seed, port or 0))
+            network = await stack.enter_async_context(_open_anywhere(seed, port or 0, options.announce))
         except ConfigError:
             if port is None:
                 raise
             _logger.warning("port %d is taken by another program: choosing a new one", port)
-            network = await stack.enter_async_context(_open_anywhere(seed, 0))
-        memory.set_port(_port_of(network.listen_addresses()[0]))
+            network = await stack.enter_async_context(_open_anywhere(seed, 0, options.announce))
+        if network.port is not None:
+            memory.set_port(network.port)
         yield network
 
 
-def _open_anywhere(seed: bytes, port: int) -> AbstractAsyncContextManager[Libp2pNetwork]:
+def _open_anywhere(
+    seed: bytes, port: int, announce: Sequence[Multiaddr]
+) -> AbstractAsyncContextManager[Libp2pNetwork]:
     """One port of every address of this machine, IPv6 where there is one."""
     return open_network(
-        seed, [Multiaddr(f"/ip4/0.0.0.0/tcp/{port}")], also=[Multiaddr(f"/ip6/::/tcp/{port}")]
+        seed,
+        [Multiaddr(f"/ip4/0.0.0.0/tcp/{port}")],
+        also=[Multiaddr(f"/ip6/::/tcp/{port}")],
+        announce=announce,
     )
 
 

@@ -65,6 +65,18 @@ def test_a_cap_that_holds_nothing_is_refused_with_the_least_that_does(lone_node:
     assert cairn_json(lone_node, "donate", "0")["cap_bytes"] == 0
 
 
+def test_announced_addresses_are_told_before_the_node_s_own(swarm: LocalSwarm) -> None:
+    swarm.folder.mkdir(parents=True)
+    announced = "/dns4/node.example.org/tcp/4001"
+    node = NodeProcess(swarm.folder / "x", ["--announce", announced, "--listen", LOOPBACK, "--no-mdns"])
+    swarm.nodes.append(node)
+    node.wait_ready()
+    first, second = node.ready["addresses"]
+    assert first == f"{announced}/p2p/{node.peer_id}"
+    assert second.startswith("/ip4/127.0.0.1/tcp/")
+    assert cairn_json(node, "status")["addresses"] == [first, second]
+
+
 def test_a_second_process_in_the_same_home_is_exit_11(swarm: LocalSwarm) -> None:
     (node,) = swarm.start()
     error = error_of(cairn(node, "--json", "run", "--no-mdns", "--listen", LOOPBACK))
