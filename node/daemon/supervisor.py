@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
@@ -58,6 +58,8 @@ class RunOptions:
     mdns: bool = True
     overrides: tuple[str, ...] = ()
     verbose: int = 0
+    passphrase: str | None = field(default=None, repr=False)
+    """Opens the keystore; seals that of a new home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +82,17 @@ def run_node(options: RunOptions, on_ready: OnReady) -> None:
     Raises:
         StoreInUseError: another process has this home.
         ConfigError: a setting, an address or a peer is not valid.
+        WrongPassphraseError: the keystore does not open.
         StoreError: the disk or the store on it failed.
+        UsageError: a cap too small to hold anything.
     """
+    if len(options.announce) > limits.HINT_ADDRESSES_MAX:
+        raise ConfigError(f"at most {limits.HINT_ADDRESSES_MAX} addresses can be announced")
+    check_cap(options.donate_bytes or 0)
     options.home.make()
     with HomeLock(options.home.path), _logging(options):
         config = load_config(options.home.config_path, options.overrides)
         listed = _listed_peers(options)
-    if len(options.announce) > limits.HINT_ADDRESSES_MAX:
-        raise ConfigError(f"at most {limits.HINT_ADDRESSES_MAX} addresses can be announced")
-    check_cap(options.donate_bytes or 0)
-        UsageError: a cap too small to hold anything.
         try:
             trio.run(_run, options, config, listed, on_ready, strict_exception_groups=True)
         except BaseExceptionGroup as group:
@@ -121,7 +124,7 @@ async def _opened(options: RunOptions, config: Config, listed: Sequence[Contact]
     home = options.home.path
     async with AsyncExitStack() as stack:
         files, entropy = DiskFiles(home), SystemEntropy()
-        keys = open_or_create(files, entropy)
+        keys = open_or_create(files, entropy, options.passphrase)
         state = LmdbStore(home / "state")
         stack.callback(state.close)
         index = LmdbStore(home / "index")
@@ -178,10 +181,6 @@ def _open_anywhere(
         also=[Multiaddr(f"/ip6/::/tcp/{port}")],
         announce=announce,
     )
-
-
-def _port_of(address: Multiaddr) -> int:
-    return int(address.split("/tcp/")[1].split("/")[0])
 
 
 def _listed_peers(options: RunOptions) -> tuple[Contact, ...]:

@@ -361,17 +361,15 @@ class Libp2pNetwork:
 
     async def _tell_identity(self, stream: Stream) -> None:
         connection = self._connections.live(stream.peer_id)
-        listen = [
-            endpoint for endpoint in map(parse_endpoint, self.listen_addresses()) if endpoint is not None
-        ]
+        listen = self._told()
         observed = connection.remote if connection else None
         protocols = tuple(self._services)
         await stream.send_all(identify.describe(self._handshake.public_key, listen, protocols, observed))
+        await stream.close_write()
+
     def _told(self) -> tuple[Endpoint, ...]:
         """What others are told to dial."""
         return tuple(dict.fromkeys((*self._announced, *advertised(self._bound))))
-
-        await stream.close_write()
 
     # The table of connections.
 
@@ -420,6 +418,8 @@ class Libp2pNetwork:
         while True:
             await trio.sleep(limits.CONNECTION_IDLE_S)
             self._connections.end_redundant(self.peer_id)
+
+
 def _announced_endpoint(address: Multiaddr) -> Endpoint:
     endpoint = parse_endpoint(address)
     if endpoint is None or not endpoint.port or (endpoint.ip is not None and endpoint.ip.is_unspecified):
@@ -428,8 +428,6 @@ def _announced_endpoint(address: Multiaddr) -> Endpoint:
             "/ip4/192.0.2.7/tcp/4001 or /dns4/node.example.org/tcp/4001"
         )
     return endpoint
-
-
 
 
 async def _listeners_at(address: Multiaddr) -> list[trio.SocketListener]:
