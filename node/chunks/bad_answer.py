@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from node import limits, wire
-from node.chunks.audit import Sample, prove_bad
+from node.chunks import audit
+from node.chunks.audit import Sample
 from node.chunks.geometry import SegmentGeometry
+from node.chunks.manifest import SegmentManifest
 from node.errors import ProtocolError
 from node.records.lease import Lease
 from node.records.receipt import AuditAnswer
@@ -52,7 +54,12 @@ class BadAnswer:
         """Whether the donor signed something untrue; else it said that it lacks the block."""
         return self.sample != Sample()
 
-    def verify(self, segment_id: SegmentId, geometry: SegmentGeometry) -> None:
+    def verify(self, manifest: SegmentManifest) -> None:
+        """Raises `CryptoError` or `ProtocolError` unless it proves a shard of the manifest's segment lost."""
+        self.verify_in(manifest.segment_id, manifest.geometry)
+        audit.Target.of(self.lease, manifest)
+
+    def verify_in(self, segment_id: SegmentId, geometry: SegmentGeometry) -> None:
         """Raises `CryptoError` or `ProtocolError` unless it proves a shard of this segment lost.
 
         The lease, which owner and holder signed, has the shard's root.
@@ -60,7 +67,7 @@ class BadAnswer:
         if self.lease.segment_id != segment_id or self.lease.byte_count != geometry.shard_bytes:
             raise ProtocolError("a bad answer about another segment")
         at = (self.block_index, self.chunk_index)
-        prove_bad(self.answer, self.index, at, self.sample, self.lease, geometry)
+        audit.prove_bad(self.answer, self.index, at, self.sample, self.lease, geometry)
 
     def encode(self) -> bytes:
         """The canonical encoding."""

@@ -207,7 +207,7 @@ class Evidence:
 
         Raises `ProtocolError`, `CryptoError` where it proves nothing.
         """
-        bad.verify(segment_id, geometry)
+        bad.verify_in(segment_id, geometry)
         key = _bad_key(bad)
         answer_id = bad.answer.record_id()
         row = wire.encode([

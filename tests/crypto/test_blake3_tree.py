@@ -133,7 +133,7 @@ def test_one_false_claim_among_many_is_found(number: int, field: str, data: st.D
     other: object = value + 1 if isinstance(value, int) else bytes([value[0] ^ 1]) + value[1:]
     if isinstance(value, bytes) and data.draw(st.booleans()):
         other = value[:-1]
-    claims[number] = replace(claims[number], **{field: other})
+    claims[number] = replace(claims[number], **{field: other})  # type: ignore[arg-type]
     expected = []
     for claim in claims:
         try:

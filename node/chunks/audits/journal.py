@@ -110,6 +110,6 @@ class AuditJournal:
             times = [wire.expect_int(item, low=0, high=limits.RECORD_TIME_S_MAX) for item in items[5:7]]
             passed, slow, failed, missed, errors = counts
             text = wire.expect_str(items[7], bytes_max=800)
-            return OwnAudits(passed, slow, failed, missed, errors, *times, text)
+            return OwnAudits(passed, slow, failed, missed, errors, times[0], times[1], text)
         except ProtocolError:
             return OwnAudits()
