@@ -49,6 +49,8 @@ PLAN_SHARE: Final = 0.05
 WORK_SHARE: Final = 0.6
 """Share of a round over which audits spread; what is left is for second attempts."""
 RETRY_SHARE: Final = 0.1
+START_SHARE: Final = 0.02
+"""Share of a round that a node that has just started leaves itself to join."""
 RETURN_SHARE: Final = 0.02
 """Share of a round over which auditors come back to a donor that has returned."""
 
@@ -143,6 +145,7 @@ class Auditing:
     # --- rounds -------------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
+        await trio.sleep(START_SHARE * self._interval_s)
         while True:
             round_number = self._clock.now_s() // self._interval_s
             try:
@@ -388,7 +391,12 @@ class Auditing:
     # --- silence ------------------------------------------------------------------------------------------
 
     async def _give_up(self, task: _Task, items: Sequence[AuditItem]) -> None:
-        """No answer in this round; the donor is asked again when it comes back."""
+        """No answer in this round; the donor is asked again when it comes back.
+
+        A node that has no connection at all is itself the one that is away, and says nothing of others.
+        """
+        if not any(peer_id != self._me for peer_id in self._network.connected()):
+            return
         await self._no_answer(task, items, Outcome.NO_ANSWER)
         waiting = self._given_up.get(task.work.donor)
         if waiting is None and len(self._given_up) < limits.AUDIT_GIVEN_UP_MAX:

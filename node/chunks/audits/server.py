@@ -134,7 +134,7 @@ class AuditServer:
         self._spent[auditor] = spent
 
     async def answer(self, challenge: audit.Challenge, leases: Sequence[Lease]) -> list[audit.Sample]:
-        """The samples, off the loop. Raises `DeclinedError` where the disk can't be read."""
+        """The samples, off the loop. Raises `StoreError` where the disk can't be read."""
         places = {lease.lease_id: (lease.segment_id, lease.shard_index) for lease in leases}
         leaves: dict[LeaseId, bytes | None] = {}
 
@@ -151,12 +151,7 @@ class AuditServer:
             return leaves[lease_id]
 
         async with self._working:
-            try:
-                samples = await self.offload.run(lambda: audit.answer(challenge, read_block, read_leaves))
-            except StoreError as error:
-                text, now_s = str(error), self.clock.now_s()
-                await self.offload.run(lambda: self.journal.note_disk(now_s, text))
-                raise DeclinedError(messages.REFUSED_DISK, "the disk can't be read now") from error
+            samples = await self.offload.run(lambda: audit.answer(challenge, read_block, read_leaves))
         self.answered += 1
         self.samples_answered += len(samples)
         return samples
@@ -172,6 +167,10 @@ class AuditServer:
             await framed.send_error(error.code, str(error))
         except (ProtocolError, CryptoError) as error:
             await framed.send_error(messages.REFUSED_INVALID, str(error))
+        except StoreError as error:
+            text, now_s = str(error), self.clock.now_s()
+            await framed.send_error(messages.REFUSED_DISK, "the disk can't be read now")
+            await self.offload.run(lambda: self.journal.note_disk(now_s, text))
 
 
 class _Conversation:
@@ -236,7 +235,7 @@ class _Conversation:
         states = bytearray()
         for number, lease_id in enumerate(ask.lease_ids()):
             held = server.store.lease(lease_id)
-            if held is None or server.store.segment_manifest(held.segment_id) is None:
+            if held is None or server.store.promised_manifest(held.segment_id) is None:
                 states.append(messages.NOT_HELD)
                 continue
             lease = Lease.decode(held.lease.data, network=self._network)
@@ -299,7 +298,7 @@ class _Conversation:
         def targets() -> tuple[audit.Target, ...]:
             found = []
             for lease in leases:
-                encoded = server.store.segment_manifest(lease.segment_id)
+                encoded = server.store.promised_manifest(lease.segment_id)
                 if encoded is None:
                     raise DeclinedError(messages.REFUSED_BUSY, "that segment has just gone from here")
                 geometry = SegmentManifest.decode(encoded).geometry
