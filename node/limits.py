@@ -30,11 +30,11 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
-RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
-LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
+RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
+LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases of either kind is 770 KB
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
-RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
+RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 60 KiB at most, one frame
 BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
 PUT_SILENCE_S: Final = (
     120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
@@ -51,7 +51,9 @@ REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
 REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
 CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign
 ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
-ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
+ROSTER_SIGNED_PER_SHARD_MAX: Final = 2  # leases kept a shard that the owner signed: one, and its renewal
+ROSTER_GRANTED_PER_SHARD_MAX: Final = 2  # leases kept a shard under a grant: a flood of these evicts no other
+ROSTER_LEASES_PER_SHARD_MAX: Final = ROSTER_SIGNED_PER_SHARD_MAX + ROSTER_GRANTED_PER_SHARD_MAX
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 
@@ -154,6 +156,8 @@ PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in con
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
 
+RATE_BYTES_S_MIN: Final = 1024  # bytes a second: below it no protocol keeps its deadlines
+
 # --- connections and streams (node/net) ---------------------------------------------------------------
 
 CONNECTION_SILENCE_S: Final = 45  # seconds: three pings unanswered; a stopped process is noticed (trap 6)
@@ -216,7 +220,9 @@ PHRASE_CHARS_MAX: Final = 512  # characters: 24 words of at most 8 letters
 
 # --- records ------------------------------------------------------------------------------------------
 
-LEASE_BYTES_MAX: Final = 512  # bytes with both signatures: 440 when every number is at its largest
+HANDOVER_BYTES_MAX: Final = 320  # bytes: 290 at most
+OWNER_HALF_BYTES_MAX: Final = 768  # bytes: a grant and a handover are 680 at most
+LEASE_BYTES_MAX: Final = 1_152  # bytes: 440 with two signatures, 1,110 with a grant and a handover for one
 RELEASE_BYTES_MAX: Final = 256  # bytes: 170 in practice
 OFFER_BYTES_MAX: Final = 384  # bytes: 270 at most
 DEVICE_CERT_BYTES_MAX: Final = 256  # bytes: 220 at most
@@ -265,12 +271,22 @@ CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 
-STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
+STORED_LEASE_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100
 PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
 LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
-ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
+ROSTER_BYTES_MAX: Final = 800 * 1024  # bytes: 255 shards with 2 leases of either kind
 SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
 STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest
 EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
+
+# --- evidence of audits ---------------------------------------------------------------------------------
+
+BAD_ANSWER_BYTES_MAX: Final = AUDIT_ANSWER_BYTES_MAX + 4_096  # bytes: an answer, one sample and its lease
+EVIDENCE_PER_LEASE_MAX: Final = 16  # receipts: the newest of each kind of a month's auditors, 2 KB
+EVIDENCE_LIFE_S: Final = 60 * 86_400  # seconds: an owner may be away for a lease of 30 days and its grace
+EVIDENCE_AHEAD_S: Final = 3_600  # seconds that an honest auditor's clock may be ahead
+EVIDENCE_RECEIPTS_BYTES_MAX: Final = 1024 * 1024  # bytes: the receipts of a segment in one exchange
+EVIDENCE_EXPIRE_STEP_ROWS: Final = 1_000  # rows dropped in one commit: 30 ms
+REPUTATIONS_MAX: Final = 50_000  # donors remembered: 20 MB in memory; those that matter least go first

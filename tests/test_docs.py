@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from node import __version__, errors, limits, wire
-from node.chunks import catalogue, messages, score_store
+from node.chunks import catalogue, list_store, messages, score_store
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
@@ -25,8 +25,10 @@ from node.framing import Preamble
 from node.net import bootstrap
 from node.records.base import Record
 from node.records.lease import Lease, Release
+from node.records.list_pointer import ListPointer
 from node.records.offer import DeviceCert, Offer
 from node.records.placement_hint import PlacementHint
+from node.records.repair import Handover, RepairGrant, RepairIntent
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -294,7 +296,10 @@ def test_messages_of_the_dht() -> None:
 
 
 def test_sizes_of_records() -> None:
-    records: list[type[Record]] = [Lease, Release, Offer, DeviceCert, PlacementHint]
+    records: list[type[Record]] = [
+        Lease, Release, Offer, DeviceCert, RepairGrant, Handover, RepairIntent, PlacementHint,
+        ListPointer,
+    ]  # fmt: skip
     rows = table("formats/keys-links-records.md", ["type", "fields", "signatures", "at most"])
     stated = {code_of(row[0])[0]: int(row[3].removesuffix(" bytes").replace(",", "")) for row in rows}
     assert stated == {record.TYPE: record.BYTES_MAX for record in records}
@@ -307,7 +312,8 @@ def test_tables_of_the_home() -> None:
     dht = {value for value in vars(record_store).values() if isinstance(value, str) and value[:4] == "dht_"}
     assert state == dht | {
         catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE, score_store.TABLE,
-        memory._TABLE, bootstrap._TABLE,
+        memory._TABLE, bootstrap._TABLE, catalogue.VERSIONS_TABLE, catalogue.CARRIERS_TABLE,
+        list_store.META_TABLE,
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}
     assert index == set(shard_index.TABLES)

@@ -355,6 +355,7 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
     else:
         for each in _with_index(node, file_hash):
             await node.ports.offload.run(partial(node.catalogue.remove, each))
+        await node.file_list.wait_published(LIST_WAIT_S)
     return {"hash": cid_text(file_hash), "leases": leases}
 
 

@@ -287,7 +287,10 @@ def _donate(
         str | None, typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB; 0 gives nothing")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="bandwidth to give, such as 2MiB/s")
+        str | None,
+        typer.Option(
+            metavar="RATE", help="bandwidth to give, up and down together, such as 2MiB/s; none: all"
+        ),
     ] = None,
     pledge: Annotated[
         str | None, typer.Option(metavar="SHARE", help="the part given freely to newcomers, such as 10%")

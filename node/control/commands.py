@@ -136,7 +136,7 @@ def donate(options: Options) -> Outcome:
     """Set or show what is given."""
     request: Json = {
         "cap_bytes": None if options.size is None else parse_size(options.size),
-        "rate_bytes_s": None if options.rate is None else parse_rate(options.rate),
+        "rate_bytes_s": None if options.rate is None else _rate(options.rate),
         "pledge_millionths": None if options.pledge is None else parse_share(options.pledge),
     }
     return _call(options, "donate", request), 0
@@ -205,6 +205,11 @@ def parse_share(text: str) -> int:
     if not 0 <= share <= 1:
         raise UsageError(f"{text!r} is not a share: write it like 10% or 0.1, from 0 to 1")
     return round(share * 1_000_000)
+
+
+def _rate(text: str) -> int:
+    """Bytes a second; 0 for `none`: no cap."""
+    return 0 if text == "none" else parse_rate(text)
 
 
 def _home(options: Options) -> Home:

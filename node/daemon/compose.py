@@ -17,6 +17,7 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
+from node.chunks.evidence import Evidence
 from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
@@ -29,6 +30,7 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
@@ -38,6 +40,7 @@ from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContac
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
+from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
@@ -96,7 +99,10 @@ class Node:
     renewer: Renewer
     file_list: ListKeeper
     scores: Scoreboard
+    evidence: Evidence
+    reputations: ReputationStore
     housekeeping: Housekeeping
+    limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
 
@@ -131,6 +137,7 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        self.limited.set_rates(_rates(self.config, donation))
 
 
 @asynccontextmanager
@@ -158,9 +165,14 @@ async def open_node(
         )
     )
     try:
-        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+        rates = _rates(config, memory.donation())
+        async with (
+            with_rate_limits(ports.network, rates) as limited,
+            with_loopback(limited) as network,
+            trio.open_nursery() as nursery,
+        ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             ports.network.on_connected(partial(_introduce, node))
@@ -172,8 +184,13 @@ async def open_node(
             finally:
                 nursery.cancel_scope.cancel()
         save_scores(node.scores, ports.state)
+        node.reputations.save()
     finally:
         store.close()
+
+
+def _rates(config: Config, donation: Donation) -> Rates:
+    return Rates(config.network.upload_rate, config.network.download_rate, donation.rate_bytes_s)
 
 
 def _introduce(node: Node, peer_id: PeerId) -> None:
@@ -189,6 +206,7 @@ async def _build(
     store: ShardStore,
     listed: Sequence[Contact],
     protocol_version: int,
+    limited: RateLimitedNetwork,
 ) -> Node:
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
@@ -206,6 +224,8 @@ async def _build(
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
     scores = await offload.run(partial(load_scores, ports.state))
+    reputations = await offload.run(partial(ReputationStore, ports.state))
+    evidence = Evidence(ports.state, network=NETWORK_ID)
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
@@ -287,6 +307,8 @@ async def _build(
             code=Code(config.code.data_shards, config.code.total_shards),
         ),
         scores=scores,
+        evidence=evidence,
+        reputations=reputations,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,
@@ -306,5 +328,6 @@ async def _build(
             clock=clock,
             offload=offload,
         ),
+        limited=limited,
         engine_name=engine.name,
     )

@@ -17,7 +17,7 @@ from node.chunks import messages
 from node.chunks.bodies import receive_body
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.merkle import shard_root
-from node.chunks.roster import Placement, check_lease, merge_leases
+from node.chunks.roster import Placement, check_grant_of, check_lease, merge_leases
 from node.chunks.serve.incoming import BlockFeed, OpenPut, PutTable, RefusalError
 from node.chunks.store.shard_store import (
     AttachmentKind,
@@ -33,6 +33,7 @@ from node.errors import CryptoError, OwnerInconsistentError, ProtocolError
 from node.framing import FramedStream
 from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
+from node.records.repair import RepairGrant
 from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
 
 BODIES_AT_ONCE: Final = 8
@@ -139,6 +140,8 @@ class Keeper:
         # Clocks differ by a day at most between honest peers.
         if not (abs(lease.start_day - today) <= 1 and lease.end_day > today):
             raise ProtocolError("a lease that does not begin today")
+        if lease.is_granted:
+            raise ProtocolError("a lease under a grant needs evidence that the shard is lost or given up")
         lease.verify_owner_half()
 
     def _commit(self, incoming: IncomingPut, manifest: SegmentManifest, leases: Sequence[Lease]) -> None:
@@ -326,6 +329,34 @@ class Keeper:
             return messages.pack_records([lease.encode() for lease in known])
 
         return await self._offload.run(read)
+
+    # --- grants -------------------------------------------------------------------------------------------
+
+    async def keep_grant(self, request: messages.GiveGrant) -> None:
+        """Keep the owner's repair grant for a segment that is held; of several the one that ends last.
+
+        Raises `RefusalError`, `ProtocolError`, `CryptoError`.
+        """
+        grant = RepairGrant.decode(request.record, network=self._network)
+
+        def keep() -> None:
+            encoded = self._store.segment_manifest(request.segment_id)
+            if encoded is None:
+                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+            check_grant_of(grant, SegmentManifest.decode(encoded))
+            self._store.set_grant(request.segment_id, lambda old: max(old or b"", request.record, key=ends))
+
+        def ends(record: bytes) -> tuple[int, bytes]:
+            return (RepairGrant.decode(record, network=self._network).expires_s if record else -1), record
+
+        await self._offload.run(keep)
+
+    async def grant(self, request: messages.GetGrant) -> bytes:
+        """The grant that is kept. Raises `RefusalError`."""
+        record = await self._offload.run(lambda: self._store.grant(request.segment_id))
+        if record is None:
+            raise RefusalError(messages.REFUSED_MISSING, "no grant for that segment is here")
+        return record
 
     def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
         """The leases of a segment that are kept here or were heard of. Blocks on the disk."""
