@@ -82,9 +82,21 @@ class ListStore:
         with self._key_values.view() as view:
             return view.get(META_TABLE, _WANTED) is not None
 
-    def want(self) -> None:
-        """Note, durably, that the list of another machine is to be looked for."""
-        self._key_values.update(lambda transaction: transaction.put(META_TABLE, _WANTED, b"\x01"))
+    def want(self, *, forget: bool = False) -> None:
+        """Note, durably, that the list of another machine is to be looked for.
+
+        `forget`: what was known belongs to another account, which has no file here any more.
+        """
+
+        def change(transaction: WriteTransaction) -> None:
+            transaction.put(META_TABLE, _WANTED, b"\x01")
+            if forget:
+                transaction.delete(META_TABLE, _ROOT)
+                for table in (VERSIONS_TABLE, CARRIERS_TABLE):
+                    for key in [key for key, _ in transaction.scan(table)]:
+                        transaction.delete(table, key)
+
+        self._key_values.update(change)
 
     def has_changes(self) -> bool:
         """Whether the network lacks a row."""

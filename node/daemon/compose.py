@@ -30,10 +30,12 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.chunks.store.space import SpaceBudget
 from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
+from node.daemon.healing import Healing, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -101,6 +103,7 @@ class Node:
     scores: Scoreboard
     evidence: Evidence
     reputations: ReputationStore
+    healing: Healing
     housekeeping: Housekeeping
     limited: RateLimitedNetwork
     engine_name: str
@@ -137,6 +140,7 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        self.dht.set_record_room(SpaceBudget(donation.cap_bytes).records_room_bytes)
         self.limited.set_rates(_rates(self.config, donation))
 
 
@@ -175,6 +179,7 @@ async def open_node(
             node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
+            await nursery.start(node.healing.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -223,6 +228,7 @@ async def _build(
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
+    dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
     reputations = await offload.run(partial(ReputationStore, ports.state))
     evidence = Evidence(ports.state, network=NETWORK_ID)
@@ -278,6 +284,23 @@ async def _build(
         offload=offload,
         grace_days=config.lease.grace_days,
     )
+    healing = build_healing(
+        config=config.repair,
+        network=network,
+        store=store,
+        shard_server=server,
+        client=client,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        evidence=evidence,
+        reputations=reputations,
+        scores=scores,
+        engine=engine,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
+    )
     return Node(
         config=config,
         keys=keys,
@@ -309,6 +332,7 @@ async def _build(
         scores=scores,
         evidence=evidence,
         reputations=reputations,
+        healing=healing,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,
