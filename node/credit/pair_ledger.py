@@ -17,8 +17,9 @@ never gave this creditor anything, 180 days after otherwise. Source: credit.md, 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from node.credit.units import (
     PERIOD_DAYS,
@@ -80,7 +81,7 @@ class Pair:
     high_peers: frozenset[PeerId]
     manifest_bytes: Mapping[SegmentId, int]
     is_assigned: Callable[[AuditReceipt, Lease], bool]
-    gifts: frozenset[LeaseId] = frozenset()
+    gifts: Collection[LeaseId] = frozenset()
     serve_micros_per_mib: int = SERVE_MICROS_PER_MIB
 
     def __post_init__(self) -> None:
@@ -176,7 +177,7 @@ def balance(pair: Pair, records: Records, *, today: int) -> Balance:
         )
         for creditor, debtor in ((pair.low, pair.high), (pair.high, pair.low))
     }
-    written_off = _collect(claims[pair.low], claims[pair.high], knows[pair.low], knows[pair.high], today)
+    written_off = collect(claims[pair.low], claims[pair.high], knows[pair.low], knows[pair.high], today)
     low, high = (
         Given(
             kept=side.kept,
@@ -185,7 +186,7 @@ def balance(pair: Pair, records: Records, *, today: int) -> Balance:
             gifts=side.gifts,
             written_off=lapsed,
             cleared=side.cleared,
-            by_period=tuple(sorted(side.evidence.items())),
+            by_period=tuple(sorted((p, total) for p, total in side.evidence.items() if total)),
         )
         for (account, side), lapsed in zip(claims.items(), written_off, strict=True)
     )
@@ -345,7 +346,21 @@ def _add_clears(pair: Pair, records: Records, claims: dict[AccountId, _Claims]) 
             claims[creditor].cleared += amount
 
 
-def _collect(low: _Claims, high: _Claims, low_knows: bool, high_knows: bool, today: int) -> tuple[int, int]:
+class Dated(Protocol):
+    """One direction's claims, as `collect` reads them."""
+
+    @property
+    def cleared(self) -> int:
+        """What clears collect."""
+        ...
+
+    @property
+    def dated(self) -> Iterable[tuple[int, int]]:
+        """(day it vested, micro-credits), in any order; several of a day may be one."""
+        ...
+
+
+def collect(low: Dated, high: Dated, low_knows: bool, high_knows: bool, today: int) -> tuple[int, int]:
     """What lapses on each side when debts cancel day by day, the oldest first.
 
     A clear collects the oldest claims, those of later days too if it came first; a debt that one clear

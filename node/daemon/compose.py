@@ -26,9 +26,12 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.credit.admission import UNLIMITED, Policy
+from node.credit.service import CreditService
+from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
-from node.daemon.config import Config
+from node.daemon.config import ALL, Config
 from node.daemon.memory import DaemonMemory, Donation
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -38,7 +41,7 @@ from node.net.loopback import with_loopback
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
-from node.units import Contact, PeerId
+from node.units import MIB, Contact, PeerId
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -91,6 +94,7 @@ class Node:
     health: HealthChecker
     renewer: Renewer
     scores: Scoreboard
+    credit: CreditService
     housekeeping: Housekeeping
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
@@ -126,6 +130,7 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        await self.credit.set_policy(credit_policy(self.config, donation))
 
 
 @asynccontextmanager
@@ -170,6 +175,22 @@ async def open_node(
         store.close()
 
 
+def credit_policy(config: Config, donation: Donation) -> Policy:
+    """What strangers, newcomers and neighbours may have kept here."""
+    credit = config.credit
+    pledge = credit.pledge if donation.pledge is None else donation.pledge
+    line = UNLIMITED
+    if credit.local_line != ALL:
+        line = credit.local_line * PERIOD_DAYS * MICROS_PER_CREDIT // MIB
+    return Policy.of(
+        donation.cap_bytes,
+        pledge_permille=round(pledge * 1000),
+        known_permille=round(credit.known * 1000),
+        newcomer_credits=credit.newcomer_credits,
+        local_line=line,
+    )
+
+
 def _introduce(node: Node, peer_id: PeerId) -> None:
     """Let the DHT verify whoever connects: half of the peers are met by their own dial."""
     node.dht.add_contact(Contact(peer_id, node.ports.network.addresses_of(peer_id)))
@@ -200,6 +221,16 @@ async def _build(
     )
     scores = await offload.run(partial(load_scores, ports.state))
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
+    credit = CreditService(
+        network=network,
+        state=ports.state,
+        keys=keys,
+        network_id=NETWORK_ID,
+        clock=clock,
+        offload=offload,
+        policy=credit_policy(config, memory.donation()),
+    )
+    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
     uploader = Uploader(
@@ -214,6 +245,7 @@ async def _build(
         engine=engine,
         account_seed=keys.account.seed,
         scores=scores,
+        payer=credit.wallet,
     )
     downloader = Downloader(
         client=client,
@@ -240,6 +272,7 @@ async def _build(
         scores=scores,
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
+        payer=credit.wallet,
     )
     server = ShardServer(
         network=network,
@@ -250,6 +283,7 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        admission=credit.admission,
     )
     return Node(
         config=config,
@@ -266,6 +300,7 @@ async def _build(
         health=health,
         renewer=renewer,
         scores=scores,
+        credit=credit,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,
