@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 INTEROP := tests/interop/node_modules/.package-lock.json
 
-.PHONY: demo test test-quick test-full simulate bench check format lock clean
+.PHONY: demo test test-quick test-full simulate seeds bench check format lock clean
 
 demo: $(STAMP)
 	$(VENV)/bin/cairn demo
@@ -31,6 +31,9 @@ format: $(STAMP)
 
 simulate: $(STAMP)  ## many seeds of every scenario; SEEDS=1-1000 for more
 	$(VENV)/bin/cairn simulate all --seeds $(SEEDS)
+
+seeds: $(STAMP)  ## after a change that moved the histories: the seed that shows each deliberate bug
+	$(PY) -m tests.simulations.find_seeds
 
 bench: $(STAMP)
 	$(PY) -m benchmarks

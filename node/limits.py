@@ -30,11 +30,11 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
-RECORD_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 450, an offer less
-LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases is 240 KB
+RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
+LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases of either kind is 770 KB
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
-RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 48 KiB, one frame
+RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 60 KiB at most, one frame
 BODY_PART_BYTES: Final = 61_440  # bytes: a frame of a body, safely under one Noise message
 PUT_SILENCE_S: Final = (
     120  # seconds: a reservation lapses so long after its last block (design.md, section 4)
@@ -51,7 +51,9 @@ REQUEST_IDLE_S: Final = 120.0  # seconds a stream may rest between requests
 REPLY_DEADLINE_S: Final = 20.0  # seconds for the reply to a small request
 CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shards durable and countersign
 ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
-ROSTER_LEASES_PER_SHARD_MAX: Final = 2  # leases kept a shard: the holder's and a replacement's
+ROSTER_SIGNED_PER_SHARD_MAX: Final = 2  # leases kept a shard that the owner signed: one, and its renewal
+ROSTER_GRANTED_PER_SHARD_MAX: Final = 2  # leases kept a shard under a grant: a flood of these evicts no other
+ROSTER_LEASES_PER_SHARD_MAX: Final = ROSTER_SIGNED_PER_SHARD_MAX + ROSTER_GRANTED_PER_SHARD_MAX
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 
@@ -103,6 +105,7 @@ DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
 DHT_PROVIDER_RECORDS_MAX: Final = 500_000  # records: 100 MB of the disk at 200 bytes
 DHT_VALUE_RECORDS_PER_PEER_MAX: Final = 1_000  # records: as many files put through one peer in two days
 DHT_VALUE_RECORDS_MAX: Final = 10_000  # records: 80 MB of the disk
+DHT_RECORDS_BYTES_MAX: Final = 320 * 1024 * 1024  # bytes of disk: both tables full; less under a small cap
 DHT_CHANGES_PER_COMMIT_MAX: Final = 64  # changes: where LMDB's commits stop getting cheaper
 DHT_REQUEST_S: Final = 5.0  # seconds: a dial and a reply over the slowest link worth asking
 DHT_REQUESTS_IN_FLIGHT_MAX: Final = 64  # requests of all lookups together: as many dials at once
@@ -147,6 +150,8 @@ SEND_DEADLINE_S: Final = 120.0  # seconds for a frame to leave: 30 streams share
 PREAMBLE_NAME_BYTES_MAX: Final = 64  # bytes: the name of a parameter, as in config.toml
 ERROR_CODE_BYTES_MAX: Final = 32  # bytes: one word
 ERROR_TEXT_CHARACTERS_MAX: Final = 256  # characters: one line for a person
+
+RATE_BYTES_S_MIN: Final = 1024  # bytes a second: below it no protocol keeps its deadlines
 
 # --- connections and streams (node/net) ---------------------------------------------------------------
 
@@ -210,7 +215,9 @@ PHRASE_CHARS_MAX: Final = 512  # characters: 24 words of at most 8 letters
 
 # --- records ------------------------------------------------------------------------------------------
 
-LEASE_BYTES_MAX: Final = 512  # bytes with both signatures: 440 when every number is at its largest
+HANDOVER_BYTES_MAX: Final = 320  # bytes: 290 at most
+OWNER_HALF_BYTES_MAX: Final = 768  # bytes: a grant and a handover are 680 at most
+LEASE_BYTES_MAX: Final = 1_152  # bytes: 440 with two signatures, 1,110 with a grant and a handover for one
 RELEASE_BYTES_MAX: Final = 256  # bytes: 170 in practice
 OFFER_BYTES_MAX: Final = 384  # bytes: 270 at most
 DEVICE_CERT_BYTES_MAX: Final = 256  # bytes: 220 at most
@@ -230,6 +237,17 @@ HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay vali
 
 CHARGE_BYTES_MAX: Final = 256  # bytes: 170 in practice
 REPAIR_GRANT_BYTES_MAX: Final = 512  # bytes with both signatures: 370 at most
+REPAIR_CASE_BYTES_MAX: Final = 2 * 1024 * 1024  # bytes: a full roster is 800 KB, receipts of one donor 68 KB
+REPAIR_RECEIPTS_MAX: Final = 510  # receipts of a case: two for each shard of a segment
+REPAIR_BAD_ANSWERS_MAX: Final = 16  # signed bad answers of a case: 68 KB each at worst
+REPAIR_STREAMS_MAX: Final = 128  # streams served at once: each may hold a case and 1 MiB of blocks
+REPAIR_STREAMS_PER_PEER_MAX: Final = 8  # of one peer: it repairs one segment at a time
+REPAIR_REPLACEMENTS_AT_ONCE: Final = 8  # cases in memory with their blocks: 3 MiB each
+REPAIR_WITNESSING_AT_ONCE: Final = 4  # requests to bear witness: each dials up to 255 holders
+REPAIR_WITNESS_DEADLINE_S: Final = 120.0  # seconds: dials of dead holders time out, and are looked up
+REPAIR_INTENTS_MAX: Final = 4_096  # intents remembered: 300 bytes each
+REPAIR_BYTES_PER_DAY: Final = 16 * 1024**3  # bytes fetched and sent: a sixth of what 10 Mbit/s move in a day
+REPAIR_WINDOW_STRIPES: Final = 4  # stripes of a segment in memory while it is rebuilt: 3 MiB at 10/30
 REPAIR_INTENT_BYTES_MAX: Final = 512  # bytes: 255 indexes and a signature are 480
 AUDIT_RECEIPT_BYTES_MAX: Final = 34 * 1024  # bytes: 2,000 lease ids of 16 bytes and 400 of the rest
 AUDIT_ANSWER_BYTES_MAX: Final = 66 * 1024  # bytes: 2,000 digests of 32 bytes and 300 of the rest
@@ -257,12 +275,22 @@ CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
 
-STORED_LEASE_BYTES_MAX: Final = 1_024  # bytes: a lease with both signatures is about 500
+STORED_LEASE_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100
 PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
 LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
-ROSTER_BYTES_MAX: Final = 512 * 1024  # bytes: 255 shards with 2 leases each
+ROSTER_BYTES_MAX: Final = 800 * 1024  # bytes: 255 shards with 2 leases of either kind
 SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
 STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096
 )  # bytes: the largest record is a file manifest
 EXPIRY_S_MAX: Final = 2**40  # seconds since the epoch: any calendar, and it fits an index key
+
+# --- evidence of audits ---------------------------------------------------------------------------------
+
+BAD_ANSWER_BYTES_MAX: Final = AUDIT_ANSWER_BYTES_MAX + 4_096  # bytes: an answer, one sample and its lease
+EVIDENCE_PER_LEASE_MAX: Final = 16  # receipts: the newest of each kind of a month's auditors, 2 KB
+EVIDENCE_LIFE_S: Final = 60 * 86_400  # seconds: an owner may be away for a lease of 30 days and its grace
+EVIDENCE_AHEAD_S: Final = 3_600  # seconds that an honest auditor's clock may be ahead
+EVIDENCE_RECEIPTS_BYTES_MAX: Final = 1024 * 1024  # bytes: the receipts of a segment in one exchange
+EVIDENCE_EXPIRE_STEP_ROWS: Final = 1_000  # rows dropped in one commit: 30 ms
+REPUTATIONS_MAX: Final = 50_000  # donors remembered: 20 MB in memory; those that matter least go first

@@ -161,6 +161,10 @@ class HolderSession:
         await send_body(self._framed, body)
         return (await self._reply(messages.Done)).count
 
+    async def give_grant(self, segment_id: SegmentId, record: bytes) -> None:
+        """Have the owner's repair grant kept with the segment."""
+        await self._ask(messages.GiveGrant(segment_id, record), messages.Done)
+
     async def announce(
         self, *, file_hashes: Sequence[FileHash] = (), segment_ids: Sequence[SegmentId] = ()
     ) -> int:
@@ -201,6 +205,10 @@ class HolderSession:
         """Encoded leases of the segment that the holder knows; not verified."""
         await self._send(messages.GetRoster(segment_id))
         return await self._records(limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX)
+
+    async def grant(self, segment_id: SegmentId) -> bytes:
+        """The owner's repair grant, not verified; `RefusedError` with code "missing" if there is none."""
+        return (await self._ask(messages.GetGrant(segment_id), messages.GrantReply)).record
 
     async def leaves(self, segment_id: SegmentId, shard_index: int) -> bytes:
         """The leaf list of a shard, to be checked against its root."""

@@ -13,9 +13,11 @@ is one message, sometimes followed by what the table below names:
 | Renew | a body: further leases with the owner's half, their charges | Body | leases with both halves |
 | Attach | a body: the attachment | Done | |
 | RosterMerge | a body: leases | Done | |
+| GiveGrant | | Done | |
 | Announce, Release | | Done | |
 | GetManifest | | ManifestReply | |
 | GetAttachment, GetRoster | | Body | the attachment, leases |
+| GetGrant | | GrantReply | |
 | GetShard | | ShardReply | |
 | ReadBlocks | | one Block frame or BlockMissing an index, in the order asked | |
 | Prove | | as ReadBlocks with one index | |
@@ -176,6 +178,14 @@ class RosterMerge:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveGrant:
+    """The owner's `RepairGrant` for a segment that you hold."""
+
+    segment_id: SegmentId
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Provide these in the DHT now, and answer when it is done."""
 
@@ -218,6 +228,20 @@ class GetRoster:
     """All leases of a segment that you know."""
 
     segment_id: SegmentId
+
+
+@dataclass(frozen=True, slots=True)
+class GetGrant:
+    """The owner's grant for a segment, as far as you have it."""
+
+    segment_id: SegmentId
+
+
+@dataclass(frozen=True, slots=True)
+class GrantReply:
+    """A `RepairGrant` record."""
+
+    record: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +302,8 @@ class Done:
 Message = (
     OfferRequest | OfferReply | PutOpen | PutResume | PutAccepted | PutClose | PutAbort | LeaseQuery | Renew
     | Attach | RosterMerge | Announce | Release | GetManifest | ManifestReply | GetAttachment | GetRoster
-    | GetShard | ShardReply | ReadBlocks | Prove | BlockMissing | Body | Done
+    | GetShard | ShardReply | ReadBlocks | Prove | BlockMissing | Body | Done | GiveGrant | GetGrant
+    | GrantReply
 )  # fmt: skip
 
 _Field = Callable[[Value], object]
@@ -355,6 +380,7 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
     "renew": (Renew, (_ID, _LEASES_BODY, _PAYER)),
     "attach": (Attach, (_kind, _ID, _ID, _int(1, limits.FILE_MANIFEST_BYTES_MAX))),
     "roster+": (RosterMerge, (_ID, _LEASES_BODY)),
+    "grant+": (GiveGrant, (_ID, _up_to(limits.REPAIR_GRANT_BYTES_MAX))),
     "announce": (
         Announce,
         (_many(_ID, high=limits.ANNOUNCE_KEYS_MAX), _many(_ID, high=limits.ANNOUNCE_KEYS_MAX)),
@@ -370,6 +396,8 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
     ),
     "attachment?": (GetAttachment, (_kind, _ID)),
     "roster?": (GetRoster, (_ID,)),
+    "grant?": (GetGrant, (_ID,)),
+    "grant": (GrantReply, (_up_to(limits.REPAIR_GRANT_BYTES_MAX),)),
     "shard?": (GetShard, (_ID, _SHARD)),
     "shard": (ShardReply, (_up_to(32 * limits.SEGMENT_STRIPES),)),
     "read": (ReadBlocks, (_ID, _SHARD, _many(_BLOCK, low=1, high=limits.SEGMENT_STRIPES))),

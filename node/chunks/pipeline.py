@@ -17,6 +17,7 @@ from node.chunks.erasure import CodingEngine
 from node.chunks.geometry import BLOCK_BYTES, Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.merkle import leaf_of, shard_root
+from node.chunks.root_check import RootCheck
 from node.crypto.hashing import HASH_BYTES, blake3_256
 from node.crypto.sealing import SEAL_BYTES, FileKeys, SegmentKey, Suite
 from node.errors import CryptoError, FileChangedError, OwnerInconsistentError, ProtocolError
@@ -158,10 +159,12 @@ class SegmentCodec:
         *,
         stripe_hash: bytes,
         buffer: bytearray | None = None,
+        roots: RootCheck | None = None,
     ) -> memoryview:
         """The plaintext of one stripe from any `data_shards` blocks (by shard index), each one verified.
 
-        It is a view of `buffer`, if one of at least `decode_buffer_bytes` is given to be used again.
+        It is a view of `buffer`, if one of at least `decode_buffer_bytes` is given to be used again. The
+        stripe is added to `roots` where the reader wants the whole segment.
 
         Raises:
             ProtocolError: too few blocks, or of a wrong length.
@@ -171,8 +174,11 @@ class SegmentCodec:
         block_bytes = self.geometry.block_bytes(stripe_index)
         data_bytes = self.geometry.code.data_shards * block_bytes
         view = memoryview(bytearray(data_bytes) if buffer is None else buffer)[:data_bytes]
-        _fill_data(self.engine, self.geometry.code, blocks, _cut(view, block_bytes))
+        data = _cut(view, block_bytes)
+        _fill_data(self.engine, self.geometry.code, blocks, data)
         _check_stripe(view, stripe_index, stripe_hash)
+        if roots is not None:
+            roots.add(stripe_index, data, sorted(blocks)[: len(data)])  # blocks beyond those were not used
         plaintext_bytes = self.geometry.stripe_plaintext_bytes(stripe_index)
         plaintext, ciphertext = view[:plaintext_bytes], view[: plaintext_bytes + SEAL_BYTES]
         try:

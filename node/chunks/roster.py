@@ -1,7 +1,8 @@
 """Who keeps what: rosters of leases, and the owner's placement of a whole file. Layer 2, pure.
 
 A roster is the set of valid leases known of one segment. It merges by union, so the order of news does not
-matter; it is bounded by keeping, of each shard, the leases that end last. A placement is the owner's signed
+matter; it is bounded by keeping, of each shard, the leases that end last, of those the owner signed and of
+those under its grant separately, so that neither evicts the other. A placement is the owner's signed
 table of holders for all segments that fit in 256 KiB: one live holder of segment 0 is enough to find the
 holders of every segment of an ordinary file. Both are hints where to ask; only proofs count (design.md,
 section 8, invariant 6).
@@ -20,6 +21,7 @@ from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.base import Record, expect_peer_id
 from node.records.lease import Lease
+from node.records.repair import RepairGrant
 from node.units import DAY_S, Contact, FileHash, LeaseId, Multiaddr, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
@@ -41,11 +43,28 @@ def check_lease(lease: Lease, manifest: SegmentManifest) -> None:
         raise ProtocolError("a lease of another segment")
     if lease.root != manifest.root(lease.shard_index) or lease.byte_count != manifest.geometry.shard_bytes:
         raise ProtocolError("a lease of another shard than the manifest describes")
+    if lease.is_granted and lease.owner_key != manifest.owner_key:
+        raise ProtocolError("a lease under the grant of another owner than the segment's")
     lease.verify()
 
 
+def check_grant_of(grant: RepairGrant, manifest: SegmentManifest) -> None:
+    """Accept an owner's repair grant for the segment with this manifest.
+
+    Raises:
+        ProtocolError: it is for another segment, owner or code.
+        CryptoError: a signature does not hold.
+    """
+    if (grant.segment_id, grant.owner_key) != (manifest.segment_id, manifest.owner_key):
+        raise ProtocolError("a repair grant of another segment or owner")
+    if (grant.data_shards, grant.total_shards) != (manifest.code.data_shards, manifest.code.total_shards):
+        raise ProtocolError("a repair grant for another code")
+    grant.verify()
+
+
 def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
-    """The union, each lease once, at most `ROSTER_LEASES_PER_SHARD_MAX` a shard: those that end last.
+    """The union, each lease once, of each shard those that end last, at most
+    `ROSTER_SIGNED_PER_SHARD_MAX` signed by an owner key and `ROSTER_GRANTED_PER_SHARD_MAX` under a grant.
 
     The result depends on the set alone: it is the same for any order and grouping.
     """
@@ -59,17 +78,32 @@ def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
         by_shard.setdefault(lease.shard_index, []).append(lease)
     kept: list[Lease] = []
     for shard_index in sorted(by_shard):
-        ranked = sorted(by_shard[shard_index], key=lambda lease: (-lease.end_day, lease.lease_id))
-        kept.extend(ranked[: limits.ROSTER_LEASES_PER_SHARD_MAX])
+        ranked = sorted(by_shard[shard_index], key=_rank)
+        signed = [lease for lease in ranked if not lease.is_granted]
+        granted = [lease for lease in ranked if lease.is_granted]
+        kept.extend(signed[: limits.ROSTER_SIGNED_PER_SHARD_MAX])
+        kept.extend(granted[: limits.ROSTER_GRANTED_PER_SHARD_MAX])
     return tuple(kept)
 
 
+def live_leases(leases: Iterable[Lease], *, today: int) -> tuple[Lease, ...]:
+    """Those that have not ended, and that their holder has not given up in favour of another one's."""
+    known = tuple(leases)
+    given_up: set[tuple[LeaseId, PeerId]] = set()
+    for lease in known:
+        half = lease.granted
+        if half is not None and half.handover is not None:
+            given_up.add((half.handover.lease_id, half.handover.holder))
+    return tuple(
+        lease for lease in known if lease.end_day > today and (lease.lease_id, lease.holder) not in given_up
+    )
+
+
 def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[PeerId, ...]]:
-    """Who promised to keep which shard, by leases that have not ended."""
+    """Who promised to keep which shard, by leases that live."""
     holders: dict[int, dict[PeerId, None]] = {}
-    for lease in leases:
-        if lease.end_day > today:
-            holders.setdefault(lease.shard_index, {})[lease.holder] = None
+    for lease in live_leases(leases, today=today):
+        holders.setdefault(lease.shard_index, {})[lease.holder] = None
     return {shard_index: tuple(peers) for shard_index, peers in holders.items()}
 
 
@@ -77,6 +111,10 @@ def announcers(segment_id: SegmentId, holders: Iterable[PeerId], *, now_s: int) 
     """Holders in the order of H(segment id, week, holder): the first `ANNOUNCERS` announce the segment."""
     week = (now_s // WEEK_S).to_bytes(4, "big")
     return sorted(set(holders), key=lambda holder: blake3_256(segment_id + week + holder))
+
+
+def _rank(lease: Lease) -> tuple[int, int, LeaseId]:
+    return -lease.end_day, -lease.generation, lease.lease_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Invariants: the whole value of a lease counts when it is accepted; what newcomers have open stays under the
 released part of the pledge, what known accounts and repair grants have open under theirs, each account and
 each subnet of newcomers under `c0`, each friend under its line; so all open unsecured claims stay under
-their sum, whatever identities ask. A refusal says what was needed and what there is, in numbers.
+their sum, whatever identities ask. Whoever becomes known takes along what it has open; both caps together
+hold all the same. A refusal says what was needed and what there is, in numbers.
 
 An account's position is what it owes after everything accepted has been kept to its end: net debt, value of
 its leases still to vest, and debts of this donor that open clears may still take away. Below zero the donor
@@ -74,6 +75,14 @@ class Policy:
             local_line=local_line,
         )
 
+    def knows(self, given: int) -> bool:
+        """Whether an account that has given so much, clears included, is no newcomer any more.
+
+        As much as it may then have open: so the allowances of many known identities cost what one identity
+        would have earned, and a byte served does not buy a way out of the subnet's quota.
+        """
+        return given >= self.account_cap
+
     def released(self, day: int) -> int:
         """The part of the pledge that is there on a day: half at once, all on the period's last day."""
         at_once = self.pledge * PLEDGE_AT_ONCE_PERCENT // 100
@@ -86,21 +95,24 @@ class Standing:
     """How an account stands with the donor. All amounts in micro-credits."""
 
     owes: int = 0
-    """Net: what the account owes the donor; negative where the donor owes it."""
+    """Net: what the account owes the donor; negative where the donor owes it, as far as the donor has seen
+    for itself (`Balance.confirmed`)."""
     unvested: int = 0
     """Value of its accepted leases that may still vest, reservations of running uploads included."""
     reserved: int = 0
-    """What open clears, signed by the donor, may still take off its debt to the account."""
+    """What incomplete clears, signed by the donor, may still take off its debt to the account
+    (`ClearBook.reserved`)."""
     line: int = 0
     """The friend line that the donor set."""
     is_known: bool = False
-    """Whether it has given to the donor, or cleared with it."""
+    """Whether it has given to the donor, or cleared with it, as much as `Policy.knows` asks."""
     is_frozen: bool = False
     """Whether a fork has been proved against it."""
     is_local: bool = False
     """On loopback or a private network: gets the local line, and no subnet counts."""
     subnet: str | None = None
-    """Its /24 or /48; None where that says nothing."""
+    """Its /24 or /48 when its oldest open claim was accepted: moving on frees no quota. None where that says
+    nothing."""
     granted: int = 0
     """What its leases under repair grants have open, vested or not: counted with the known, not here."""
 

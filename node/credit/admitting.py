@@ -21,6 +21,7 @@ from node.credit.admission import (
     Decision,
     Exposure,
     Rule,
+    Standing,
     decide,
     decide_granted,
     exposure_of,
@@ -223,16 +224,24 @@ class CreditAdmission:
 
         def look(view: LedgerView) -> Decision:
             standing = self._ledger.standing(view, account, day=day)
+            in_subnet = self._subnet_of(standing, account, place)
             asker = replace(
                 standing,
                 unvested=standing.unvested + self._reserved(account, without),
                 is_local=place.is_local,
-                subnet=place.subnet,
+                subnet=in_subnet,
             )
-            others = self._others(view, account, place.subnet)
+            others = self._others(view, account, in_subnet)
             return decide(self._ledger.policy, asker, others, cost=cost, day=day)
 
         return self._ledger.store.read(look)
+
+    def _subnet_of(self, standing: Standing, account: AccountId, place: Place) -> str | None:
+        """That in which the account's oldest open claim was accepted: moving on frees no quota."""
+        if standing.position > 0:
+            return standing.subnet
+        running = (each.place.subnet for each in self._reservations.values() if each.account == account)
+        return next(running, place.subnet)
 
     def _reserved(self, account: AccountId, without: bytes = b"") -> int:
         return sum(
@@ -269,20 +278,21 @@ class CreditAdmission:
         added = []
         for account, place in accounts.items():
             row = view.account(account)
+            in_subnet = self._subnet_of(row.standing, account, place)
             now = replace(
                 row.standing,
                 unvested=row.standing.unvested + self._reserved(account),
                 is_local=place.is_local,
-                subnet=place.subnet,
+                subnet=in_subnet,
             )
             after = exposure_of(self._ledger.policy, now)
-            moved = row.standing.subnet == place.subnet
+            stayed = row.standing.subnet == in_subnet
             added.append((
-                (account, place.subnet),
+                (account, in_subnet),
                 Exposure(
                     after.known - row.counted.known,
                     after.newcomers - row.counted.newcomers,
-                    after.subnet - (row.counted.subnet if moved else 0),
+                    after.subnet - (row.counted.subnet if stayed else 0),
                 ),
             ))  # fmt: skip
         return added

@@ -1,10 +1,11 @@
 """Clearing debts around cycles of three and four accounts. Layer 2, pure.
 
 Invariants: a complete clear lowers every debt of its cycle by the same amount, so nobody's net position
-changes, and it counts whenever it completes; what a clear that is not complete does is reserve its amount at
-those who signed it, until the period after its end, or until a member who has not signed gives up; at most
-one open clear a pair; all that an account signed and that is open stays under its cap. The state of a clear
-is a function of the set of signatures and aborts seen and of the period: order and repetition do not matter.
+changes, and it counts whenever it completes. Because it may do so late, its amount stays reserved at those
+who signed it until it does, also when it is over: a unit of debt clears at most once. A clear is open until
+the period after its end, or until a member who has not signed gives up; at most one open clear a pair; all
+that an account signed and that is open stays under its cap. The state of a clear is a function of the set of
+signatures and aborts seen and of the period: order and repetition do not matter.
 
 The upload that a clear pays for creates the debt of the last edge, so the initiator (who wants to store) may
 turn its debtor's debt into one of the donor; every other member must owe what it clears.
@@ -77,11 +78,11 @@ class ClearState(Enum):
     """Where a clear stands. COMPLETE is final; the others may still become it."""
 
     OPEN = auto()
-    """Some have signed; those reserve the amount."""
+    """Some may still sign; who has can't sign another one with the same accounts."""
     ABORTED = auto()
-    """A member that has not signed gave up: nothing is reserved."""
+    """A member that has not signed gave up: another clear may be tried. Its amount stays reserved."""
     LAPSED = auto()
-    """More than a period past its end period: nothing is reserved."""
+    """More than a period past its end period: another clear may be tried. Its amount stays reserved."""
     COMPLETE = auto()
 
 
@@ -137,10 +138,18 @@ class ClearBook:
         """Clears that count, late or not."""
         return [clear for clear in self.clears.values() if len(clear.signers()) == len(clear.cycle)]
 
-    def reserved(self, debtor: AccountId, creditor: AccountId, *, period: int) -> int:
-        """Micro-credits of that debt which open clears signed by `me` may still clear."""
+    def reserved(self, debtor: AccountId, creditor: AccountId) -> int:
+        """Micro-credits of that debt which clears signed by `me` may still clear, late ones too.
+
+        Who withholds the last signature may give it years later, and an abort does not bind a liar; so
+        nothing but completion ends it. What is reserved can be neither cleared again nor counted as owed.
+        """
         return sum(
-            clear.amount for clear in self._open_signed(period) if (debtor, creditor) in set(clear.debts())
+            clear.amount
+            for clear in self.clears.values()
+            if self.me in clear.signers()
+            and len(clear.signers()) < len(clear.cycle)
+            and (debtor, creditor) in set(clear.debts())
         )
 
     def open_total(self, *, period: int) -> int:
@@ -148,9 +157,10 @@ class ClearBook:
         return sum(clear.amount for clear in self._open_signed(period))
 
     def check_sign(self, clear: Clear, *, debt: int, cap: int, period: int) -> None:
-        """Whether `me` may sign: `debt` is what `me` owes its creditor of the cycle, `cap` is `P_new`.
+        """Whether `me` may sign: `cap` is `P_new`, `debt` what `me` owes its creditor of the cycle.
 
-        Raises `CreditError` with the reason.
+        The debt is without what only co-holders vouch for (`Balance.confirmed`), and less what the creditor
+        has on its way here (`unvested`). Raises `CreditError` with the reason.
         """
         record_id = clear.record_id()
         if record_id not in self.clears:
@@ -167,7 +177,7 @@ class ClearBook:
                 raise CreditError("another clear with the same account is open")
         if self.open_total(period=period) + clear.amount > cap:
             raise CreditError(f"open clears are capped at {format_micros(cap)} credits")
-        free = debt - self.reserved(self.me, clear.creditor_of(self.me), period=period)
+        free = debt - self.reserved(self.me, clear.creditor_of(self.me))
         if self.me != clear.initiator and clear.amount > free:
             raise CreditError(
                 f"the clear is for {format_micros(clear.amount)} credits, "

@@ -176,10 +176,10 @@ class Ledger:
         ours, theirs = balance.given_by(self.me), balance.given_by(other)
         standing = replace(
             old.standing,
-            owes=balance.net(self.me),
+            owes=-balance.confirmed(other),
             unvested=book.unvested(other, today=today),
             line=max(0, old.line - book.gifts_open(other, today=today)),
-            is_known=book.has_given(other, today=today),
+            is_known=self._policy.knows(theirs.total - theirs.vouched + ours.cleared),
         )
         row = replace(
             old,
@@ -197,8 +197,10 @@ class Ledger:
             self.refresh(change, account, day=day)
 
     def place(self, change: LedgerChange, other: AccountId, *, is_local: bool, subnet: str | None) -> None:
-        """Remember where an account asks from."""
+        """Remember where an account asks from; one with open claims stays in the subnet of the oldest."""
         row = change.account(other)
+        if row.standing.position > 0:
+            subnet = row.standing.subnet
         standing = replace(row.standing, is_local=is_local, subnet=subnet)
         change.set_account(other, replace(row, standing=standing), self._policy)
 

@@ -21,7 +21,7 @@ from node.credit.pair_ledger import (
     Given,
     Pair,
     collect,
-    vesting_days,
+    vestings,
 )
 from node.credit.units import PERIOD_DAYS, lease_micros, lease_value, period_of, served_micros
 from node.records.charge import Charge
@@ -43,6 +43,7 @@ class _Side:
     gifts: int = 0
     cleared: int = 0
     evidence: Counter[int] = field(default_factory=Counter)
+    vouched: Counter[int] = field(default_factory=Counter)
     by_day: Counter[int] = field(default_factory=Counter)
     agreed: dict[int, int] = field(default_factory=dict)
     """By period: the most that both have signed."""
@@ -61,8 +62,8 @@ class _Kept:
     lease: Lease
     payer: AccountId
     manifest_bytes: int
-    vested: list[int] = field(default_factory=list)
-    """The day on which each of its first days vested."""
+    vested: list[tuple[int, bool]] = field(default_factory=list)
+    """The day on which each of its first days vested, and whether by co-holders alone."""
     is_released: bool = False
 
 
@@ -129,17 +130,21 @@ class PairBook:
         self._come_to(today)
         low, high = self.terms.low, self.terms.high
         added, dated = {low: 0, high: 0}, {}
-        evidence = {}
+        evidence, vouched = {}, {}
         for account, side in self._sides.items():
-            by_day, totals = Counter(side.by_day), Counter(side.evidence)
+            by_day, totals, unsure = Counter(side.by_day), Counter(side.evidence), Counter(side.vouched)
             for period, total in side.agreed.items():
-                missing = total - side.evidence[period]
-                if missing > 0 and period <= period_of(today):
+                if period > period_of(today):
+                    continue
+                sure = totals[period] - unsure[period]
+                unsure[period] -= min(unsure[period], max(0, total - sure))
+                missing = total - totals[period]
+                if missing > 0:
                     added[account] += missing
                     by_day[(period + 1) * PERIOD_DAYS - 1] += missing
                     totals[period] += missing
             dated[account] = _Dated(side.cleared, [(day, micros) for day, micros in by_day.items() if micros])
-            evidence[account] = totals
+            evidence[account], vouched[account] = totals, unsure
         cleared = self._sides[low].cleared or self._sides[high].cleared
         low_knows, high_knows = (bool(evidence[debtor].total() or cleared) for debtor in (high, low))
         lapsed = collect(dated[low], dated[high], low_knows, high_knows, today)
@@ -151,7 +156,8 @@ class PairBook:
                 gifts=side.gifts,
                 written_off=written_off,
                 cleared=side.cleared,
-                by_period=tuple(sorted((p, total) for p, total in evidence[account].items() if total)),
+                vouched=vouched[account].total(),
+                by_period=tuple(sorted((evidence[account] - vouched[account]).items())),
             )
             for (account, side), written_off in zip(self._sides.items(), lapsed, strict=True)
         ]
@@ -167,14 +173,6 @@ class PairBook:
         self._come_to(today)
         return sum(
             micros for record_id, micros in self._gift_ends.items() if self._kept[record_id].payer == friend
-        )
-
-    def has_given(self, account: AccountId, *, today: int) -> bool:
-        """Whether there is evidence of anything that the account gave, or a clear."""
-        self._come_to(today)
-        side = self._sides[account]
-        return bool(
-            side.evidence.total() or side.agreed or any(each.cleared for each in self._sides.values())
         )
 
     def next_change(self, *, today: int) -> int | None:
@@ -254,17 +252,20 @@ class PairBook:
             return
         lease = kept.lease
         receipts: Iterable[AuditReceipt] = self._receipts.get((lease.lease_id, lease.holder), ())
-        vested = vesting_days(lease, kept.payer, receipts, self.terms, self._today)
+        vested = vestings(lease, kept.payer, receipts, self.terms, self._today)
         creditor = self._other(kept.payer)
         is_gift = lease.lease_id in self.terms.gifts
         for sign, days in ((-1, kept.vested), (1, vested)):
-            for index, day in enumerate(days):
+            for index, (day, is_vouched) in enumerate(days):
                 micros = sign * (
                     lease_micros(lease, kept.manifest_bytes, index + 1)
                     - lease_micros(lease, kept.manifest_bytes, index)
                 )
                 self._sides[creditor].kept += micros
-                self._owe(creditor, period_of(lease.start_day + index), day, micros, is_gift=is_gift)
+                period = period_of(lease.start_day + index)
+                self._owe(creditor, period, day, micros, is_gift=is_gift)
+                if is_vouched and not is_gift:
+                    self._sides[creditor].vouched[period] += micros
         kept.vested = vested
         is_over = kept.is_released or is_gift or lease.end_day + LATE_PASS_DAYS <= self._today
         left = lease_value(lease, kept.manifest_bytes) - lease_micros(lease, kept.manifest_bytes, len(vested))

@@ -2,13 +2,16 @@
 
 Invariants: a balance depends on the set of verified records, the day and the pair's terms, on nothing else,
 so merging is set union, in any order and any number of times; more records never lower what either side has
-given; what a lease vests never exceeds its value; what one side is owed the other one owes.
+given, but for what only co-holders vouched for and the owner then found missing; what a lease vests never
+exceeds its value; what one side is owed the other one owes.
 
 Keeping vests day by day. A pass by the owner (the owner key or the paying account) vests every day up to its
 own. A day also vests once two different assigned co-holders have passed the lease on that day or later:
-no day rests on one stranger's word, and the rule does not depend on the order in which receipts arrive. What
-both sides signed as a pair state counts where it is more than the evidence at hand, so that receipts of
-closed periods can go.
+no day rests on one stranger's word, and the rule does not depend on the order in which receipts arrive.
+Co-holders may collude: where the owner's last word on a lease is a failure, theirs counts for nothing, and
+what rests on theirs alone is told apart (`Given.vouched`), so that nothing is spent on it before the owner
+has looked. What both sides signed as a pair state counts where it is more than the evidence at hand, so that
+receipts of closed periods can go.
 
 Debts in both directions cancel, the oldest first. What is left lapses 30 days after it vested if the debtor
 never gave this creditor anything, 180 days after otherwise. Source: credit.md, "Earning", "Spending".
@@ -105,8 +108,10 @@ class Given:
     """The part that lapsed uncollected."""
     cleared: int = 0
     """The part that complete clears collected."""
+    vouched: int = 0
+    """The part of the claim that rests on co-holders alone: no owner's pass, no state that both signed."""
     by_period: tuple[tuple[int, int], ...] = ()
-    """Totals of each period, gifts included: what a pair state says."""
+    """Totals of each period, gifts included, what is only vouched for not: what a pair state says."""
 
     @property
     def total(self) -> int:
@@ -136,6 +141,13 @@ class Balance:
             return -low_net
         raise ValueError("not an account of this pair")
 
+    def confirmed(self, account: AccountId) -> int:
+        """`net`, without what only co-holders say that `account` has given: what it may spend.
+
+        Raises `ValueError` for a stranger.
+        """
+        return self.net(account) - self.given_by(account).vouched
+
     def given_by(self, account: AccountId) -> Given:
         """That account's part. Raises `ValueError` for a stranger."""
         if account not in (self.pair.low, self.pair.high):
@@ -153,6 +165,8 @@ class _Claims:
     cleared: int = 0
     evidence: Counter[int] = field(default_factory=Counter)
     """Totals by period."""
+    vouched: Counter[int] = field(default_factory=Counter)
+    """The part of `evidence` that is owed for and rests on co-holders alone."""
     dated: list[tuple[int, int]] = field(default_factory=list)
     """(day it vested, micro-credits) of what is owed for."""
 
@@ -186,7 +200,8 @@ def balance(pair: Pair, records: Records, *, today: int) -> Balance:
             gifts=side.gifts,
             written_off=lapsed,
             cleared=side.cleared,
-            by_period=tuple(sorted((p, total) for p, total in side.evidence.items() if total)),
+            vouched=side.vouched.total(),
+            by_period=tuple(sorted((side.evidence - side.vouched).items())),
         )
         for (account, side), lapsed in zip(claims.items(), written_off, strict=True)
     )
@@ -219,17 +234,31 @@ def vesting_days(
     lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
 ) -> list[int]:
     """For each vested day of a lease, from its first, the day on which it vested."""
+    return [day for day, _ in vestings(lease, payer, receipts, pair, today)]
+
+
+def vestings(
+    lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
+) -> list[tuple[int, bool]]:
+    """(the day on which it vested, whether by co-holders alone) of each vested day, from the first."""
     own = {peer_id_of(lease.owner_key), peer_id_of(payer)}
     creditor_peers = pair.low_peers if lease.holder in pair.low_peers else pair.high_peers
     owner_passes: set[int] = set()
+    owner_failed = -1
     holder_passes: dict[int, set[PeerId]] = {}
     for receipt in receipts:
-        if receipt.outcome is not Outcome.PASSED or not lease.start_day <= receipt.day <= today:
+        if not lease.start_day <= receipt.day <= today:
+            continue
+        if receipt.outcome is Outcome.FAILED and receipt.auditor in own and receipt.day < lease.end_day:
+            owner_failed = max(owner_failed, receipt.day)
+        if receipt.outcome is not Outcome.PASSED:
             continue
         if receipt.auditor in own:
             owner_passes.add(receipt.day)
         elif receipt.auditor not in creditor_peers and pair.is_assigned(receipt, lease):
             holder_passes.setdefault(receipt.day, set()).add(receipt.auditor)
+    if owner_failed >= max(owner_passes, default=0):
+        holder_passes.clear()
     return _vested(lease, owner_passes, holder_passes, today)
 
 
@@ -238,11 +267,11 @@ _NEVER = 2**62
 
 def _vested(
     lease: Lease, owner_passes: set[int], holder_passes: dict[int, set[PeerId]], today: int
-) -> list[int]:
+) -> list[tuple[int, bool]]:
     """One walk back in time: of each day, the first owner's pass and the first passes of two co-holders."""
     owner = first = second = _NEVER
     first_auditor: PeerId | None = None
-    seen: list[int] = []
+    seen: list[tuple[int, bool]] = []
     last = min(today, lease.end_day + LATE_PASS_DAYS - 1)
     for day in range(last, lease.start_day - 1, -1):
         if day in owner_passes:
@@ -252,9 +281,9 @@ def _vested(
                 second, first_auditor = first, auditor
             first = day
         if day < lease.end_day:
-            seen.append(min(owner, second))
+            seen.append((min(owner, second), owner == _NEVER))
     seen.reverse()
-    return [day for day in seen if day != _NEVER]
+    return [(day, is_vouched) for day, is_vouched in seen if day != _NEVER]
 
 
 def _charged(
@@ -288,12 +317,15 @@ def _add_kept(pair: Pair, records: Records, claims: dict[AccountId, _Claims], to
         side = claims[creditor]
         for lease, manifest_bytes, receipts in _charged(pair, records, payer, creditor):
             is_gift = lease.lease_id in pair.gifts
-            for kept, vest_day in enumerate(vesting_days(lease, payer, receipts, pair, today)):
+            for kept, (vest_day, is_vouched) in enumerate(vestings(lease, payer, receipts, pair, today)):
                 micros = lease_micros(lease, manifest_bytes, kept + 1) - lease_micros(
                     lease, manifest_bytes, kept
                 )
                 side.kept += micros
-                side.add(period_of(lease.start_day + kept), vest_day, micros, is_gift=is_gift)
+                period = period_of(lease.start_day + kept)
+                side.add(period, vest_day, micros, is_gift=is_gift)
+                if is_vouched and not is_gift:
+                    side.vouched[period] += micros
 
 
 def _add_served(pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int) -> None:
@@ -327,10 +359,14 @@ def _add_agreed(
             continue
         last_day = (record.period + 1) * PERIOD_DAYS - 1
         for account, total in ((pair.low, record.low_to_high), (pair.high, record.high_to_low)):
-            missing = total - claims[account].evidence[record.period]
+            side = claims[account]
+            # What both signed bears out that much of the period, co-holders' word included.
+            sure = side.evidence[record.period] - side.vouched[record.period]
+            side.vouched[record.period] -= min(side.vouched[record.period], max(0, total - sure))
+            missing = total - side.evidence[record.period]
             if missing > 0:
                 added[account] += missing
-                claims[account].add(record.period, last_day, missing, is_gift=False)
+                side.add(record.period, last_day, missing, is_gift=False)
     return added
 
 

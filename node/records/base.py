@@ -50,6 +50,11 @@ class Record(ABC):
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
         """The record of `FIELD_COUNT` decoded fields. Raises `ProtocolError` for one out of bounds."""
 
+    @classmethod
+    def _expect_signature(cls, place: int, value: Value) -> bytes:
+        """`value` as the signature at `place`, b"" where it is missing. Raises `ProtocolError`."""
+        return expect_signature(value)
+
     @abstractmethod
     def verify(self) -> None:
         """Raises `CryptoError` unless every signature is there and holds."""
@@ -81,7 +86,9 @@ class Record(ABC):
         wire.expect_list(items, count=_HEAD_ITEMS + cls.FIELD_COUNT)
         _expect_head(items, cls.TYPE, network)
         record = cls._from_fields(
-            network, items[_HEAD_ITEMS:], [_expect_signature(signature) for signature in signatures]
+            network,
+            items[_HEAD_ITEMS:],
+            [cls._expect_signature(place, signature) for place, signature in enumerate(signatures)],
         )
         if record.body() != body_bytes:
             raise ProtocolError(f"a {cls.TYPE} record that does not re-encode to itself")
@@ -120,6 +127,7 @@ def _expect_head(items: Sequence[Value], record_type: str, network: str) -> None
         raise ProtocolError(f"a {record_type} record of another network")
 
 
-def _expect_signature(value: Value) -> bytes:
+def expect_signature(value: Value) -> bytes:
+    """`value` as a signature, b"" where it is missing. Raises `ProtocolError`."""
     signature = wire.expect_bytes(value)
     return signature and wire.expect_bytes(signature, size=SIGNATURE_BYTES)

@@ -1,7 +1,9 @@
 """Leases and their release: who keeps which shard until when. Layer 1, pure.
 
 A lease is a promise signed twice: the owner key (or another key that pays to keep the shard) asks, the holder
-agrees. Days are 86,400 s since 1970; a lease covers `start_day` up to, not including, `end_day`.
+agrees. Where the owner is away and the shard had to move, its `RepairGrant` stands in its signature's place:
+then the first bytes of the nonce count the replacements of the shard. Days are 86,400 s since 1970; a lease
+covers `start_day` up to, not including, `end_day`.
 Source: credit.md, "Records".
 """
 
@@ -13,14 +15,17 @@ from typing import ClassVar, Self
 
 from node import limits, wire
 from node.crypto.identity import peer_id_of, public_key_of
-from node.crypto.signing import KeyPair
+from node.crypto.signing import SIGNATURE_BYTES, KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record, expect_peer_id
+from node.records.base import Record, expect_peer_id, expect_signature
+from node.records.repair import GrantedHalf, Handover, RepairGrant
 from node.units import DAY_S, LeaseId, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
 LEASE_ID_BYTES = 16
 LEASE_NONCE_BYTES = 16
+_GENERATION_BYTES = 4
+_HANDOVER_DAYS = 1  # between a handover and the lease that follows from it, clocks being a day apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Lease(Record):
     """The holder keeps one shard until `end_day`.
 
     `rate` is micro-credits a MiB and day, `egress_cap_bytes` what readers may fetch free of charge.
+    `owner_signature` is a signature, or an encoded `GrantedHalf`.
     """
 
     TYPE: ClassVar[str] = "lease"
@@ -56,6 +62,26 @@ class Lease(Record):
         """The first second that the lease no longer covers."""
         return self.end_day * DAY_S
 
+    @property
+    def is_granted(self) -> bool:
+        """Whether a grant stands for the owner's signature."""
+        return len(self.owner_signature) > SIGNATURE_BYTES
+
+    @property
+    def granted(self) -> GrantedHalf | None:
+        """What stands for the owner's signature; None where the owner key signed, or nobody yet."""
+        return GrantedHalf.decode(self.owner_signature, network=self.network) if self.is_granted else None
+
+    @property
+    def generation(self) -> int:
+        """How many replacements of the shard led to this lease; 0 for one that the owner signed."""
+        return int.from_bytes(self.nonce[:_GENERATION_BYTES], "big") if self.is_granted else 0
+
+    def under_grant(self, grant: RepairGrant, handover: Handover | None = None) -> Lease:
+        """With a grant as the owner's half; the nonce is `granted_nonce`. Raises `ProtocolError`."""
+        half = GrantedHalf(grant, handover).encode()
+        return Lease.decode(replace(self, owner_signature=half).encode(), network=self.network)
+
     def sign_as_owner(self, owner: KeyPair) -> Lease:
         """With the owner's half. Raises `CryptoError` if `owner` is not `owner_key`."""
         if owner.public != self.owner_key:
@@ -71,8 +97,34 @@ class Lease(Record):
         return replace(self, holder_signature=self.sign_body(identity))
 
     def verify_owner_half(self) -> None:
-        """Raises `CryptoError` unless the owner's signature is there and holds."""
-        self.verify_body(self.owner_key, self.owner_signature)
+        """Raises `CryptoError` unless the owner's signature is there and holds, or its grant covers this."""
+        half = self.granted
+        if half is None:
+            self.verify_body(self.owner_key, self.owner_signature)
+            return
+        half.verify()
+        grant = half.grant
+        if (grant.network, grant.segment_id, grant.owner_key) != (
+            self.network, self.segment_id, self.owner_key
+        ):  # fmt: skip
+            raise CryptoError("a lease under the grant of another segment or owner")
+        if (
+            self.shard_index >= grant.total_shards
+            or self.rate > grant.rate
+            or self.expires_s > grant.expires_s
+            or not 1 <= self.generation <= grant.generation_max
+        ):
+            raise CryptoError("a lease beyond what its grant allows")
+        if half.handover is not None:
+            self._check_handover(half.handover)
+
+    def _check_handover(self, handover: Handover) -> None:
+        if (handover.network, handover.segment_id, handover.shard_index, handover.successor) != (
+            self.network, self.segment_id, self.shard_index, self.holder
+        ):  # fmt: skip
+            raise CryptoError("a lease under the handover of another shard, or to another holder")
+        if handover.lease_id == self.lease_id or abs(self.start_day - handover.day) > _HANDOVER_DAYS:
+            raise CryptoError("a lease that does not follow from its handover")
 
     def verify(self) -> None:
         """Raises `CryptoError` unless both signatures are there and hold."""
@@ -89,11 +141,18 @@ class Lease(Record):
         return self.owner_signature, self.holder_signature
 
     @classmethod
+    def _expect_signature(cls, place: int, value: Value) -> bytes:
+        signature = wire.expect_bytes(value, size_max=limits.OWNER_HALF_BYTES_MAX)
+        return signature if place == 0 and len(signature) > SIGNATURE_BYTES else expect_signature(signature)
+
+    @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
         start_day = wire.expect_int(fields[7], low=0, high=limits.RECORD_DAY_MAX)
         end_day = wire.expect_int(fields[8], low=0, high=limits.RECORD_DAY_MAX)
         if not 0 < end_day - start_day <= limits.LEASE_DAYS_MAX:
             raise ProtocolError(f"a lease lasts 1 to {limits.LEASE_DAYS_MAX} days")
+        if len(signatures[0]) > SIGNATURE_BYTES:
+            GrantedHalf.decode(signatures[0], network=network)
         return cls(
             network=network,
             lease_id=LeaseId(wire.expect_bytes(fields[0], size=LEASE_ID_BYTES)),
@@ -111,6 +170,12 @@ class Lease(Record):
             owner_signature=signatures[0],
             holder_signature=signatures[1],
         )
+
+
+def granted_nonce(generation: int, random: bytes) -> bytes:
+    """The nonce of a lease under a grant; `random` is 12 unpredictable bytes."""
+    assert len(random) == LEASE_NONCE_BYTES - _GENERATION_BYTES
+    return generation.to_bytes(_GENERATION_BYTES, "big") + random
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""What lets holders repair without the owner: its grant, and the intent a repairer announces. Layer 1, pure.
+"""What lets holders move and repair shards without the owner. Layer 1, pure.
 
-Source: credit.md, "Records" and "Repair".
+The owner's grant, a holder's word that another one takes its shard over, the two together as the owner's half
+of a lease, and the intent a repairer announces. Source: credit.md, "Records" and "Repair".
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from node.crypto.identity import peer_id_of, public_key_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.base import Record, expect_peer_id, expect_time_s
-from node.units import AccountId, OwnerKey, PeerId, SegmentId
+from node.units import AccountId, LeaseId, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
 
@@ -85,6 +86,90 @@ class RepairGrant(Record):
             owner_signature=signatures[0],
             account_signature=signatures[1],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Handover(Record):
+    """`holder` gives its lease of a shard up in favour of `successor`, once that one keeps the shard."""
+
+    TYPE: ClassVar[str] = "handover"
+    BYTES_MAX: ClassVar[int] = limits.HANDOVER_BYTES_MAX
+    FIELD_COUNT: ClassVar[int] = 6
+    SIGNATURE_COUNT: ClassVar[int] = 1
+
+    network: str
+    lease_id: LeaseId
+    segment_id: SegmentId
+    shard_index: int
+    holder: PeerId
+    successor: PeerId
+    day: int
+    signature: bytes = b""
+
+    def sign(self, identity: KeyPair) -> Handover:
+        """Signed. Raises `CryptoError` if `identity` is not `holder`."""
+        if peer_id_of(identity.public) != self.holder:
+            raise CryptoError("a handover is signed by the holder it names")
+        return replace(self, signature=self.sign_body(identity))
+
+    def verify(self) -> None:
+        """Raises `CryptoError` unless the holder's signature holds."""
+        self.verify_body(public_key_of(self.holder), self.signature)
+
+    def _fields(self) -> list[Value]:
+        return [self.lease_id, self.segment_id, self.shard_index, self.holder, self.successor, self.day]
+
+    def _signatures(self) -> Sequence[bytes]:
+        return (self.signature,)
+
+    @classmethod
+    def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
+        holder, successor = expect_peer_id(fields[3]), expect_peer_id(fields[4])
+        if holder == successor:
+            raise ProtocolError("a handover to oneself")
+        return cls(
+            network=network,
+            lease_id=LeaseId(wire.expect_bytes(fields[0], size=16)),
+            segment_id=SegmentId(wire.expect_bytes(fields[1], size=32)),
+            shard_index=wire.expect_int(fields[2], low=0, high=limits.TOTAL_SHARDS_MAX - 1),
+            holder=holder,
+            successor=successor,
+            day=wire.expect_int(fields[5], low=0, high=limits.RECORD_DAY_MAX),
+            signature=signatures[0],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedHalf:
+    """Stands where the owner's signature of a lease would: whoever sees the lease can verify it alone.
+
+    `handover` is there where the shard was given up, and not where it was lost.
+    """
+
+    grant: RepairGrant
+    handover: Handover | None = None
+
+    def encode(self) -> bytes:
+        """The canonical encoding; longer than a signature."""
+        return wire.encode([self.grant.encode(), b"" if self.handover is None else self.handover.encode()])
+
+    @classmethod
+    def decode(cls, data: bytes, *, network: str) -> GrantedHalf:
+        """Raises `ProtocolError`; signatures are not verified yet."""
+        grant, handover = wire.expect_list(
+            list(wire.decode(data, size_max=limits.OWNER_HALF_BYTES_MAX)), count=2
+        )
+        given_up = wire.expect_bytes(handover)
+        return cls(
+            RepairGrant.decode(wire.expect_bytes(grant), network=network),
+            Handover.decode(given_up, network=network) if given_up else None,
+        )
+
+    def verify(self) -> None:
+        """Raises `CryptoError` unless every signature is there and holds."""
+        self.grant.verify()
+        if self.handover is not None:
+            self.handover.verify()
 
 
 @dataclass(frozen=True, slots=True)

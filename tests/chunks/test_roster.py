@@ -10,12 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node import limits
-from node.chunks.roster import Placement, announcers, check_lease, holders_by_shard, merge_leases
+from node.chunks.put.granting import make_grant
+from node.chunks.roster import (
+    Placement,
+    announcers,
+    check_grant_of,
+    check_lease,
+    holders_by_shard,
+    live_leases,
+    merge_leases,
+)
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.lease import Lease
-from node.units import FileHash, Multiaddr, PeerId, SegmentId
+from node.records.lease import Lease, granted_nonce
+from node.records.repair import Handover
+from node.units import FileHash, Multiaddr, OwnerKey, PeerId, SegmentId
 from tests.chunks.sample_segment import TODAY, sample_segment
 
 SAMPLE = sample_segment(1000)
@@ -38,6 +48,78 @@ def test_merging_depends_on_the_set_alone(leases: list[Lease], shuffle: random.R
     for shard in range(4):
         of_shard = [lease for lease in merged if lease.shard_index == shard]
         assert len(of_shard) <= limits.ROSTER_LEASES_PER_SHARD_MAX
+
+
+ACCOUNT = KeyPair.from_seed(b"a" * 32)
+GRANT = make_grant(SAMPLE.manifest, LEASES, OWNER, ACCOUNT)
+
+
+def granted(number: int, shard: int, *, generation: int = 1, handover: Handover | None = None) -> Lease:
+    """A lease of holder `number` under the grant."""
+    return (
+        replace(
+            SAMPLE.lease(PEERS[number], shard, seed=100 + number + 10 * generation, days=10),
+            nonce=granted_nonce(generation, bytes([number] * 12)),
+        )
+        .under_grant(GRANT, handover)
+        .countersign(HOLDERS[number])
+    )
+
+
+GRANTED = [granted(n, shard, generation=g) for n in range(4) for shard in (0, 1) for g in (1, 2)]
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.sampled_from([*LEASES, *GRANTED]), max_size=24),
+    st.randoms(use_true_random=False),
+    st.integers(0, 24),
+)
+def test_leases_under_a_grant_merge_likewise_and_evict_no_signed_ones(
+    leases: list[Lease], shuffle: random.Random, cut: int
+) -> None:
+    merged = merge_leases(leases)
+    mixed = [*leases]
+    shuffle.shuffle(mixed)
+    assert merge_leases(mixed) == merged
+    assert merge_leases([*merge_leases(leases[:cut]), *merge_leases(leases[cut:])]) == merged
+    signed = [lease for lease in leases if not lease.is_granted]
+    assert [lease for lease in merged if not lease.is_granted] == list(merge_leases(signed))
+
+
+def test_a_roster_takes_leases_under_the_owners_grant_only() -> None:
+    check_lease(GRANTED[0], SAMPLE.manifest)
+    stranger = KeyPair.from_seed(b"z" * 32)
+    forged = replace(GRANT, owner_key=OwnerKey(stranger.public)).sign(stranger, ACCOUNT)
+    lease = replace(GRANTED[0], owner_key=forged.owner_key, owner_signature=b"")
+    with pytest.raises(ProtocolError):
+        check_lease(lease.under_grant(forged).countersign(HOLDERS[0]), SAMPLE.manifest)
+
+
+def test_a_grant_is_accepted_for_its_segment_alone() -> None:
+    check_grant_of(GRANT, SAMPLE.manifest)
+    with pytest.raises(ProtocolError):
+        check_grant_of(GRANT, sample_segment(1000, seed=2).manifest)
+    with pytest.raises(ProtocolError):
+        check_grant_of(
+            replace(GRANT, data_shards=GRANT.data_shards - 1).sign(OWNER, ACCOUNT), SAMPLE.manifest
+        )
+    with pytest.raises(CryptoError):
+        check_grant_of(replace(GRANT, rate=GRANT.rate + 1), SAMPLE.manifest)
+
+
+def test_a_lease_that_was_given_up_does_not_live() -> None:
+    old = LEASES[0]
+    handover = Handover(
+        old.network, old.lease_id, old.segment_id, old.shard_index, old.holder, PEERS[1], TODAY
+    ).sign(HOLDERS[0])
+    new = granted(1, old.shard_index, handover=handover)
+    assert set(live_leases([old, new, *GRANTED[:1]], today=TODAY)) == {new, GRANTED[0]}
+    assert holders_by_shard([old, new], today=TODAY) == {old.shard_index: (PEERS[1],)}
+    assert holders_by_shard([old, new], today=new.end_day) == {}
+    # Only its own holder can give a lease up.
+    other = replace(handover, holder=PEERS[2]).sign(HOLDERS[2])
+    assert old in live_leases([old, granted(1, old.shard_index, handover=other)], today=TODAY)
 
 
 def test_what_a_roster_takes() -> None:

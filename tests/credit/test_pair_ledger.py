@@ -77,6 +77,32 @@ def test_two_different_co_holders_vest_what_both_have_seen() -> None:
     )
 
 
+def test_what_strangers_vouch_for_is_not_spent_before_the_owner_looks() -> None:
+    one, other, _ = CO_HOLDERS
+    vouched = (receipt_of([LEASE], one, DAY + 5), receipt_of([LEASE], other, DAY + 8))
+
+    def stands(*records: Evidence) -> tuple[int, int]:
+        outcome = result(LEASE, CHARGE, *vouched, *records, today=DAY + 20)
+        return outcome.net(DONOR.account) // CREDIT, outcome.confirmed(DONOR.account) // CREDIT
+
+    def fail(day: int) -> AuditReceipt:
+        return receipt_of([LEASE], OWNER.owner, day, outcome=Outcome.FAILED)
+
+    assert stands() == (6, 0)
+    assert result(LEASE, CHARGE, *vouched, today=DAY + 20).given_by(DONOR.account).by_period == ()
+    assert stands(own_pass(DAY + 3)) == (6, 4)
+    assert stands(own_pass(DAY + 9)) == (10, 10)
+    assert stands(fail(DAY + 9)) == (0, 0)
+    assert stands(own_pass(DAY + 3), fail(DAY + 9)) == (4, 4)
+    assert stands(own_pass(DAY + 12), fail(DAY + 9)) == (13, 13)
+    assert stands(receipt_of([LEASE], one, DAY + 9, outcome=Outcome.FAILED)) == (6, 0)
+    totals = (4 * CREDIT, 0) if PAIR.low == DONOR.account else (0, 4 * CREDIT)
+    assert stands(agreed(OWNER, DONOR, DAY // 30, 0, totals)) == (6, 4)  # the owner has signed for four
+    friends = pair_of(OWNER, DONOR, gifts=[LEASE.lease_id])
+    gift = result(LEASE, CHARGE, *vouched, today=DAY + 20, pair=friends)
+    assert (gift.net(DONOR.account), gift.confirmed(DONOR.account)) == (0, 0)
+
+
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.PASSED])
 def test_only_a_pass_vests(outcome: Outcome) -> None:
     assert given_by_donor(receipt_of([LEASE], OWNER.owner, DAY + 9, outcome=outcome)) == 0
@@ -224,7 +250,7 @@ def pool() -> list[Evidence]:
             for day in (DAY + 3 * step, DAY + 8 + number, DAY + 40):
                 if lease.holder != DONOR.peer_id or auditor is not DONOR.device:
                     found.append(receipt_of([lease], auditor, day))
-    found += [receipt_of(leases[:3], OWNER.owner, DAY + 12, outcome=Outcome.FAILED)]
+    found += [receipt_of(leases[:3], OWNER.owner, DAY + n, outcome=Outcome.FAILED) for n in (12, 22)]
     found += [served(DONOR, OWNER, DAY + n, n * MIB // 3, session=n % 2) for n in range(5)]
     found += [served(OWNER, DONOR, DAY + n, n * 1000) for n in range(3)]
     found += [agreed(OWNER, DONOR, DAY // 30, n, (n * CREDIT, 3 * CREDIT)) for n in range(3)]
@@ -262,7 +288,8 @@ def test_what_one_is_owed_the_other_owes(records: Records, today: int) -> None:
     outcome = balance(PAIR, records, today=today)
     assert outcome.net(PAIR.low) == -outcome.net(PAIR.high)
     for side in (outcome.low, outcome.high):
-        assert side.total == sum(total for _, total in side.by_period)
+        assert side.total == sum(total for _, total in side.by_period) + side.vouched
+        assert 0 <= side.vouched <= side.kept
         assert 0 <= side.gifts <= side.total
         assert 0 <= side.written_off <= side.total - side.gifts
     low, high = outcome.low, outcome.high
@@ -277,7 +304,7 @@ def test_what_one_is_owed_the_other_owes(records: Records, today: int) -> None:
 def test_more_records_or_days_never_lower_what_was_given(
     one: Records, two: Records, today: int, later: int
 ) -> None:
-    """Invariant 11: period by period, for either side."""
+    """Invariant 11: period by period, for either side, failures that an owner found notwithstanding."""
     before = balance(PAIR, one, today=today)
     after = balance(PAIR, one.merge(two), today=today + later)
     for account in (PAIR.low, PAIR.high):

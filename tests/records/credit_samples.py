@@ -12,10 +12,10 @@ from node.crypto.signing import KeyPair
 from node.records.base import Record
 from node.records.charge import Charge
 from node.records.clear import Abort, Clear
-from node.records.lease import Lease
+from node.records.lease import Lease, granted_nonce
 from node.records.pair_state import Equivocation, PairState
 from node.records.receipt import AuditAnswer, AuditReceipt, Outcome, ServeReceipt, join_lease_ids, session_of
-from node.records.repair import RepairGrant, RepairIntent
+from node.records.repair import Handover, RepairGrant, RepairIntent
 from node.units import AccountId, LeaseId, OwnerKey, SegmentId
 
 NETWORK = "cairn-test"
@@ -49,6 +49,20 @@ GRANT = RepairGrant(
     NETWORK, SegmentId(b"s" * 32), OwnerKey(OWNER.public), 3, 10**6, 10, 30, AccountId(LOW.public), 10**12,
     NOW_S,
 ).sign(OWNER, LOW)  # fmt: skip
+HEIR = KeyPair.from_seed(b"e" * 32)
+HANDOVER = Handover(
+    NETWORK, LEASE.lease_id, LEASE.segment_id, 29, HOLDER_ID, peer_id_of(HEIR.public), 20_833
+).sign(HOLDER)  # fmt: skip
+GRANTED = replace(
+    LEASE,
+    lease_id=LeaseId(b"k" * 16),
+    holder=peer_id_of(HEIR.public),
+    end_day=20_833,
+    start_day=20_832,
+    nonce=granted_nonce(1, b"n" * 12),
+    owner_signature=b"",
+    holder_signature=b"",
+)
 INTENT = RepairIntent(NETWORK, SegmentId(b"s" * 32), bytes([1, 5, 29]), 2, 20_840, HOLDER_ID).sign(HOLDER)
 AUDIT = AuditReceipt(
     NETWORK, join_lease_ids([LEASE.lease_id, LeaseId(b"j" * 16)]), 20_840, b"c" * 32, 60, 60, 0, NOW_S,
@@ -71,7 +85,7 @@ SIGNED_CLEAR = CLEAR.sign(ACCOUNTS[1]).sign(ACCOUNTS[2]).sign(LOW)
 ABORT = Abort(NETWORK, CLEAR.record_id(), AccountId(HIGH.public)).sign(HIGH)
 
 SIGNED: list[Record] = [
-    CHARGE, GRANT, INTENT, AUDIT, ANSWER, SERVE, SIGNED_STATE, SIGNED_CLEAR, ABORT, FORK,
+    CHARGE, GRANT, HANDOVER, INTENT, AUDIT, ANSWER, SERVE, SIGNED_STATE, SIGNED_CLEAR, ABORT, FORK,
 ]  # fmt: skip
 TYPES: list[type[Record]] = [type(record) for record in SIGNED]
 
@@ -100,6 +114,17 @@ grants = st.builds(
     expires_s=st.integers(0, limits.RECORD_TIME_S_MAX),
     owner_signature=signatures,
     account_signature=signatures,
+)
+handovers = st.builds(
+    Handover,
+    network=networks,
+    lease_id=short_ids.map(LeaseId),
+    segment_id=ids.map(SegmentId),
+    shard_index=st.integers(0, 254),
+    holder=st.just(HOLDER_ID),
+    successor=peer_ids.filter(lambda peer: peer != HOLDER_ID),
+    day=days,
+    signature=signatures,
 )
 intents = st.builds(
     RepairIntent,
@@ -200,5 +225,5 @@ forks = st.builds(
     st.just(0),
 )
 records: st.SearchStrategy[Record] = (
-    charges | grants | intents | audits | answers | serves | states | clears | aborts | forks
+    charges | grants | handovers | intents | audits | answers | serves | states | clears | aborts | forks
 )

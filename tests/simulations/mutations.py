@@ -1,14 +1,17 @@
-"""Deliberate bugs in the node, and the seed with which a checker finds each.
+"""Deliberate bugs in the node, and where a checker finds each.
 
 A checker that finds nothing proves nothing, unless it is known to find what is there. Each mutation undoes
-one safeguard that the design relies on; `SEEDS_MAX` seeds of its scenario must contain one that shows it.
+one safeguard that the design relies on. The seed that shows it is kept in `mutation_seeds.toml`; when a
+change of the code has moved the histories, `python -m tests.simulations.find_seeds` finds them anew.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -23,18 +26,21 @@ from node.chunks.store.space import PackUse, SpaceBudget
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import HeaderKey
 from node.dht.record_store import RecordStore
+from simulations.scenario import Result, Scenario, run_scenario
+from simulations.scenarios import hostile_holders, mass_failure, slow_disks, steady
+from tests.simulations import drills
 
 SEEDS_MAX = 50
+SEEDS_FILE = Path(__file__).with_name("mutation_seeds.toml")
 
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One bug: `apply` puts it in for a while; `checker` finds it with `seed` of `scenario`."""
+    """One bug: `apply` puts it in for a while; one of `checkers` finds it in `scenario`."""
 
     name: str
     apply: Callable[[ExitStack], None]
-    scenario: str
-    seed: int
+    scenario: Scenario
     checkers: tuple[str, ...]
 
     @contextmanager
@@ -43,6 +49,11 @@ class Mutation:
         with ExitStack() as stack:
             self.apply(stack)
             yield
+
+    def run(self, seed: int) -> Result:
+        """One brief history of the node with the bug."""
+        with self.applied():
+            return run_scenario(self.scenario, seed, brief=True)
 
 
 def _replace(stack: ExitStack, owner: Any, name: str, new: Any) -> None:
@@ -143,19 +154,27 @@ def _manifest_not_attached(stack: ExitStack) -> None:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    Mutation("index before data", _index_before_data, "slow_disks", 1, ("promises kept",)),
+    Mutation("index before data", _index_before_data, slow_disks.SCENARIO, ("promises kept",)),
     Mutation(
-        "skipped hash check", _skipped_hash_check, "hostile_holders", 1, ("errors", "contents", "health")
+        "skipped hash check", _skipped_hash_check, hostile_holders.SCENARIO, ("errors", "contents", "health")
     ),
-    Mutation("quorum off by one", _quorum_off_by_one, "filling", 1, ("quorum",)),
-    Mutation("lost provider record", _lost_provider_record, "steady", 1, ("providers found",)),
-    Mutation("cap checked after writing", _cap_checked_after_writing, "filling", 4, ("caps held",)),
-    Mutation("health from records", _health_from_records, "mass_failure", 1, ("health",)),
-    Mutation("header not sealed", _header_not_sealed, "steady", 1, ("secrets kept",)),
-    Mutation("reservation kept", _reservation_kept, "filling", 3, ("nothing left over",)),
+    Mutation("quorum off by one", _quorum_off_by_one, drills.DYING_DONOR, ("quorum",)),
+    Mutation("lost provider record", _lost_provider_record, steady.SCENARIO, ("providers found",)),
+    Mutation("cap checked after writing", _cap_checked_after_writing, drills.CROWDED, ("caps held",)),
+    Mutation("health from records", _health_from_records, mass_failure.SCENARIO, ("health",)),
+    Mutation("header not sealed", _header_not_sealed, steady.SCENARIO, ("secrets kept",)),
+    Mutation("reservation kept", _reservation_kept, drills.DYING_PUTTERS, ("nothing left over",)),
     Mutation(
-        "acknowledged, not stored", _acknowledged_not_stored, "steady", 1, ("promises kept", "liveness")
+        "acknowledged, not stored", _acknowledged_not_stored, steady.SCENARIO, ("promises kept", "liveness")
     ),
-    Mutation("range off by one", _range_off_by_one, "steady", 1, ("contents",)),
-    Mutation("manifest not attached", _manifest_not_attached, "steady", 1, ("findable at once", "liveness")),
+    Mutation("range off by one", _range_off_by_one, steady.SCENARIO, ("contents",)),
+    Mutation(
+        "manifest not attached", _manifest_not_attached, steady.SCENARIO, ("findable at once", "liveness")
+    ),
 )
+
+
+def kept_seeds() -> dict[str, int]:
+    """The seed that shows each mutation."""
+    seeds: dict[str, int] = tomllib.loads(SEEDS_FILE.read_text())
+    return seeds

@@ -167,6 +167,8 @@ def test_ctrl_c_ends_a_put_with_exit_5_and_the_same_command_goes_on(people: Peop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A suite that a shell runs in the background ignores SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     journals = people.sharer.home.path / "puts"
     while process.poll() is None and not (journals.is_dir() and any(journals.iterdir())):

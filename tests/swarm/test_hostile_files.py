@@ -21,6 +21,8 @@ from node.chunks.folder import FOLDER_MAGIC
 from node.chunks.geometry import Code
 from node.chunks.header import HEADER_MAGIC
 from node.chunks.manifest import FILE_MAGIC, SEGMENT_MAGIC
+from node.chunks.merkle import leaf_of
+from node.chunks.pipeline import EncodedStripe
 from node.control.local_swarm import LocalSwarm, NodeProcess
 from node.crypto.hashing import blake3_256, multihash
 from node.crypto.links import Link, parse_link
@@ -201,6 +203,28 @@ async def test_a_hostile_folder_is_not_listed_or_streamed(scene: Scene) -> None:
     assert error_of(cairn(scene.reader, "--json", "ls", link))["code"] == REFUSED
     done = cairn(scene.reader, "get", link, "-o", "-")
     assert (done.returncode, done.stdout) == (REFUSED, "")
+
+
+@pytest.mark.parametrize("shard_index", [0, 1])
+async def test_roots_that_contradict_each_other_are_refused(
+    scene: Scene, tmp_path: Path, shard_index: int
+) -> None:
+    """Either shard alone is the file: with one root of other bytes, readers of the other fail too."""
+
+    def tamper(_: int, stripe: EncodedStripe) -> tuple[list[bytes], bytes, bytes]:
+        blocks = [bytes(block) for block in stripe.blocks]
+        blocks[shard_index] = bytes(len(blocks[shard_index]))
+        return blocks, b"".join(map(leaf_of, blocks)), stripe.stripe_hash
+
+    planted = await plant(
+        cast(Any, RealGround(scene.donors)),
+        CONTENT,
+        code=Code(1, 2),
+        name=f"contradiction {shard_index}",
+        tamper=tamper,
+        era=Era(NETWORK_ID, int(time.time())),
+    )
+    assert "segment 0" in scene.refuse(str(planted.link), tmp_path)
 
 
 async def test_a_hostile_path_in_a_large_index_is_refused(scene: Scene, tmp_path: Path) -> None:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.records.credit_samples import SIGNED
+from node.records.base import Record
+from tests.records.credit_samples import GRANT, GRANTED, HANDOVER, HEIR, SIGNED
 
+UNDER_GRANT = {
+    "lease under a grant": GRANTED.under_grant(GRANT).countersign(HEIR),
+    "lease under a grant and a handover": GRANTED.under_grant(GRANT, HANDOVER).countersign(HEIR),
+}
 FROZEN_PATH = Path(__file__).with_suffix(".json")
 
 
 def vectors() -> dict[str, dict[str, str]]:
     """Every record as encoded, and its id."""
+    named: dict[str, Record] = {record.TYPE: record for record in SIGNED}
     return {
-        record.TYPE: {"record": record.encode().hex(), "id": record.record_id().hex()} for record in SIGNED
+        name: {"record": record.encode().hex(), "id": record.record_id().hex()}
+        for name, record in (named | UNDER_GRANT).items()
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.records.base import Record
+from node.records.lease import Lease
 from tests.records.credit_samples import NETWORK, SIGNED
 from tests.vectors import credit_records as cases
 
@@ -12,7 +13,16 @@ FROZEN = cases.frozen()
 
 
 def test_every_record_is_frozen() -> None:
-    assert list(FROZEN) == [record.TYPE for record in SIGNED]
+    assert list(FROZEN) == [*(record.TYPE for record in SIGNED), *cases.UNDER_GRANT]
+
+
+@pytest.mark.parametrize("name", cases.UNDER_GRANT)
+def test_leases_under_a_grant_are_frozen(name: str) -> None:
+    part = FROZEN[name]
+    assert cases.vectors()[name] == part
+    again = Lease.decode(bytes.fromhex(part["record"]), network=NETWORK)
+    again.verify()
+    assert again == cases.UNDER_GRANT[name]
 
 
 @pytest.mark.parametrize("record", SIGNED, ids=lambda record: record.TYPE)

@@ -20,7 +20,7 @@ from node.chunks.folder import FolderEntry, FolderIndex
 from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.get.output import FileOutput, Output, choose_target
 from node.chunks.get.output_tree import TreeOutput
-from node.chunks.get.range_stream import RangeStream
+from node.chunks.get.range_stream import Earlier, RangeStream
 from node.chunks.get.segment_fetch import SegmentFetch
 from node.chunks.get.shard_stream import ByteCount
 from node.chunks.header import FileHeader, FolderIndexLink
@@ -157,14 +157,16 @@ class RemoteFile:
         )
 
     def stream(
-        self, start: int = 0, stop: int | None = None
+        self, start: int = 0, stop: int | None = None, *, earlier: Earlier | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The plaintext bytes [start, stop) in order, as a context manager around an iterator of pieces:
 
             async with remote.stream(start, stop) as pieces:
                 async for piece in pieces: ...
 
-        Pieces are up to a stripe long. The iterator raises NotEnoughShardsError and OwnerInconsistentError.
+        Pieces are up to a stripe long. The iterator raises NotEnoughShardsError and OwnerInconsistentError:
+        of a segment that is read from its beginning, or that `earlier` has the beginning of, also before its
+        last piece where a root is not that of its shard.
         Raises `UsageError` for a range beyond the file.
         """
         stop = self.size_bytes if stop is None else stop
@@ -179,6 +181,7 @@ class RemoteFile:
             offload=self._offload,
             make_fetch=self._make_fetch,
             window_stripes=max(2, self._settings.window_bytes // stripe_bytes),
+            earlier=earlier,
         )
         return ranged.open_range(start, stop)
 
@@ -262,7 +265,7 @@ class Downloader:
         """Fetch a file, a path in a folder, a folder or a range (`(first, last)`, inclusive) to disk.
 
         `output` is an absolute path: a folder to write into under the file's own name, or the final name.
-        Cancelled or failed, it leaves a partial output, which the same call resumes.
+        Cancelled or failed, it leaves a partial output, which the same call resumes; refused, nothing.
 
         Raises what `open_file`, `RemoteFile.select` and `RemoteFile.stream` raise, and:
             OutputExistsError: something stands at the target and `force` is false.
@@ -279,6 +282,9 @@ class Downloader:
             await self._fill(remote, selection, sink, report)
             report(GetProgress("finish", selection.length, selection.length, remote.fetched_bytes))
             path = await self._offload.run(sink.finish)
+        except OwnerInconsistentError:
+            await self._offload.run(sink.discard)
+            raise
         finally:
             with trio.CancelScope(shield=True):
                 await self._offload.run(sink.close)
@@ -296,7 +302,10 @@ class Downloader:
 
         done_bytes = saved_bytes = sink.done_bytes
         say(done_bytes)
-        async with remote.stream(selection.start + done_bytes, selection.stop) as pieces:
+        earlier = Earlier(
+            selection.start, lambda offset, count: sink.read_back(offset - selection.start, count)
+        )
+        async with remote.stream(selection.start + done_bytes, selection.stop, earlier=earlier) as pieces:
             async for piece in pieces:
                 await self._offload.run(lambda piece=piece: sink.write(piece))  # type: ignore[misc]
                 done_bytes += len(piece)

@@ -19,7 +19,7 @@ from node.chunks import messages
 from node.chunks.client import HolderSession
 from node.chunks.holders import Holders, blaming, first_answer
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
-from node.chunks.roster import Placement, check_lease
+from node.chunks.roster import Placement, check_lease, live_leases
 from node.crypto.hashing import blake3_256, multihash
 from node.errors import (
     CryptoError,
@@ -158,9 +158,8 @@ class Locator:
                 _, shard_indexes = await session.manifest(segment.segment_id)
                 places.update((ShardPlace(index, contact.peer_id), None) for index in shard_indexes)
                 file.learn([contact])
-                for lease in await self.roster(session, segment):
-                    if lease.end_day > today:
-                        places[ShardPlace(lease.shard_index, lease.holder)] = None
+                for lease in live_leases(await self.roster(session, segment), today=today):
+                    places[ShardPlace(lease.shard_index, lease.holder)] = None
             answered += 1
             return True if answered == ROSTERS_WANTED else None
 

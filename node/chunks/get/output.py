@@ -48,6 +48,10 @@ class Output(Protocol):
         """Append. Raises `StoreFullError`, `StoreError`."""
         ...
 
+    def read_back(self, position: int, count: int) -> bytes:
+        """Bytes that stand on disk, fewer where somebody cut them off. Raises `StoreError`."""
+        ...
+
     def checkpoint(self) -> None:
         """Make what was written so far resumable."""
         ...
@@ -61,6 +65,10 @@ class Output(Protocol):
 
         Idempotent.
         """
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing: what was written is the beginning of something refused. Raises `StoreError`."""
         ...
 
 
@@ -183,6 +191,11 @@ class FileOutput:
         self._hasher.update(data)
         self._done_bytes += len(data)
 
+    def read_back(self, position: int, count: int) -> bytes:
+        """As `Output` says."""
+        with disk_errors(self._target):
+            return read_at(self._file, position, count)
+
     def checkpoint(self) -> None:
         """As `Output` says."""
         point = ResumePoint(self._identity, self._length, self._done_bytes, self._hasher.digest())
@@ -213,6 +226,13 @@ class FileOutput:
                 unlink_if_there(self._folder, self._resume)
         finally:
             self._close_descriptors()
+
+    def discard(self) -> None:
+        """As `Output` says."""
+        with disk_errors(self._target):
+            unlink_if_there(self._folder, self._part)
+            unlink_if_there(self._folder, self._resume)
+        self._close_descriptors()
 
     def _recover(self) -> None:
         point = load_resume_point(self._folder, self._resume)
@@ -254,6 +274,16 @@ def write_all(descriptor: int, data: Buffer) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def read_at(descriptor: int, position: int, count: int) -> bytes:
+    """Up to `count` bytes from `position`: fewer only at the end."""
+    parts = []
+    while count and (data := os.pread(descriptor, count, position)):
+        parts.append(data)
+        position += len(data)
+        count -= len(data)
+    return b"".join(parts)
 
 
 def save_resume_point(folder: int, name: str, point: ResumePoint) -> None:

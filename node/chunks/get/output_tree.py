@@ -8,9 +8,12 @@ beginning of the packed stream, checked by its hash.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
+import itertools
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +31,7 @@ from node.chunks.get.output import (
     load_resume_point,
     lock,
     open_folder,
+    read_at,
     save_resume_point,
     side_names,
     unlink_if_there,
@@ -99,6 +103,18 @@ class TreeOutput:
                 self._done_bytes += len(part)
                 view = view[len(part) :]
 
+    def read_back(self, position: int, count: int) -> bytes:
+        """As `Output` says."""
+        parts = []
+        with disk_errors(self._target):
+            first = bisect.bisect_right(self._entries, position, key=lambda entry: entry.stop)
+            for entry in itertools.islice(self._entries, first, None):
+                start, stop = max(position, entry.offset), min(position + count, entry.stop)
+                if start >= stop:
+                    break
+                parts.append(self._tree.read(entry, start - entry.offset, stop - start))
+        return b"".join(parts)
+
     def checkpoint(self) -> None:
         """As `Output` says. Files are not synced: what a crash took is found by the hash."""
         point = ResumePoint(self._identity, self._length, self._done_bytes, self._hasher.digest())
@@ -134,6 +150,14 @@ class TreeOutput:
                     os.rmdir(self._part, dir_fd=self._parent)
         finally:
             self._close_descriptors()
+
+    def discard(self) -> None:
+        """As `Output` says."""
+        with disk_errors(self._target):
+            self._tree.close()
+            shutil.rmtree(self._part, dir_fd=self._parent)  # below descriptors, past no link
+            unlink_if_there(self._parent, self._resume)
+        self._close_descriptors()
 
     # --- writing ----------------------------------------------------------------------------------------
 
@@ -272,20 +296,26 @@ class _Tree:
         return descriptor
 
     def hash_into(self, hasher: blake3, entry: FolderEntry, count: int) -> None:
-        """Feed the first `count` bytes of a file; fewer where it is missing, shorter, or not a plain file."""
+        """Feed the first `count` bytes of a file, as `read` gives them."""
+        for position in range(0, count, READ_BYTES):
+            data = self.read(entry, position, min(READ_BYTES, count - position))
+            if not data:
+                break
+            hasher.update(data)
+
+    def read(self, entry: FolderEntry, position: int, count: int) -> bytes:
+        """Bytes of a file; fewer where it is missing, shorter, or not a plain file."""
         path, name = _split(entry.path)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             descriptor = os.open(name, flags, dir_fd=self.folder(path))
         except OSError:
-            return
+            return b""
         try:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
-                return
-            while count and (data := os.read(descriptor, min(count, READ_BYTES))):
-                hasher.update(data)
-                count -= len(data)
+                return b""
+            return read_at(descriptor, position, count)
         finally:
             os.close(descriptor)
 

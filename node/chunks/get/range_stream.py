@@ -2,7 +2,8 @@
 
 Invariants: the stripes in memory, fetched or on their way, never exceed the window; stripes are opened,
 decoded and handed out strictly in order, so the window can't lock up; every plaintext was checked against
-its stripe hash and its seal. Source: design.md, sections 2 and 4.
+its stripe hash and its seal; the last stripe of a segment that is read from its beginning leaves only after
+all roots of the segment held. Source: design.md, sections 2 to 4.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -19,8 +22,9 @@ from node.chunks.geometry import StripeSpan
 from node.chunks.get.segment_fetch import SegmentFetch
 from node.chunks.manifest import FileManifest
 from node.chunks.pipeline import SegmentCodec, stripes_per_call
+from node.chunks.root_check import RootCheck
 from node.crypto.sealing import FileKeys
-from node.errors import NodeError, OwnerInconsistentError, ProtocolError
+from node.errors import FileChangedError, NodeError, OwnerInconsistentError, ProtocolError, StoreError
 from node.ports import Buffer, Offload
 
 STEPS_A_WINDOW = 4
@@ -31,6 +35,15 @@ PIECES_AHEAD = 1
 MakeFetch = Callable[[int, int, int], SegmentFetch]
 """(segment index, first stripe, end stripe) to a fetch that is not running yet."""
 Part = tuple[SegmentFetch, Sequence[StripeSpan]]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Bytes of the file from `start` on that an earlier read left, up to where this one begins."""
+
+    start: int
+    read: Callable[[int, int], bytes]
+    """(offset in the file, count) to bytes; for the offload. Raises `StoreError`."""
 
 
 class RangeStream:
@@ -45,7 +58,9 @@ class RangeStream:
         offload: Offload,
         make_fetch: MakeFetch,
         window_stripes: int,
+        earlier: Earlier | None = None,
     ) -> None:
+        """With `earlier`, the roots of a segment that it has the beginning of are compared as well."""
         self._manifest = manifest
         self._keys = keys
         self._engine = engine
@@ -53,6 +68,7 @@ class RangeStream:
         self._make_fetch = make_fetch
         self._window = _Window(window_stripes)
         self._step = max(1, window_stripes // STEPS_A_WINDOW)
+        self._earlier = earlier
 
     @asynccontextmanager
     async def open_range(self, start: int, stop: int) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -118,6 +134,7 @@ class RangeStream:
             engine=self._engine,
         )
         at_once = stripes_per_call(self._manifest.code)
+        roots: RootCheck | None = None
         position = 0
         while position < len(spans):
             batch: list[tuple[StripeSpan, Mapping[int, Buffer]]] = []
@@ -127,10 +144,47 @@ class RangeStream:
                     break
                 batch.append((span, await fetch.wait_stripe(span.stripe_index)))
                 position += 1
-            decoded = await self._offload.run(lambda batch=batch: _decode(codec, fetch, batch))  # type: ignore[misc]
+            if position == len(batch) and self._has_whole(codec, fetch.segment_index, spans):
+                roots = RootCheck(self._engine, fetch.manifest)
+                await self._add_earlier(codec, fetch, spans[0].stripe_index, roots)
+            leaf_lists = fetch.leaf_lists() if roots is not None and position == len(spans) else {}
+            decoded = await self._offload.run(partial(_decode, codec, fetch, tuple(batch), roots, leaf_lists))
             self._window.give(len(batch))
             batch.clear()
             await pieces.send(decoded)
+
+    def _has_whole(self, codec: SegmentCodec, segment_index: int, spans: Sequence[StripeSpan]) -> bool:
+        """Whether every stripe of the segment passes here, or did: only then can its roots be compared."""
+        if spans[-1].stripe_index + 1 < codec.geometry.stripe_count:
+            return False
+        segment_start = self._manifest.geometry.stripe_offset(segment_index, 0)
+        return not spans[0].stripe_index or (
+            self._earlier is not None and self._earlier.start <= segment_start
+        )
+
+    async def _add_earlier(
+        self, codec: SegmentCodec, fetch: SegmentFetch, end_stripe: int, roots: RootCheck
+    ) -> None:
+        """Make the stripes before `end_stripe` again from what an earlier read left. Raises `StoreError`."""
+        for stripe_index in range(end_stripe):
+
+            def add(stripe_index: int = stripe_index) -> None:
+                assert self._earlier is not None
+                plaintext = self._earlier.read(
+                    self._manifest.geometry.stripe_offset(fetch.segment_index, stripe_index),
+                    codec.geometry.stripe_plaintext_bytes(stripe_index),
+                )
+                try:
+                    made = codec.encode(
+                        stripe_index, plaintext, recorded_hash=fetch.manifest.stripe_hash(stripe_index)
+                    )
+                except FileChangedError:
+                    raise StoreError(
+                        "the unfinished output was changed by somebody else: remove it and say the same again"
+                    ) from None
+                roots.add_leaves(stripe_index, made.leaves)
+
+            await self._offload.run(add)
 
 
 class _Window:
@@ -161,16 +215,25 @@ def _spans_by_segment(manifest: FileManifest, start: int, stop: int) -> Iterator
 
 
 def _decode(
-    codec: SegmentCodec, fetch: SegmentFetch, batch: Sequence[tuple[StripeSpan, Mapping[int, Buffer]]]
+    codec: SegmentCodec,
+    fetch: SegmentFetch,
+    batch: Sequence[tuple[StripeSpan, Mapping[int, Buffer]]],
+    roots: RootCheck | None,
+    leaf_lists: Mapping[int, bytes],
 ) -> list[bytes]:
-    """The wanted part of each stripe's plaintext."""
+    """The wanted part of each stripe's plaintext; of a segment's last one once all of `roots` held."""
     pieces = []
     for span, blocks in batch:
         try:
             plaintext = codec.decode(
-                span.stripe_index, blocks, stripe_hash=fetch.manifest.stripe_hash(span.stripe_index)
+                span.stripe_index,
+                blocks,
+                stripe_hash=fetch.manifest.stripe_hash(span.stripe_index),
+                roots=roots,
             )
-        except ProtocolError as error:
+            if roots is not None and roots.is_complete:
+                roots.check(leaf_lists)
+        except (ProtocolError, OwnerInconsistentError) as error:
             # Each block has its leaf, so only the owner can have made them not fit together.
             raise OwnerInconsistentError(f"segment {fetch.segment_index}: {error}") from error
         whole = span.start == 0 and span.stop == len(plaintext)

@@ -19,6 +19,7 @@ from node.chunks.client import HolderClient, HolderSession
 from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.holders import Holders, blaming
 from node.chunks.manifest import FileManifest, SegmentManifest
+from node.chunks.put.granting import make_grant
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
@@ -123,6 +124,8 @@ class Renewer:
             tally.leases += len(signed)
             tally.renewed.extend(signed)
             end_days.update((lease.shard_index, end_day) for lease in signed)
+            grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
+            await session.give_grant(segment.segment_id, grant.encode())
 
         tally = await self._each_holding(file, extend, range(file.manifest.segment_count))
         return LeaseReport(

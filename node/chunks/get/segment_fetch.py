@@ -95,6 +95,10 @@ class SegmentFetch:
         assert self._segment is not None
         return self._segment
 
+    def leaf_lists(self) -> dict[int, bytes]:
+        """Leaf lists by shard, each checked under its root: of every shard that a block was taken of."""
+        return {shard: leaves for state in self._states for shard, leaves in state.stream.leaf_lists.items()}
+
     def extend(self, window_end: int) -> None:
         """Allow stripes up to `window_end` in memory."""
         self._window_end = max(self._window_end, window_end)

@@ -9,7 +9,7 @@ Source: design.md, section 3 (shard root).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -76,6 +76,11 @@ class ShardStream:
     def idle(self) -> bool:
         """Whether every answer came that was asked for."""
         return not self._expected and not self._queue
+
+    @property
+    def leaf_lists(self) -> Mapping[int, bytes]:
+        """Leaf lists by shard, each checked under its root."""
+        return self._leaves
 
     def ask(self, blocks: Iterable[tuple[int, int]]) -> None:
         """Queue (shard index, stripe) pairs."""

@@ -23,6 +23,7 @@ from node.errors import RefusedError, RemoteError
 from node.ports import Clock, Directory
 from node.records.lease import Lease, Release
 from node.records.placement_hint import PlacementHint
+from node.records.repair import RepairGrant
 from node.units import Contact, LeaseId, OwnerKey, PeerId, SegmentId
 
 FILE_ANNOUNCERS: Final = 3
@@ -39,8 +40,10 @@ async def publish_segment(
     segment_id: SegmentId,
     leases: Sequence[Lease],
     contacts: Mapping[PeerId, Contact],
+    *,
+    grant: RepairGrant | None = None,
 ) -> int:
-    """Let the holders of a segment know each other's leases, and five of them announce it.
+    """Tell the holders of a segment each other's leases and the owner's grant, and have five announce it.
 
     Returns how many announced. A holder that fails here keeps its shards all the same.
     """
@@ -55,6 +58,8 @@ async def publish_segment(
         async with client.session(contacts[peer_id]) as session:
             if others:
                 await session.merge_roster(segment_id, others)
+            if grant is not None:
+                await session.give_grant(segment_id, grant.encode())
             if peer_id in chosen:
                 took = await session.announce(segment_ids=[segment_id])
                 announced += took > 0

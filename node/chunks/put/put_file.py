@@ -25,6 +25,7 @@ from node.chunks.manifest import FileManifest, encode_bundle
 from node.chunks.pipeline import BufferPool
 from node.chunks.put import journal as records
 from node.chunks.put.donors import DonorPool
+from node.chunks.put.granting import make_grant
 from node.chunks.put.journal import Journal
 from node.chunks.put.publish import Published, publish_file, publish_segment
 from node.chunks.put.put_summary import PutSummary, done_segments, segment_price
@@ -33,6 +34,7 @@ from node.chunks.put.source import Source
 from node.chunks.roster import Placement
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import FileKeys, Suite, owner_key
+from node.crypto.signing import KeyPair
 from node.errors import NodeError
 from node.ports import Clock, Directory, Entropy, Network, Offload
 from node.records.placement_hint import PlacementHint
@@ -111,6 +113,7 @@ class FilePut:
         self._geometry = FileGeometry.of(source.size_bytes, self._code)
         self._keys = FileKeys.derive(started.file_key)
         self._owner = owner_key(services.account_seed, started.owner_salt)
+        self._account = KeyPair.from_seed(services.account_seed)
         self._stored_total = stored_bytes(self._geometry)
         self._sent_bytes = 0
 
@@ -168,7 +171,12 @@ class FilePut:
         segment = await SegmentUpload(context, index).run()
         services = self._services
         await publish_segment(
-            services.client, services.clock, segment.manifest.segment_id, segment.leases, segment.contacts
+            services.client,
+            services.clock,
+            segment.manifest.segment_id,
+            segment.leases,
+            segment.contacts,
+            grant=make_grant(segment.manifest, segment.leases, self._owner, self._account),
         )
         done = records.SegmentDone(index, segment.manifest.segment_id)
         await services.offload.run(lambda: self._journal.append(done))

@@ -19,7 +19,7 @@ from node.chunks.admission import Admission, Asker, Paid
 from node.chunks.bodies import receive_body
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.merkle import shard_root
-from node.chunks.roster import Placement, check_lease, merge_leases
+from node.chunks.roster import Placement, check_grant_of, check_lease, merge_leases
 from node.chunks.serve.incoming import BlockFeed, OpenPut, PutTable, RefusalError
 from node.chunks.store.shard_store import (
     AttachmentKind,
@@ -35,6 +35,7 @@ from node.errors import CreditError, CryptoError, OwnerInconsistentError, Protoc
 from node.framing import FramedStream
 from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
+from node.records.repair import RepairGrant
 from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
 
 BODIES_AT_ONCE: Final = 8
@@ -77,6 +78,11 @@ class Keeper:
         self._attaching: set[PeerId] = set()
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self.leases_signed = 0
+
+    @property
+    def peer_id(self) -> PeerId:
+        """This holder."""
+        return self._peer_id
 
     # --- puts and leases ----------------------------------------------------------------------------------
 
@@ -188,6 +194,8 @@ class Keeper:
         # Clocks differ by a day at most between honest peers.
         if not (abs(lease.start_day - today) <= 1 and lease.end_day > today):
             raise ProtocolError("a lease that does not begin today")
+        if lease.is_granted:
+            raise ProtocolError("a lease under a grant needs evidence that the shard is lost or given up")
         lease.verify_owner_half()
 
     def _commit(self, incoming: IncomingPut, manifest: SegmentManifest, leases: Sequence[Lease]) -> None:
@@ -356,18 +364,25 @@ class Keeper:
             news = [Lease.decode(data, network=self._network) for data in records]
             for lease in news:
                 check_lease(lease, manifest)
-            count = 0
-
-            def union(old: bytes | None) -> bytes:
-                nonlocal count
-                merged = merge_leases([*self._decode_roster(old), *news])
-                count = len(merged)
-                return messages.pack_records([lease.encode() for lease in merged])
-
-            self._store.merge_roster(request.segment_id, union)
-            return count
+            return self._merge(request.segment_id, news)
 
         return await self._offload.run(merge)
+
+    def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
+        """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
+        return self._merge(segment_id, leases)
+
+    def _merge(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        count = 0
+
+        def union(old: bytes | None) -> bytes:
+            nonlocal count
+            merged = merge_leases([*self._decode_roster(old), *news])
+            count = len(merged)
+            return messages.pack_records([lease.encode() for lease in merged])
+
+        self._store.merge_roster(segment_id, union)
+        return count
 
     def _decode_roster(self, data: bytes | None) -> list[Lease]:
         if data is None:
@@ -385,6 +400,59 @@ class Keeper:
             return messages.pack_records([lease.encode() for lease in known])
 
         return await self._offload.run(read)
+
+    async def keep_granted(
+        self,
+        incoming: IncomingPut,
+        manifest: SegmentManifest,
+        grant: RepairGrant,
+        leases: Sequence[Lease],
+        roster: Sequence[Lease],
+    ) -> None:
+        """Make shards durable that came under a grant: slot i is lease i, countersigned, its case checked.
+
+        The grant and the roster (verified) are kept with them. Raises `ProtocolError`, `StoreError`: nothing
+        is kept then.
+        """
+
+        def keep() -> None:
+            self._commit(incoming, manifest, leases)
+            self._set_grant(manifest.segment_id, grant.encode())
+            self._merge(manifest.segment_id, [*roster, *leases])
+
+        await self._offload.run(keep)
+        self.leases_signed += len(leases)
+
+    # --- grants -------------------------------------------------------------------------------------------
+
+    async def keep_grant(self, request: messages.GiveGrant) -> None:
+        """Keep the owner's repair grant for a segment that is held; of several the one that ends last.
+
+        Raises `RefusalError`, `ProtocolError`, `CryptoError`.
+        """
+        grant = RepairGrant.decode(request.record, network=self._network)
+
+        def keep() -> None:
+            encoded = self._store.segment_manifest(request.segment_id)
+            if encoded is None:
+                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+            check_grant_of(grant, SegmentManifest.decode(encoded))
+            self._set_grant(request.segment_id, request.record)
+
+        await self._offload.run(keep)
+
+    def _set_grant(self, segment_id: SegmentId, record: bytes) -> None:
+        def ends(record: bytes) -> tuple[int, bytes]:
+            return (RepairGrant.decode(record, network=self._network).expires_s if record else -1), record
+
+        self._store.set_grant(segment_id, lambda old: max(old or b"", record, key=ends))
+
+    async def grant(self, request: messages.GetGrant) -> bytes:
+        """The grant that is kept. Raises `RefusalError`."""
+        record = await self._offload.run(lambda: self._store.grant(request.segment_id))
+        if record is None:
+            raise RefusalError(messages.REFUSED_MISSING, "no grant for that segment is here")
+        return record
 
     def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
         """The leases of a segment that are kept here or were heard of. Blocks on the disk."""

@@ -330,6 +330,10 @@ class _Conversation:
     async def merge_roster(self, request: messages.RosterMerge) -> None:
         await self._reply(messages.Done(await self._keeper.merge_roster(request, self._framed)))
 
+    async def give_grant(self, request: messages.GiveGrant) -> None:
+        await self._keeper.keep_grant(request)
+        await self._reply(messages.Done(1))
+
     async def announce(self, request: messages.Announce) -> None:
         await self._reply(messages.Done(await self._keeper.announce(request)))
 
@@ -348,6 +352,9 @@ class _Conversation:
 
     async def roster(self, request: messages.GetRoster) -> None:
         await self._reply_body(await self._keeper.roster(request))
+
+    async def grant(self, request: messages.GetGrant) -> None:
+        await self._reply(messages.GrantReply(await self._keeper.grant(request)))
 
     async def leaves(self, request: messages.GetShard) -> None:
         await self._reply(await self._server.leaves(request))
@@ -371,11 +378,13 @@ _HANDLERS: Final[dict[type[messages.Message], _Handler]] = {
     messages.Renew: _Conversation.renew,
     messages.Attach: _Conversation.attach,
     messages.RosterMerge: _Conversation.merge_roster,
+    messages.GiveGrant: _Conversation.give_grant,
     messages.Announce: _Conversation.announce,
     messages.Release: _Conversation.release,
     messages.GetManifest: _Conversation.manifest,
     messages.GetAttachment: _Conversation.attachment,
     messages.GetRoster: _Conversation.roster,
+    messages.GetGrant: _Conversation.grant,
     messages.GetShard: _Conversation.leaves,
     messages.ReadBlocks: _Conversation.blocks,
     messages.Prove: _Conversation.prove,

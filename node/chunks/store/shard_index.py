@@ -47,6 +47,7 @@ EXPIRED_TO_KEY = b"expired_to"
 FORMAT = b"1"
 
 ROSTER_KIND = 0  # the object kind of a segment's roster; its scope is the segment id
+GRANT_KIND = 4  # the object kind of a segment's repair grant; its scope is the segment id
 
 _LOCATION = struct.Struct(">III")  # pack, offset in units of ALIGN_BYTES, payload bytes
 _POSITION = struct.Struct(">QQ")

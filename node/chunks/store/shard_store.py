@@ -21,6 +21,7 @@ from node.chunks.store.compaction import Compactor
 from node.chunks.store.shard_index import (
     FORMAT,
     FORMAT_KEY,
+    GRANT_KIND,
     LEASES,
     META,
     QUARANTINED,
@@ -66,7 +67,7 @@ _READ_ATTEMPTS = 4  # a compaction may move a block between looking it up and re
 
 
 class AttachmentKind(IntEnum):
-    """What holders of segment 0 keep beside it. Never renumbered; `ROSTER_KIND` is taken."""
+    """What holders of segment 0 keep beside it. Never renumbered; `ROSTER_KIND`, `GRANT_KIND` are taken."""
 
     FILE_MANIFEST = 1
     SEGMENT_MANIFESTS = 2
@@ -297,6 +298,21 @@ class ShardStore:
             return new
 
         self._set_object(segment_id, segment_id, ROSTER_KIND, checked)
+
+    def grant(self, segment_id: SegmentId) -> bytes | None:
+        """The owner's repair grant for a segment, or None. Raises `CorruptBlockError`."""
+        return self._object(segment_id, GRANT_KIND)
+
+    def set_grant(self, segment_id: SegmentId, choose: Callable[[bytes | None], bytes]) -> None:
+        """Replace the grant by `choose(old)`. Raises as `set_attachment`."""
+
+        def checked(old: bytes | None) -> bytes:
+            new = choose(old)
+            if len(new) > limits.REPAIR_GRANT_BYTES_MAX:
+                raise ProtocolError(f"a grant of {len(new)} bytes is over its limit")
+            return new
+
+        self._set_object(segment_id, segment_id, GRANT_KIND, checked)
 
     # --- leases -------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -29,7 +32,7 @@ from node.errors import (
 from node.ports import Stream
 from node.units import Contact, FileHash, Multiaddr, PeerId
 from simulations.network import Link as Wire
-from tests.chunks.planting import content_of, plant
+from tests.chunks.planting import Tamper, content_of, plant
 from tests.chunks.swarm import Swarm, Visitor
 from tests.conftest import FULL
 
@@ -154,22 +157,70 @@ async def test_too_much_rot_is_too_few_shards(autojump_clock: MockClock, swarm: 
             await visitor.read(planted.link)
 
 
-async def test_a_malicious_owner_shows_one_content_or_none(autojump_clock: MockClock, swarm: Swarm) -> None:
-    """Data shards of one content, parity of another: every root holds, and yet the file can't be had."""
+def _with_another_block(shard_index: int, stripe_index: int) -> Tamper:
+    """An owner who signs the root of another block for a shard, which the stripe hash contradicts."""
 
-    def mix(_: int, stripe: EncodedStripe) -> tuple[list[bytes], bytes, bytes]:
-        blocks = [bytes(block) for block in stripe.blocks]
-        blocks[2] = bytes(len(blocks[2]))
-        return blocks, b"".join(map(leaf_of, blocks)), stripe.stripe_hash
+    def tamper(stripe: int, encoded: EncodedStripe) -> tuple[list[bytes], bytes, bytes]:
+        blocks = [bytes(block) for block in encoded.blocks]
+        if stripe == stripe_index:
+            blocks[shard_index] = bytes(len(blocks[shard_index]))
+        return blocks, b"".join(map(leaf_of, blocks)), encoded.stripe_hash
 
+    return tamper
+
+
+@pytest.mark.parametrize("stripe_index", [0, 2])
+@pytest.mark.parametrize("shard_index", [0, 1, 2, 3])
+async def test_roots_that_contradict_each_other_fail_for_every_reader(
+    autojump_clock: MockClock, swarm: Swarm, tmp_path: Path, shard_index: int, stripe_index: int
+) -> None:
+    """One data or parity shard of other content: whichever two of four are read, the file is refused."""
     await swarm.add_holders(4)
-    content = content_of(2 * STRIPE)
-    planted = await plant(swarm, content, code=SMALL, tamper=mix)
+    tamper = _with_another_block(shard_index, stripe_index)
+    planted = await plant(swarm, content_of(3 * STRIPE), code=SMALL, tamper=tamper)
+    for read in itertools.combinations(swarm.holders, 2):
+        async with swarm.visitor() as visitor:
+            others = [holder.peer_id for holder in swarm.holders if holder not in read]
+            swarm.internet.partition(others)
+            with pytest.raises(OwnerInconsistentError) as raised:
+                await visitor.read(planted.link)
+            assert raised.value.exit_code == 40
+            with pytest.raises(OwnerInconsistentError):
+                await visitor.downloader().save(planted.link, tmp_path / "x")
+            assert os.listdir(tmp_path) == []
+            for holder in swarm.holders:
+                score = visitor.scores.score(holder.peer_id)
+                assert holder not in read or score is None or score.blame == 0
+
+
+async def test_every_segment_of_a_file_is_compared_with_its_roots(
+    autojump_clock: MockClock, swarm: Swarm, tmp_path: Path
+) -> None:
+    code = Code(1, 2)
+    content = content_of(code.segment_plaintext_bytes + 2 * code.stripe_plaintext_bytes)
+    await swarm.add_holders(2)
+    # Stripe 5 is in the first segment only.
+    planted = await plant(swarm, content, code=code, tamper=_with_another_block(1, 5))
     async with swarm.visitor() as visitor:
-        assert await visitor.read(planted.link) == content
+        with pytest.raises(OwnerInconsistentError, match="segment 0"):
+            await visitor.downloader().save(planted.link, tmp_path / "x")
+        assert os.listdir(tmp_path) == []
+        rest = await visitor.read(planted.link, code.segment_plaintext_bytes)
+        assert rest == content[code.segment_plaintext_bytes :]
+
+
+async def test_a_range_shows_what_the_stripe_hashes_pin_or_nothing(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """A range has no whole shards to compare; it can't show other content all the same."""
+    await swarm.add_holders(4)
+    content = content_of(3 * STRIPE)
+    planted = await plant(swarm, content, code=SMALL, tamper=_with_another_block(2, 0))
+    async with swarm.visitor() as visitor:
+        assert await visitor.read(planted.link, 0, STRIPE) == content[:STRIPE]
         swarm.kill(swarm.holders[:1])
         with pytest.raises(OwnerInconsistentError):
-            await visitor.read(planted.link)
+            await visitor.read(planted.link, 0, STRIPE)
 
 
 async def test_stripe_hashes_that_fit_no_shards_fail_for_every_reader(

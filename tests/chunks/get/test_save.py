@@ -14,6 +14,8 @@ from node.chunks.folder import FolderIndex
 from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
 from node.chunks.header import FileHeader, FolderIndexLink
+from node.chunks.merkle import leaf_of
+from node.chunks.pipeline import EncodedStripe
 from node.errors import (
     NotEnoughShardsError,
     NotFoundError,
@@ -135,6 +137,37 @@ async def test_a_cancelled_get_is_resumed_and_fetches_the_rest_only(
         else:
             assert report.path.read_bytes() == b"".join(files.values())
         assert names(tmp_path) == ["box"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+async def test_a_resumed_get_compares_the_roots_of_what_it_had_as_well(
+    autojump_clock: MockClock, swarm: Swarm, tmp_path: Path, folder: bool
+) -> None:
+    """The block that contradicts its root lies in the part that the first of two gets fetched."""
+
+    def tamper(stripe: int, encoded: EncodedStripe) -> tuple[list[bytes], bytes, bytes]:
+        blocks = [bytes(block) for block in encoded.blocks]
+        if stripe == 1:
+            blocks[3] = bytes(len(blocks[3]))
+        return blocks, b"".join(map(leaf_of, blocks)), encoded.stripe_hash
+
+    files = {"a/x": content_of(11 * STRIPE), "b/y": content_of(9 * STRIPE, b"y")}
+    index = index_of(files)
+    packed = b"".join(files.values())
+    header = FileHeader("box", len(packed), "", index if folder else None)
+    planted = await plant(swarm, packed, code=CODE, header=header, tamper=tamper)
+    async with swarm.visitor() as visitor:
+        with trio.CancelScope() as scope:
+
+            def stop_at_half(progress: GetProgress) -> None:
+                if progress.done_bytes >= 10 * STRIPE:
+                    scope.cancel()
+
+            await visitor.downloader().save(planted.link, tmp_path, on_progress=stop_at_half)
+        assert "box.cairn-part" in names(tmp_path)
+        with pytest.raises(OwnerInconsistentError, match="segment 0: the root of shard 3"):
+            await visitor.downloader().save(planted.link, tmp_path)
+    assert names(tmp_path) == []
 
 
 async def test_too_few_shards_leave_nothing_under_the_final_name(

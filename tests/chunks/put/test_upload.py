@@ -17,12 +17,15 @@ from node.chunks.merkle import check_leaves, leaf_of
 from node.chunks.pipeline import SegmentCodec
 from node.chunks.placement import is_weak
 from node.chunks.put.upload import PutOptions, PutReport
-from node.chunks.roster import Placement
+from node.chunks.roster import Placement, check_grant_of
 from node.chunks.store.shard_store import AttachmentKind
+from node.credit.units import lease_value
 from node.crypto.hashing import multihash
 from node.crypto.links import Link
 from node.crypto.sealing import FileKeys
+from node.records.lease import Lease
 from node.records.placement_hint import PlacementHint, hint_key
+from node.records.repair import RepairGrant
 from node.units import SegmentId
 from tests.chunks.put_swarm import Putter, Swarm, swarm_of, write_file
 
@@ -90,6 +93,28 @@ def shards_held(swarm: Swarm, segment_id: SegmentId) -> dict[int, int]:
     return held
 
 
+def assert_granted(swarm: Swarm, putter: Putter) -> None:
+    """Every holder has the same grant for what it holds, and it covers a lease of any shard."""
+    grants: dict[SegmentId, set[bytes | None]] = {}
+    for donor in swarm.donors:
+        for segment_id in donor.store.segments():
+            grants.setdefault(segment_id, set()).add(donor.store.grant(segment_id))
+            encoded = donor.store.segment_manifest(segment_id)
+            assert encoded is not None
+            manifest = SegmentManifest.decode(encoded)
+            data = donor.store.grant(segment_id)
+            assert data is not None
+            grant = RepairGrant.decode(data, network="test")
+            check_grant_of(grant, manifest)
+            assert grant.account == putter.keys.account.public
+            for held in donor.store.leases(segment_id):
+                lease = Lease.decode(held.lease.data, network="test")
+                assert lease.expires_s <= grant.expires_s
+                assert lease.rate <= grant.rate
+                assert lease_value(lease, len(encoded)) * grant.total_shards <= grant.max_credits
+    assert all(len(records) == 1 for records in grants.values())
+
+
 @pytest.mark.parametrize("size", [0, 1, STRIPE, STRIPE + 1, 3 * STRIPE])
 async def test_put_to_thirty_donors_places_every_shard_once(
     size: int, tmp_path: Path, autojump_clock: MockClock
@@ -104,6 +129,7 @@ async def test_put_to_thirty_donors_places_every_shard_once(
         assert report.stored_bytes == swarm.bytes_received()
         assert report.missing_shards == 0
         assert swarm.leases() == 30
+        assert_granted(swarm, putter)
         assert swarm.reserved_bytes() == 0
         assert putter.home.list(Path("puts")) == []
 

@@ -16,6 +16,7 @@ from node import limits
 from node.chunks import messages
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.merkle import check_leaves, leaf_of
+from node.chunks.put.granting import make_grant
 from node.chunks.roster import Placement
 from node.chunks.store.shard_store import AttachmentKind
 from node.crypto.hashing import multihash
@@ -23,7 +24,7 @@ from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import RefusedError, RemoteError, UnreachableError
 from node.framing import FramedStream, Preamble
-from node.records.lease import Lease, Release
+from node.records.lease import Lease, Release, granted_nonce
 from node.records.offer import Offer
 from node.units import DAY_S, FileHash, OwnerKey, SegmentId
 from node.wire import Value
@@ -456,6 +457,49 @@ async def test_rosters_merge_valid_leases_only(autojump_clock: MockClock) -> Non
             await refused("invalid", lambda: session.merge_roster(segment_id, [half.encode()]))
         async with client.session(donor.contact) as session:
             assert len(await session.roster(segment_id)) == 2
+
+
+async def test_the_owners_grant_is_kept_with_the_segment(autojump_clock: MockClock) -> None:
+    sample, account = sample_segment(), KeyPair.from_seed(b"a" * 32)
+    segment_id = sample.manifest.segment_id
+    async with one_donor() as (_, donor, client):
+        leases = [sample.lease(donor.peer_id, 0, days=days) for days in (20, 30, 40)]
+        early, grant, late = (make_grant(sample.manifest, [lease], sample.owner, account) for lease in leases)
+        async with client.session(donor.contact) as session:
+            await refused("missing", lambda: session.give_grant(segment_id, grant.encode()))
+        async with client.session(donor.contact) as session:
+            await sample.put(session, donor.contact, (0,))
+            await refused("missing", lambda: session.grant(segment_id))
+        unsigned = replace(grant, account_signature=b"").encode()
+        other = sample_segment(seed=2)
+        foreign = make_grant(other.manifest, [other.lease(donor.peer_id, 0)], other.owner, account).encode()
+        for bad in (unsigned, foreign, b"grant"):
+            async with client.session(donor.contact) as session:
+                await refused("invalid", lambda bad=bad: session.give_grant(segment_id, bad))  # type: ignore[misc]
+        async with client.session(donor.contact) as session:
+            for given in (grant, late, early):
+                await session.give_grant(segment_id, given.encode())
+            assert await session.grant(segment_id) == late.encode()
+        assert donor.store.grant(segment_id) == late.encode()
+
+
+async def test_a_lease_under_a_grant_is_not_signed_without_evidence(autojump_clock: MockClock) -> None:
+    sample, account = sample_segment(), KeyPair.from_seed(b"a" * 32)
+    async with one_donor() as (_, donor, client):
+        lease = replace(
+            sample.lease(donor.peer_id, 0), nonce=granted_nonce(1, bytes(12)), owner_signature=b""
+        )
+        grant = make_grant(sample.manifest, [lease], sample.owner, account)
+        half = lease.under_grant(grant).encode()
+        async with client.session(donor.contact) as session:
+            await session.open_put(sample.open_request(PUT_ID, (0,)))
+            await sample.send(session, (0,))
+            await refused("invalid", lambda: session.close_put(PUT_ID, sample.manifest.encoded, [half]))
+        assert_untouched(donor)
+        async with client.session(donor.contact) as session:
+            await sample.put(session, donor.contact, (0,))
+            await refused("invalid", lambda: session.renew(sample.manifest.segment_id, [half]))
+        assert donor.store.statistics().leases == 1
 
 
 async def test_renewal_adds_a_lease_once(autojump_clock: MockClock) -> None:

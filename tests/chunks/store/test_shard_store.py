@@ -117,6 +117,8 @@ def test_nothing_is_kept_for_what_is_not_held() -> None:
     with pytest.raises(NotFoundError):
         store.merge_roster(segment(1), lambda old: b"x")
     with pytest.raises(NotFoundError):
+        store.set_grant(segment(1), lambda old: b"x")
+    with pytest.raises(NotFoundError):
         store.add_lease(segment(1), 0, lease(1))
     with pytest.raises(NotFoundError):
         store.read_block(segment(1), 0, 0)

@@ -327,6 +327,18 @@ def test_a_roster_of_an_earlier_time_does_not_come_back_with_a_rebuild() -> None
     assert world.store.roster(segment(0)) is None
 
 
+def test_a_grant_comes_back_with_a_rebuild() -> None:
+    world = World()
+    put(world.store, 0, {0: lease(1)})
+    world.store.set_grant(segment(0), lambda old: b"grant")
+    world.store.merge_roster(segment(0), lambda old: b"roster")
+    world.tables.lose_everything()
+    world.reopen()
+    assert (world.store.grant(segment(0)), world.store.roster(segment(0))) == (b"grant", b"roster")
+    assert world.store.expire(1000) == 1
+    assert world.store.grant(segment(0)) is None
+
+
 def test_a_commit_that_was_torn_stays_dropped_when_the_index_is_lost_later() -> None:
     world = World()
     world.disk.crash_at = world.disk.operations + 6  # everything is written, nothing synced

@@ -1,0 +1,120 @@
+"""Who is dead, when a segment is repaired, by whom first, and which copies go. Layer 2, pure.
+
+The policy alone: services gather the evidence and do what this says, a model runs it over years.
+
+Invariants: a short outage repairs nothing, since a holder counts as lost only after `dead_after_s` without a
+proof; a contradicted shard is lost at once, whatever its holder says later; every holder that knows the same
+roster gets the same order; of the copies of a shard exactly one stays, and all holders agree which.
+Source: credit.md, "Repair".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from node.chunks.geometry import Code
+from node.crypto.hashing import blake3_256
+from node.units import PeerId, SegmentId
+
+KEY_BYTES: Final = 32
+"""The part of a peer id that differs between peers: its public key stands at the end."""
+INTENT_STAGGERS: Final = 2
+"""An intent that is not followed by new leases lapses after so many staggers."""
+
+
+class Standing(Enum):
+    """What one holder's copy of a shard counts as."""
+
+    ALIVE = "alive"
+    SUSPENDED = "suspended"
+    """Silent, for less than `dead_after_s`: neither proved nor to be replaced."""
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One holder's copy of one shard, as the evidence has it."""
+
+    shard_index: int
+    holder: PeerId
+    proved_s: int
+    """When it was last proved, by whomever; when its lease was heard of, if it never was."""
+    is_contradicted: bool = False
+    """The holder signed a bad answer, or sent bad blocks, since the last proof."""
+    is_silent: bool = False
+    """The last attempt to have it proved got no answer."""
+
+
+def standing(copy: Copy, *, now_s: int, dead_after_s: int) -> Standing:
+    """What a copy counts as."""
+    if copy.is_contradicted or now_s - copy.proved_s >= dead_after_s:
+        return Standing.LOST
+    return Standing.SUSPENDED if copy.is_silent else Standing.ALIVE
+
+
+def lost_shards(code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s: int) -> frozenset[int]:
+    """Shards of which no copy is alive or suspended; those that nobody ever held are among them."""
+    kept = {
+        copy.shard_index
+        for copy in copies
+        if standing(copy, now_s=now_s, dead_after_s=dead_after_s) is not Standing.LOST
+    }
+    return frozenset(range(code.total_shards)) - kept
+
+
+def trigger_count(code: Code, threshold: float) -> int:
+    """How many shards are lost when repair starts: a share of the parity, one at least."""
+    return max(1, math.ceil(threshold * code.parity_shards))
+
+
+def is_due(code: Code, lost_count: int, threshold: float) -> bool:
+    """Whether to repair now; with fewer than `data_shards` left there is nothing to repair from."""
+    return trigger_count(code, threshold) <= lost_count <= code.parity_shards
+
+
+def order(segment_id: SegmentId, holders: Iterable[PeerId], *, day: int) -> list[PeerId]:
+    """Live holders, who repairs first first: by XOR of peer id and H(segment id, day)."""
+    target = int.from_bytes(blake3_256(segment_id + day.to_bytes(4, "big")), "big")
+    return sorted(set(holders), key=lambda peer: int.from_bytes(peer[-KEY_BYTES:], "big") ^ target)
+
+
+def wait_s(segment_id: SegmentId, holders: Iterable[PeerId], me: PeerId, *, day: int, stagger_s: int) -> int:
+    """How long `me` waits for those before it: rank times the stagger."""
+    return order(segment_id, {*holders, me}, day=day).index(me) * stagger_s
+
+
+def intent_life_s(stagger_s: int) -> int:
+    """How long others stand back for a repairer that announced itself."""
+    return INTENT_STAGGERS * stagger_s
+
+
+def surplus(shard_index: int, holders: Collection[PeerId]) -> list[PeerId]:
+    """Of several proved copies of one shard those that go: all but that of the smallest H(donor, index)."""
+    ranked = sorted(set(holders), key=lambda peer: blake3_256(peer + bytes([shard_index])))
+    return ranked[1:]
+
+
+def fair_share(code: Code, donor_count: int) -> int:
+    """How many shards of a segment one holder keeps when there are so many donors."""
+    return -(-code.total_shards // max(1, donor_count))
+
+
+def to_spread(code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, newcomers: int) -> list[int]:
+    """Shards that `me` gives away now that `newcomers` donors have none of the segment.
+
+    `held` is what each live holder keeps, `me` among them. Those that keep most give first, so that all end
+    alike; one newcomer gets one shard. The highest indexes go: readers look for data shards where they were.
+    """
+    share = fair_share(code, len(held) + newcomers)
+    places = newcomers
+    gives: list[int] = []
+    for peer in sorted(held, key=lambda peer: (-len(held[peer]), peer)):
+        count = min(max(0, len(held[peer]) - share), places)
+        places -= count
+        if peer == me:
+            gives = sorted(held[peer], reverse=True)[:count]
+    return gives

@@ -1,0 +1,131 @@
+"""The repair policy: when, by whom, and what goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.chunks.geometry import Code
+from node.chunks.repair import (
+    Copy,
+    Standing,
+    fair_share,
+    intent_life_s,
+    is_due,
+    lost_shards,
+    order,
+    standing,
+    surplus,
+    to_spread,
+    trigger_count,
+    wait_s,
+)
+from node.crypto.identity import peer_id_of
+from node.units import PeerId, SegmentId
+
+NOW_S, DEAD_S = 1_000_000, 172_800
+CODE = Code(10, 30)
+PEERS = [peer_id_of(bytes([n]) * 32) for n in range(1, 40)]
+SEGMENT = SegmentId(b"s" * 32)
+
+
+def copy(shard: int, *, age_s: int = 0, bad: bool = False, silent: bool = False, peer: int = 0) -> Copy:
+    return Copy(shard, PEERS[peer], NOW_S - age_s, bad, silent)
+
+
+@pytest.mark.parametrize(
+    ("given_copy", "expected"),
+    [
+        (copy(0), Standing.ALIVE),
+        (copy(0, age_s=DEAD_S - 1), Standing.ALIVE),
+        (copy(0, age_s=3600, silent=True), Standing.SUSPENDED),
+        (copy(0, age_s=DEAD_S - 1, silent=True), Standing.SUSPENDED),
+        (copy(0, age_s=DEAD_S, silent=True), Standing.LOST),
+        (copy(0, age_s=DEAD_S), Standing.LOST),
+        (copy(0, bad=True), Standing.LOST),
+    ],
+)
+def test_short_outages_suspend_and_contradictions_count_at_once(given_copy: Copy, expected: Standing) -> None:
+    assert standing(given_copy, now_s=NOW_S, dead_after_s=DEAD_S) is expected
+
+
+def test_a_shard_is_lost_when_its_last_copy_is() -> None:
+    copies = [copy(index) for index in range(2, 30)]
+    copies += [copy(0, bad=True), copy(0, age_s=5, silent=True, peer=1), copy(1, age_s=DEAD_S)]
+    assert lost_shards(CODE, copies, now_s=NOW_S, dead_after_s=DEAD_S) == {1}
+    assert lost_shards(CODE, [], now_s=NOW_S, dead_after_s=DEAD_S) == set(range(30))
+
+
+def test_repair_starts_at_the_threshold_and_not_where_nothing_is_left() -> None:
+    assert trigger_count(CODE, 0.5) == 10
+    assert [lost for lost in range(31) if is_due(CODE, lost, 0.5)] == list(range(10, 21))
+    assert trigger_count(Code(6, 20), 0.5) == 7
+    assert trigger_count(CODE, 0.0) == 1
+    assert not any(is_due(Code(3, 3), lost, 0.5) for lost in range(4))
+
+
+@given(st.permutations(PEERS[:10]), st.integers(0, 10_000))
+def test_all_agree_on_the_order_and_it_turns_by_the_day(peers: list[PeerId], day: int) -> None:
+    ranked = order(SEGMENT, peers, day=day)
+    assert ranked == order(SEGMENT, PEERS[:10], day=day)
+    waits = {wait_s(SEGMENT, peers, peer, day=day, stagger_s=900) for peer in peers}
+    assert waits == {900 * rank for rank in range(10)}
+    assert wait_s(SEGMENT, peers[1:], peers[0], day=day, stagger_s=900) == 900 * ranked.index(peers[0])
+    assert intent_life_s(900) == 1800
+
+
+def test_the_first_place_goes_round() -> None:
+    firsts = {order(SEGMENT, PEERS[:10], day=day)[0] for day in range(200)}
+    assert len(firsts) > 5
+
+
+@given(st.lists(st.sampled_from(PEERS), min_size=1, unique=True), st.integers(0, 254))
+def test_one_copy_stays_and_all_agree_which(peers: list[PeerId], index: int) -> None:
+    gone = surplus(index, peers)
+    assert len(gone) == len(peers) - 1
+    assert set(gone) == set(surplus(index, list(reversed(peers))))
+    (kept,) = set(peers) - set(gone)
+    assert surplus(index, [kept]) == []
+    # Whoever is asked later, about any part of them, lets the same one stay.
+    assert kept not in surplus(index, [*peers[: len(peers) // 2], kept])
+
+
+def test_five_holders_of_six_become_thirty_of_one() -> None:
+    held = {PEERS[n]: set(range(6 * n, 6 * n + 6)) for n in range(5)}
+    free = PEERS[5:30]
+    for _ in range(10):
+        for me in list(held):
+            given_up = to_spread(CODE, held, me, len(free))
+            for index in given_up[:1]:
+                held[me].discard(index)
+                held[free.pop()] = {index}
+    assert sorted(len(shards) for shards in held.values()) == [1] * 30
+    assert set().union(*held.values()) == set(range(30))
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    st.integers(0, 40),
+)
+def test_spreading_gives_each_newcomer_one_at_most_and_never_below_the_share(
+    counts: list[int], newcomers: int
+) -> None:
+    code = Code(1, max(1, min(255, sum(counts))))
+    indexes = iter(range(sum(counts)))
+    held = {PEERS[n]: {next(indexes) for _ in range(count)} for n, count in enumerate(counts)}
+    gives = {me: to_spread(code, held, me, newcomers) for me in held}
+    assert sum(map(len, gives.values())) <= newcomers
+    share = fair_share(code, len(held) + newcomers)
+    for me, given_up in gives.items():
+        assert len(held[me]) - len(given_up) >= min(len(held[me]), share)
+        assert set(given_up) <= held[me]
+
+
+def test_a_copy_that_answers_again_is_alive_again() -> None:
+    dead = copy(3, age_s=2 * DEAD_S, silent=True)
+    assert standing(dead, now_s=NOW_S, dead_after_s=DEAD_S) is Standing.LOST
+    back = replace(dead, proved_s=NOW_S, is_silent=False)
+    assert standing(back, now_s=NOW_S, dead_after_s=DEAD_S) is Standing.ALIVE
