@@ -267,6 +267,7 @@ CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its 
 DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
 DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
+BALANCES_SHOWN_MAX: Final = 1_000  # accounts that one answer of `cairn credit` lists
 PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
 CREDIT_ENTRY_BYTES_MAX: Final = (
     AUDIT_RECEIPT_BYTES_MAX + 64

@@ -16,7 +16,7 @@ from node.chunks import catalogue, evidence, messages, score_store
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
-from node.credit import reputation_store
+from node.credit import ledger_store, reputation_store
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
@@ -315,6 +315,7 @@ def test_tables_of_the_home() -> None:
         memory._TABLE, bootstrap._TABLE, reputation_store.TABLE,
         evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
         evidence.ANSWERS_TABLE,
+        *(value for value in vars(ledger_store).values() if isinstance(value, str) and "credit_" in value[:7]),
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}
     assert index == set(shard_index.TABLES)
