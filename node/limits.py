@@ -98,6 +98,12 @@ DHT_MESSAGE_BYTES_MAX: Final = 65_536  # bytes: 20 contacts, 64 providers and a 
 DHT_REPLY_PROVIDERS_BYTES_MAX: Final = 8_192  # bytes: half of what rust-libp2p reads of a message
 DHT_PROVIDER_EXPIRY_S: Final = 48 * 3_600  # seconds: outlives one missed sweep
 DHT_VALUE_EXPIRY_S: Final = 48 * 3_600  # seconds: whoever cares stores it again, like a provider record
+DHT_RESTORE_S: Final = 12 * 3_600  # seconds: half of 20 holders must not leave for good in that time
+DHT_RESTORE_SPREAD_S: Final = (
+    6 * 3_600
+)  # seconds over which the holders of a value spread: one does it for all
+DHT_RESTORE_STEP_RECORDS: Final = 16  # values stored again in one step: each is a lookup and 20 stores
+DHT_RESTORE_RETRY_S: Final = 600  # seconds until a value that nobody took is offered again
 DHT_PROVIDERS_PER_KEY_MAX: Final = 64  # provider records of a key: five holders announce a segment
 DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
     50_000  # records: in a small network each node keeps all keys of all
@@ -232,6 +238,15 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+LIST_POINTER_BYTES_MAX: Final = 8 * 1024  # bytes: what the DHT takes as a value record
+LIST_POINTER_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a pointer may stay valid: as a hint
+LIST_ROOT_BYTES_MAX: Final = 7 * 1024  # bytes: a pointer less its seal, its signature and its other fields
+LIST_PARTS_MAX: Final = 64  # parts a root names: 5 KiB of hashes and keys
+LIST_PART_CLASS_MAX: Final = 6  # powers of 4: parts from 16,384 rows on stay, so a merge holds 65,536 (25 MB)
+LIST_REMOVAL_KEPT_S: Final = (
+    LEASE_DAYS_MAX * 86_400
+)  # seconds that a removal outlives the removed file's leases
+LIST_ROW_BYTES_MAX: Final = 16 * 1024  # bytes: the longest link, a name and a dozen numbers are 5 KB
 
 # --- credit and audits (credit.md) ----------------------------------------------------------------------
 
