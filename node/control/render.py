@@ -197,7 +197,7 @@ def _rm(_options: Options, result: Json) -> None:
     print(f"released {_count(result['leases'], 'lease')} of {result['hash']}")
 
 
-def _donate(options: Options, result: Json) -> None:
+def _donate(_options: Options, result: Json) -> None:
     if not result["cap_bytes"]:
         print("this node gives no disk: `cairn donate 20GiB` gives some")
         return
@@ -205,8 +205,12 @@ def _donate(options: Options, result: Json) -> None:
         f"gives {format_size(result['cap_bytes'])}, of which {format_size(result['used_bytes'])} are used, "
         f"for {_count(result['shards'], 'shard')} of others"
     )
-    if options.rate is not None or options.pledge is not None:
-        _say("rate and pledge are remembered; this release does not enforce them yet")
+    rate = result["rate_bytes_s"]
+    _say(
+        "carries as much for others as they ask for (`cairn donate --rate 2MiB/s` sets a limit)"
+        if rate is None
+        else f"carries {format_size(rate)}/s at most for others, both directions together"
+    )
 
 
 def _status(_options: Options, result: Json) -> None:
@@ -249,6 +253,11 @@ def _peers(_options: Options, result: Json) -> None:
 def _recovery(options: Options, result: Json) -> None:
     if options.action == "restore":
         print(f"restored account {result['account']}")
+        return
+    if options.action == "passphrase":
+        print(f"the keystore is {'sealed' if result['sealed'] else 'not sealed any more'}")
+        if result["sealed"]:
+            _say("`cairn run` asks for the passphrase from now on, or reads it with --passphrase-file")
         return
     if "words" not in result:
         print(f"account {result['account']}")

@@ -27,16 +27,19 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.chunks.store.space import SpaceBudget
 from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
+from node.daemon.healing import Healing, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
+from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
@@ -95,7 +98,9 @@ class Node:
     scores: Scoreboard
     evidence: Evidence
     reputations: ReputationStore
+    healing: Healing
     housekeeping: Housekeeping
+    limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
 
@@ -130,6 +135,8 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        self.dht.set_record_room(SpaceBudget(donation.cap_bytes).records_room_bytes)
+        self.limited.set_rates(_rates(self.config, donation))
 
 
 @asynccontextmanager
@@ -157,11 +164,17 @@ async def open_node(
         )
     )
     try:
-        async with with_loopback(ports.network) as network, trio.open_nursery() as nursery:
+        rates = _rates(config, memory.donation())
+        async with (
+            with_rate_limits(ports.network, rates) as limited,
+            with_loopback(limited) as network,
+            trio.open_nursery() as nursery,
+        ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
+            await nursery.start(node.healing.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -173,6 +186,10 @@ async def open_node(
         node.reputations.save()
     finally:
         store.close()
+
+
+def _rates(config: Config, donation: Donation) -> Rates:
+    return Rates(config.network.upload_rate, config.network.download_rate, donation.rate_bytes_s)
 
 
 def _introduce(node: Node, peer_id: PeerId) -> None:
@@ -188,6 +205,7 @@ async def _build(
     store: ShardStore,
     listed: Sequence[Contact],
     protocol_version: int,
+    limited: RateLimitedNetwork,
 ) -> Node:
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
@@ -203,6 +221,7 @@ async def _build(
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
+    dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
     reputations = await offload.run(partial(ReputationStore, ports.state))
     evidence = Evidence(ports.state, network=NETWORK_ID)
@@ -258,6 +277,23 @@ async def _build(
         offload=offload,
         grace_days=config.lease.grace_days,
     )
+    healing = build_healing(
+        config=config.repair,
+        network=network,
+        store=store,
+        shard_server=server,
+        client=client,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        evidence=evidence,
+        reputations=reputations,
+        scores=scores,
+        engine=engine,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
+    )
     return Node(
         config=config,
         keys=keys,
@@ -275,6 +311,7 @@ async def _build(
         scores=scores,
         evidence=evidence,
         reputations=reputations,
+        healing=healing,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,
@@ -294,5 +331,6 @@ async def _build(
             clock=clock,
             offload=offload,
         ),
+        limited=limited,
         engine_name=engine.name,
     )

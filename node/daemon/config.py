@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from node.errors import ConfigError, UsageError
-from node.limits import LEASE_DAYS_MAX, TOTAL_SHARDS_MAX
+from node.limits import LEASE_DAYS_MAX, RATE_BYTES_S_MIN, TOTAL_SHARDS_MAX
 from node.units import DAY_S, GIB, parse_rate, parse_size
 
 ALL: Literal["all"] = "all"
@@ -136,7 +136,7 @@ def _rate() -> Rule:
     def read(value: object) -> SettingValue:
         if value == "none":
             return None
-        return _bytes(value, parse_rate, low=1024)
+        return _bytes(value, parse_rate, low=RATE_BYTES_S_MIN)
 
     return Rule('bytes per second such as 2MiB/s, from 1 KiB/s to 1,000,000 TiB/s, or "none"', read)
 

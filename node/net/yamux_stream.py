@@ -20,6 +20,7 @@ FIN: Final = 4
 RST: Final = 8
 PEER_RESET: Final = "the peer reset the stream"
 _FIRST_WINDOW_BYTES: Final = 256 * 1024  # by the specification
+_FAST_READ_S: Final = 1.0  # half a window in less: even with a round trip of 0.5 s the window is what slows
 _SEND_WINDOW_BYTES_MAX: Final = 2**32 - 1
 _SMALL_CHUNK_BYTES: Final = 16 * 1024  # smaller pieces are joined: none costs more than it holds
 _JOINED_CHUNK_BYTES: Final = 64 * 1024
@@ -69,6 +70,7 @@ class YamuxStream:
         self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._window_target_bytes = _FIRST_WINDOW_BYTES
         self._read_bytes = 0  # since the last window update
+        self._renewed_s = trio.current_time()
         self._fin_sent = False
         self._fin_received = False
         self._changed = trio.lowlevel.ParkingLot()  # the reader waits here
@@ -206,12 +208,16 @@ class YamuxStream:
             raise StreamError("this end closed the stream")
 
     def _renew_window(self, read_bytes: int) -> None:
-        """Offer new window once half of it was read. Doubles as long as the reader keeps up: 256 KiB a round
-        trip are 5 MB/s at 50 ms."""
+        """Offer new window once half of it was read. Doubles as long as the reader empties that half fast:
+        256 KiB a round trip are 5 MB/s at 50 ms. For a reader that takes its time (a rate is set, a disk is
+        slow) a larger window would only fill memory here, and the link with what nobody asked for yet."""
         self._read_bytes += read_bytes
         if self._read_bytes * 2 < self._window_target_bytes or self._fin_received or self.fault is not None:
             return
-        grown = min(self._window_target_bytes * 2, limits.STREAM_WINDOW_BYTES_MAX)
+        now_s = trio.current_time()
+        factor = 2 if now_s - self._renewed_s < _FAST_READ_S else 1
+        self._renewed_s = now_s
+        grown = min(self._window_target_bytes * factor, limits.STREAM_WINDOW_BYTES_MAX)
         increment = self._read_bytes + grown - self._window_target_bytes
         self._window_target_bytes = grown
         self._read_bytes = 0

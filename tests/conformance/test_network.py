@@ -1,9 +1,9 @@
-"""The Network port: one suite over libp2p on loopback and the internet in memory."""
+"""The Network port: one suite over libp2p on loopback, the internet in memory, and that under caps."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -13,6 +13,7 @@ from nacl.signing import SigningKey
 
 from node.errors import ProtocolError, RefusedError, UnreachableError
 from node.net.libp2p_network import open_network
+from node.net.rate_limit import Rates, with_rate_limits
 from node.ports import Network, Stream
 from node.units import Contact, Multiaddr, PeerId
 from simulations.network import Internet
@@ -25,7 +26,7 @@ def peer_id_of_seed(seed: bytes) -> PeerId:
     return PeerId(b"\x00\x24\x08\x01\x12\x20" + bytes(SigningKey(seed).verify_key))
 
 
-@pytest.fixture(params=["simulated", "libp2p"])
+@pytest.fixture(params=["simulated", "limited", "libp2p"])
 async def make_network(request: pytest.FixtureRequest) -> AsyncIterator[MakeNetwork]:
     internet = Internet(Random(7))
     stop = trio.Event()
@@ -35,6 +36,8 @@ async def make_network(request: pytest.FixtureRequest) -> AsyncIterator[MakeNetw
         adapter: AbstractAsyncContextManager[Network]
         if request.param == "simulated":
             adapter = internet.join(peer_id_of_seed(seed))
+        elif request.param == "limited":
+            adapter = limited(internet.join(peer_id_of_seed(seed)))
         else:
             adapter = open_network(seed, [Multiaddr("/ip4/127.0.0.1/tcp/0")])
         async with adapter as network:
@@ -51,6 +54,13 @@ async def make_network(request: pytest.FixtureRequest) -> AsyncIterator[MakeNetw
 
         yield make
         stop.set()
+
+
+@asynccontextmanager
+async def limited(opening: AbstractAsyncContextManager[Network]) -> AsyncIterator[Network]:
+    rates = Rates(upload=40_000_000, download=50_000_000, for_others=60_000_000)
+    async with opening as network, with_rate_limits(network, rates) as slower:
+        yield slower
 
 
 def contact_of(network: Network) -> Contact:

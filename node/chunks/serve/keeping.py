@@ -75,6 +75,11 @@ class Keeper:
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self.leases_signed = 0
 
+    @property
+    def peer_id(self) -> PeerId:
+        """This holder."""
+        return self._peer_id
+
     # --- puts and leases ----------------------------------------------------------------------------------
 
     async def close_put(
@@ -300,18 +305,25 @@ class Keeper:
             news = [Lease.decode(data, network=self._network) for data in records]
             for lease in news:
                 check_lease(lease, manifest)
-            count = 0
-
-            def union(old: bytes | None) -> bytes:
-                nonlocal count
-                merged = merge_leases([*self._decode_roster(old), *news])
-                count = len(merged)
-                return messages.pack_records([lease.encode() for lease in merged])
-
-            self._store.merge_roster(request.segment_id, union)
-            return count
+            return self._merge(request.segment_id, news)
 
         return await self._offload.run(merge)
+
+    def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
+        """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
+        return self._merge(segment_id, leases)
+
+    def _merge(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        count = 0
+
+        def union(old: bytes | None) -> bytes:
+            nonlocal count
+            merged = merge_leases([*self._decode_roster(old), *news])
+            count = len(merged)
+            return messages.pack_records([lease.encode() for lease in merged])
+
+        self._store.merge_roster(segment_id, union)
+        return count
 
     def _decode_roster(self, data: bytes | None) -> list[Lease]:
         if data is None:
@@ -330,6 +342,28 @@ class Keeper:
 
         return await self._offload.run(read)
 
+    async def keep_granted(
+        self,
+        incoming: IncomingPut,
+        manifest: SegmentManifest,
+        grant: RepairGrant,
+        leases: Sequence[Lease],
+        roster: Sequence[Lease],
+    ) -> None:
+        """Make shards durable that came under a grant: slot i is lease i, countersigned, its case checked.
+
+        The grant and the roster (verified) are kept with them. Raises `ProtocolError`, `StoreError`: nothing
+        is kept then.
+        """
+
+        def keep() -> None:
+            self._commit(incoming, manifest, leases)
+            self._set_grant(manifest.segment_id, grant.encode())
+            self._merge(manifest.segment_id, [*roster, *leases])
+
+        await self._offload.run(keep)
+        self.leases_signed += len(leases)
+
     # --- grants -------------------------------------------------------------------------------------------
 
     async def keep_grant(self, request: messages.GiveGrant) -> None:
@@ -344,12 +378,15 @@ class Keeper:
             if encoded is None:
                 raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
             check_grant_of(grant, SegmentManifest.decode(encoded))
-            self._store.set_grant(request.segment_id, lambda old: max(old or b"", request.record, key=ends))
+            self._set_grant(request.segment_id, request.record)
 
+        await self._offload.run(keep)
+
+    def _set_grant(self, segment_id: SegmentId, record: bytes) -> None:
         def ends(record: bytes) -> tuple[int, bytes]:
             return (RepairGrant.decode(record, network=self._network).expires_s if record else -1), record
 
-        await self._offload.run(keep)
+        self._store.set_grant(segment_id, lambda old: max(old or b"", record, key=ends))
 
     async def grant(self, request: messages.GetGrant) -> bytes:
         """The grant that is kept. Raises `RefusalError`."""

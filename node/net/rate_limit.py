@@ -1,0 +1,249 @@
+"""Bandwidth caps over all streams of a node. Layer 3, a wrapper around any Network.
+
+Three rates, each of which may be absent: what the node sends, what it receives, and what it carries for
+others in both directions together: every stream that another node opened, and those that this node opens on
+behalf of others (`for_others`: repairs, audits).
+
+Invariants: any mean over ten seconds is within 3 % of a rate (node/net/fair_queue.py); streams share fairly
+and short messages pass first; a change of a rate holds from the next piece on, for open streams too; with no
+rate set a call costs one look at a flag. Counted is what streams carry with the framing around it, not TCP/IP
+headers. What is received counts when it is taken: ahead of that a peer may have one window of each stream
+(256 KiB, which grows only while it is emptied fast) on its way. Streams to oneself don't pass here. Why so:
+docs/decisions/0050.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from node.net.fair_queue import Bucket, FairQueue, Flow, Turn
+from node.ports import Buffer, Network, Stream, StreamHandler
+from node.units import Contact, Multiaddr, PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Bytes a second; None is without a cap."""
+
+    upload: int | None = None
+    download: int | None = None
+    for_others: int | None = None
+
+
+@asynccontextmanager
+async def with_rate_limits(network: Network, rates: Rates = Rates()) -> AsyncIterator[RateLimitedNetwork]:
+    """`network` under caps that may change at any time; whoever waits is cancelled with the context."""
+    pacer = Pacer(rates)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pacer.run)
+        yield RateLimitedNetwork(network, pacer)
+        nursery.cancel_scope.cancel()
+
+
+class Pacer:
+    """The buckets of a node, and everybody who waits for them."""
+
+    def __init__(self, rates: Rates) -> None:
+        self.rates = Rates()
+        self.is_pacing = False
+        """Whether any rate is set: the one thing that a stream looks at when none is."""
+        self._upload, self._download, self._gift = Bucket(), Bucket(), Bucket()
+        self._queue = FairQueue()
+        self._granted: dict[int, trio.Event] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+        self.set_rates(rates)
+
+    def set_rates(self, rates: Rates) -> None:
+        """Hold these from now on."""
+        now_s = trio.current_time()
+        self._upload.set_rate(rates.upload, now_s=now_s)
+        self._download.set_rate(rates.download, now_s=now_s)
+        self._gift.set_rate(rates.for_others, now_s=now_s)
+        self._queue.regroup()
+        self.rates = rates
+        self.is_pacing = rates != Rates()
+        self._changed.unpark_all()
+
+    def flows(self, *, for_others: bool) -> tuple[Flow, Flow]:
+        """Those of a new stream: sending, receiving."""
+        gift = (self._gift,) if for_others else ()
+        return Flow((self._upload, *gift)), Flow((self._download, *gift))
+
+    async def wait_turn(self, flow: Flow, wanted_bytes: int) -> int:
+        """Wait until some of `wanted_bytes` may pass; how many. A checkpoint."""
+        if flow.is_free:
+            await trio.lowlevel.checkpoint()
+            return wanted_bytes
+        turn = self._queue.push(flow, wanted_bytes)
+        granted = self._granted[turn.number] = trio.Event()
+        self._changed.unpark_all()
+        try:
+            await granted.wait()
+        finally:
+            self._queue.drop(turn)
+            self._granted.pop(turn.number, None)
+        return turn.granted_bytes
+
+    async def run(self) -> None:
+        """Grant turns until cancelled; asleep while nobody waits."""
+        while True:
+            wait_s = self._queue.ready_in_s(trio.current_time())
+            if wait_s is None:
+                await self._changed.park()
+                continue
+            if wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await self._changed.park()
+                continue
+            turn = self._queue.pop(trio.current_time())
+            if turn is not None:
+                self._grant(turn)
+
+    def _grant(self, turn: Turn) -> None:
+        self._granted[turn.number].set()
+
+
+class RateLimitedNetwork:
+    """See `with_rate_limits`."""
+
+    def __init__(self, network: Network, pacer: Pacer, *, for_others: bool = False) -> None:
+        self._network = network
+        self._pacer = pacer
+        self._opens_for_others = for_others
+
+    @property
+    def for_others(self) -> RateLimitedNetwork:
+        """The same network for work on behalf of others: streams opened here count as given."""
+        return RateLimitedNetwork(self._network, self._pacer, for_others=True)
+
+    @property
+    def rates(self) -> Rates:
+        """What holds now."""
+        return self._pacer.rates
+
+    def set_rates(self, rates: Rates) -> None:
+        """Hold these from now on, for open streams as well."""
+        self._pacer.set_rates(rates)
+
+    @property
+    def peer_id(self) -> PeerId:
+        """As the port says."""
+        return self._network.peer_id
+
+    def listen_addresses(self) -> tuple[Multiaddr, ...]:
+        """As the port says."""
+        return self._network.listen_addresses()
+
+    def connected(self) -> tuple[PeerId, ...]:
+        """As the port says."""
+        return self._network.connected()
+
+    def addresses_of(self, peer_id: PeerId) -> tuple[Multiaddr, ...]:
+        """As the port says."""
+        return self._network.addresses_of(peer_id)
+
+    def observed_address(self, peer_id: PeerId) -> Multiaddr | None:
+        """As the port says."""
+        return self._network.observed_address(peer_id)
+
+    async def connect(self, contact: Contact) -> None:
+        """As the port says; handshakes are not counted."""
+        await self._network.connect(contact)
+
+    async def open_stream(self, contact: Contact, protocol: str) -> Stream:
+        """As the port says."""
+        stream = await self._network.open_stream(contact, protocol)
+        return PacedStream(stream, self._pacer, for_others=self._opens_for_others)
+
+    def serve(
+        self, protocol: str, handler: StreamHandler, *, streams_max: int, streams_max_per_peer: int
+    ) -> None:
+        """As the port says."""
+
+        async def paced(stream: Stream) -> None:
+            await handler(PacedStream(stream, self._pacer, for_others=True))
+
+        self._network.serve(
+            protocol, paced, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer
+        )
+
+    def on_connected(self, callback: Callable[[PeerId], None]) -> None:
+        """As the port says."""
+        self._network.on_connected(callback)
+
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """As the port says."""
+        await self._network.disconnect(peer_id)
+
+
+class PacedStream:
+    """A stream that waits for its turns while a rate is set."""
+
+    __slots__ = ("_pacer", "_receives", "_sends", "_stream", "_taken")
+
+    def __init__(self, stream: Stream, pacer: Pacer, *, for_others: bool) -> None:
+        self._stream = stream
+        self._pacer = pacer
+        self._sends, self._receives = pacer.flows(for_others=for_others)
+        self._taken = b""  # from the stream, not paid for yet
+
+    @property
+    def peer_id(self) -> PeerId:
+        """As the port says."""
+        return self._stream.peer_id
+
+    def send_all(self, data: Buffer) -> Coroutine[Any, Any, None]:
+        """As the port says."""
+        # No coroutine of its own: this is on the way of every block.
+        return self._send_paced(data) if self._pacer.is_pacing else self._stream.send_all(data)
+
+    def receive_some(self, max_bytes: int) -> Coroutine[Any, Any, bytes]:
+        """As the port says."""
+        if self._pacer.is_pacing or self._taken:
+            return self._receive_paced(max_bytes)
+        return self._stream.receive_some(max_bytes)
+
+    async def close_write(self) -> None:
+        """As the port says."""
+        await self._stream.close_write()
+
+    async def aclose(self) -> None:
+        """As the port says."""
+        self._taken = b""
+        await self._stream.aclose()
+
+    async def reset(self) -> None:
+        """As the port says."""
+        self._taken = b""
+        await self._stream.reset()
+
+    async def _send_paced(self, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        if not view:
+            await self._stream.send_all(data)
+        try:
+            while view:
+                granted = await self._pacer.wait_turn(self._sends, len(view))
+                await self._stream.send_all(view[:granted])
+                view = view[granted:]
+        except trio.Cancelled:
+            # Half of the data may have left.
+            with trio.CancelScope(shield=True):
+                await self.reset()
+            raise
+
+    async def _receive_paced(self, max_bytes: int) -> bytes:
+        if not self._taken:
+            # Taken first and paid for after: what will come is known to nobody before it is there.
+            some = max_bytes if self._receives.is_free else min(max_bytes, self._receives.piece_bytes)
+            self._taken = await self._stream.receive_some(some)
+            if not self._taken:
+                return b""
+        granted = await self._pacer.wait_turn(self._receives, min(max_bytes, len(self._taken)))
+        data, self._taken = self._taken[:granted], self._taken[granted:]
+        return data
