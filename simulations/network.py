@@ -85,6 +85,7 @@ class Internet:
             finally:
                 del self._nodes[peer_id]
                 self._listeners.pop(address, None)
+                node.is_up = False  # a handler that is still to be unwound dials nobody
                 node.drop_all_connections()
                 nursery.cancel_scope.cancel()
 
