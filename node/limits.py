@@ -140,7 +140,7 @@ DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
 DHT_SNAPSHOT_S: Final = 900.0  # seconds between saves of the routing table
 DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
 DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
-DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+DHT_EXPIRE_PAUSE_S: Final = 600.0  # seconds between looks for expired records, which nobody is told
 DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
 
 # --- framing (node/framing.py) ------------------------------------------------------------------------
@@ -279,6 +279,14 @@ PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
 REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
 BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
 CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
+DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
+DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
+DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
+BALANCES_SHOWN_MAX: Final = 1_000  # accounts that one answer of `cairn credit` lists
+PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
+CREDIT_ENTRY_BYTES_MAX: Final = (
+    AUDIT_RECEIPT_BYTES_MAX + 64
+)  # bytes: the largest record of a pair, and its kind
 CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures are still being collected
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------

@@ -16,7 +16,7 @@ from node.chunks import catalogue, evidence, list_store, messages, score_store
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
-from node.credit import reputation_store
+from node.credit import ledger_store, reputation_store
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
@@ -25,6 +25,7 @@ from node.errors import NodeError, ProtocolError
 from node.framing import Preamble
 from node.net import bootstrap
 from node.records.base import Record
+from node.records.charge import Charge
 from node.records.lease import Lease, Release
 from node.records.list_pointer import ListPointer
 from node.records.offer import DeviceCert, Offer
@@ -298,7 +299,7 @@ def test_messages_of_the_dht() -> None:
 
 def test_sizes_of_records() -> None:
     records: list[type[Record]] = [
-        Lease, Release, Offer, DeviceCert, RepairGrant, Handover, RepairIntent, PlacementHint,
+        Lease, Release, Offer, DeviceCert, Charge, RepairGrant, Handover, RepairIntent, PlacementHint,
         ListPointer,
     ]  # fmt: skip
     rows = table("formats/keys-links-records.md", ["type", "fields", "signatures", "at most"])
@@ -317,6 +318,7 @@ def test_tables_of_the_home() -> None:
         list_store.META_TABLE, reputation_store.TABLE,
         evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
         evidence.ANSWERS_TABLE,
+        *(value for value in vars(ledger_store).values() if isinstance(value, str) and "credit_" in value[:7]),
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}
     assert index == set(shard_index.TABLES)

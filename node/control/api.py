@@ -22,6 +22,7 @@ from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
 from node.chunks.get.health import HealthReport
 from node.chunks.put.upload import PutOptions, PutProgress
+from node.control.api_credit import credit
 from node.control.api_node import donate, peers, status
 from node.control.fields import field, required
 from node.control.server import Events, Handler, Json
@@ -53,6 +54,7 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "renew": renew,
         "rm": rm,
         "donate": donate,
+        "credit": credit,
         "status": status,
         "peers": peers,
     }

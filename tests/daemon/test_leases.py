@@ -19,7 +19,7 @@ from node.control.api import control_handlers
 from node.control.server import Events
 from node.crypto.hashing import cid_text
 from node.daemon.compose import Node
-from node.errors import NotFoundError
+from node.errors import NotFoundError, UsageError
 from node.units import DAY_S, HOUR_S, MIB, MINUTE_S
 from tests.daemon.test_recovery import donors, entry, member
 from tests.daemon.worlds import NOW_S, Machine, World, contact_of
@@ -133,6 +133,29 @@ async def test_what_is_removed_while_a_holder_is_away_is_not_renewed(
         assert any("did not answer" in note for note in notes)
         (listed,) = owner.catalogue.files()
         assert not listed.renews
+
+
+async def test_whoever_pays_keeps_another_account_s_file(autojump_clock: MockClock, tmp_path: Path) -> None:
+    world = World()
+    source = tmp_path / "file"
+    source.write_bytes(bytes(10_000))
+    async with donors(world, 3) as known, member(world, Machine("friend"), known) as friend:
+        async with member(world, Machine("owner"), known) as owner:
+            report = await owner.uploader.put(source, PutOptions(code=CODE, lease_days=30))
+            with pytest.raises(UsageError, match="not yours"):
+                await call(friend, "rm", link=cid_text(report.file_hash))
+        renewed, notes = await call(friend, "renew", link=cid_text(report.file_hash), duration_s=90 * DAY_S)
+        assert renewed["leases"] == 6
+        assert any("yours to pay for" in note for note in notes)
+        assert friend.catalogue.files() == []
+        await forward(world, 60 * DAY_S)  # the owner's leases and their grace are over
+        assert sum(donor.statistics().store.leases for donor in known) == 6
+        got = await friend.downloader.save(report.link, tmp_path / "copy")
+        assert got.path.read_bytes() == source.read_bytes()
+        # The friend's key ends the friend's leases, and them alone.
+        ended, _ = await call(friend, "rm", link=cid_text(report.file_hash))
+        assert ended["leases"] == 6
+        assert sum(donor.statistics().store.shards for donor in known) == 0
 
 
 async def test_released_space_comes_back_within_a_round(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 Invariants: every lease and release is signed by the key that derives from the account seed and the salt in
 the file manifest: the owner's for a file of this account's, else a key that ends nothing but its own leases,
 and by which nobody can link two files that one account pays for; only what a holder countersigned or
-confirmed is counted; a lease that already lasts long enough is not doubled. Source: design.md, section 4 (renew,
-delete).
+confirmed is counted; a lease that already lasts long enough is not doubled. Source: design.md, section 4
+(renew, delete).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import trio
 
 from node import limits
 from node.chunks import messages
+from node.chunks.admission import Payer
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.holders import Holders, blaming
@@ -26,7 +27,15 @@ from node.chunks.put.publish import Withdrawal, withdraw
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
-from node.errors import AvailabilityError, NotFoundError, ProtocolError, RefusedError, RemoteError, UsageError
+from node.errors import (
+    AvailabilityError,
+    CreditError,
+    NotFoundError,
+    ProtocolError,
+    RefusedError,
+    RemoteError,
+    UsageError,
+)
 from node.ports import Clock, Directory, Entropy
 from node.records.lease import LEASE_ID_BYTES, LEASE_NONCE_BYTES, Lease, Release
 from node.records.placement_hint import PlacementHint
@@ -59,6 +68,7 @@ class _Tally:
     end_days: dict[SegmentId, dict[int, int]] = field(default_factory=dict)
     """Of each segment: the last day of each shard's longest lease."""
     renewed: list[Lease] = field(default_factory=list)
+    short_of_credit: RefusedError | None = None
     first_holders: set[PeerId] = field(default_factory=set)
     """Who answered for segment 0."""
 
@@ -81,8 +91,10 @@ class Renewer:
         scores: Scoreboard,
         account_seed: bytes,
         known_holders: KnownHolders | None = None,
+        payer: Payer | None = None,
     ) -> None:
-        """`known_holders` gives what this node remembers of a file's holders."""
+        """`known_holders` gives what this node remembers of a file's holders, `payer` pays for leases."""
+        self._payer = payer
         self._holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
         self._locator = Locator(self._holders, known_holders=known_holders)
         self._client = client
@@ -94,7 +106,7 @@ class Renewer:
     async def renew(self, file_hash: FileHash, *, duration_s: int) -> LeaseReport:
         """Have every reachable shard kept until at least `duration_s` from now, whoever's file it is.
 
-        Raises `NotFoundError`, `UsageError`.
+        Raises `NotFoundError`, `UsageError`, and `CreditError` where credit alone kept all holders from it.
         """
         today = self._clock.now_s() // DAY_S
         end_day = -(-(self._clock.now_s() + duration_s) // DAY_S)
@@ -118,7 +130,12 @@ class Renewer:
                 end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
             if not asked:
                 return
-            replies = await session.renew(segment.segment_id, [lease.encode() for lease in asked])
+            replies = await session.renew(
+                segment.segment_id,
+                [lease.encode() for lease in asked],
+                self._charges(asked, len(segment.encoded)),
+                b"" if self._payer is None else self._payer.cert(),
+            )
             with blaming(session.peer_id):
                 signed = [Lease.decode(data, network=self._holders.network) for data in replies]
                 if [lease.body() for lease in signed] != [lease.body() for lease in asked]:
@@ -128,10 +145,13 @@ class Renewer:
             tally.leases += len(signed)
             tally.renewed.extend(signed)
             end_days.update((lease.shard_index, end_day) for lease in signed)
-            grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
-            await session.give_grant(segment.segment_id, grant.encode())
+            if is_own:
+                grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
+                await session.give_grant(segment.segment_id, grant.encode())
 
         tally = await self._each_holding(file, extend, range(file.manifest.segment_count))
+        if tally.short_of_credit is not None and not tally.leases:
+            raise CreditError(f"nothing was renewed: {tally.short_of_credit}")
         kept_until_s = _kept_until_s(file.manifest, tally.end_days)
         if is_own and tally.leases and kept_until_s is not None:
             await self._store_hint(file, owner, tally.first_holders, kept_until_s)
@@ -189,6 +209,11 @@ class Renewer:
         )
         with suppress(AvailabilityError):  # a cache: providers find the file as well
             await self._holders.directory.put_value(hint.key(), hint.encode())
+
+    def _charges(self, leases: Sequence[Lease], manifest_bytes: int) -> list[bytes]:
+        if self._payer is None:
+            return []
+        return [self._payer.charge(lease, manifest_bytes).encode() for lease in leases]
 
     def _end(self, lease: Lease, owner: KeyPair) -> bytes:
         """The owner's signed release of a lease."""
@@ -249,6 +274,8 @@ class Renewer:
                 await act(session, segment, ask, tally)
         except RemoteError as error:
             self._holders.blame(peer_id, error)
+            if isinstance(error, RefusedError) and error.code == messages.REFUSED_CREDIT:
+                tally.short_of_credit = error
             missing = isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING
             if not missing:  # a holder that has nothing of the segment keeps nothing
                 tally.failed.add(peer_id)
