@@ -7,6 +7,7 @@ the store, so that nothing writes to a closed one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -33,8 +34,10 @@ from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
 from node.daemon.memory import DaemonMemory, Donation
+from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
+from node.errors import StoreError
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
@@ -43,6 +46,8 @@ from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
 from node.units import Contact, PeerId
+
+_logger = logging.getLogger(__name__)
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -98,6 +103,7 @@ class Node:
     evidence: Evidence
     reputations: ReputationStore
     housekeeping: Housekeeping
+    uptime: UptimeLog
     limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
@@ -128,6 +134,11 @@ class Node:
     def donation(self) -> Donation:
         """What this node gives."""
         return self.memory.donation()
+
+    def pledge(self) -> float:
+        """The part of what this node gives that is free for newcomers, 0 to 1."""
+        pledge = self.donation().pledge
+        return self.config.credit.pledge if pledge is None else pledge
 
     async def set_donation(self, donation: Donation) -> None:
         """Give this from now on, also after a restart."""
@@ -179,10 +190,20 @@ async def open_node(
                 yield node
             finally:
                 nursery.cancel_scope.cancel()
-        save_scores(node.scores, ports.state)
-        node.reputations.save()
+        _save_last(node)
     finally:
         store.close()
+
+
+def _save_last(node: Node) -> None:
+    """What is only written down now and then. A disk that fails must not keep the node from ending."""
+    node.uptime.look(node.ports.clock.now_s())
+    try:
+        save_scores(node.scores, node.ports.state)
+        node.reputations.save()
+        node.housekeeping.save_uptime()
+    except StoreError as error:
+        _logger.warning("what was learnt of peers in the last minute is lost: %s", error)
 
 
 def _rates(config: Config, donation: Donation) -> Rates:
@@ -264,6 +285,8 @@ async def _build(
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
     )
+    uptime = memory.uptime()
+    uptime.look(clock.now_s())
     server = ShardServer(
         network=network,
         store=store,
@@ -273,6 +296,7 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        uptime_permille=uptime.permille,
     )
     return Node(
         config=config,
@@ -306,10 +330,13 @@ async def _build(
                 offload=offload,
             ),
             state=ports.state,
+            care=server.care,
+            uptime=uptime,
             standing=ports.standing,
             clock=clock,
             offload=offload,
         ),
+        uptime=uptime,
         limited=limited,
         engine_name=engine.name,
     )
