@@ -9,6 +9,7 @@ Costs nothing while the disk is well.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,7 @@ from node.ports import Clock, Offload
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_S_MAX: Final = 60.0
+PROBE_PAUSE_S: Final = 10.0
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class StoreCare:
         self._offload = offload
         self._suspended: Suspended | None = None
         self._fell = trio.Event()
+        self._probed = -PROBE_PAUSE_S
 
     @property
     def suspended(self) -> Suspended | None:
@@ -61,23 +64,27 @@ class StoreCare:
             messages.REFUSED_SUSPENDED, "suspended: disk (its owner was told; it comes back by itself)"
         )
 
-    async def on_fault(self) -> RefusalError:
-        """The store raised a `StoreError`: what to answer, after a look at whether it is the disk as a whole.
+    async def on_fault(self) -> bool:
+        """The store raised a `StoreError`: whether it is the disk as a whole, rather than one place on it.
 
-        One place that can't be read is as bad as flipped bits to whoever asks.
+        A peer that keeps asking for what can't be read makes it look at the disk no more than every 10 s.
         """
-        await self.examine()
-        if self._suspended is not None:
-            return self.refusal()
-        return RefusalError(messages.REFUSED_CORRUPT, "that can't be read from this donor's disk")
+        now = trio.current_time()
+        if now - self._probed >= PROBE_PAUSE_S:
+            self._probed = now
+            await self._look(self._store.probe)
+        return self._suspended is not None
 
     async def examine(self) -> None:
-        """Look whether the packs are there and writes succeed; suspend if not."""
+        """Look whether the packs are there and no write has failed; suspend if not."""
+        await self._look(self._store.examine)
+
+    async def _look(self, look: Callable[[], None]) -> None:
         if self._suspended is not None:
             await trio.lowlevel.checkpoint()
             return
         try:
-            await self._offload.run(self._store.examine)
+            await self._offload.run(look)
         except StoreError as error:
             self._suspended = Suspended(str(error), self._clock.now_s())
             self._fell.set()

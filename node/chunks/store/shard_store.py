@@ -157,6 +157,12 @@ class ShardStore:
         self._writer.check_usable()
         self._log.check_there()
 
+    def probe(self) -> None:
+        """`examine`, and try to write. Raises `StoreError`."""
+        self.examine()
+        self._files.replace(PROBE_PATH, b"")
+        self._files.delete(PROBE_PATH)
+
     def reopen(self) -> None:
         """Begin anew over the same files after a fault, as a start of the node would; open puts are over.
 
@@ -166,13 +172,11 @@ class ShardStore:
         old = self._writer
         old.stop(StoreError("the store is being opened again"))
         writer = self._open(old.budget.cap_bytes)
-        # The folder may be there and take no writes: a disk often comes back so.
-        self._files.replace(PROBE_PATH, b"")
-        self._files.delete(PROBE_PATH)
         writer.budget.cap_bytes = old.budget.cap_bytes  # it may have changed meanwhile
         self._writer, self._log = writer, writer.log
         self._compactor = Compactor(writer, self._quarantine)
         old.close()
+        self.probe()  # the folder may be there and take no writes: a disk often comes back so
 
     # --- room ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -274,8 +274,9 @@ class StoreWriter:
                 put.abort()
             if self._failure is None:
                 self._failure = StoreError("the store is closed")
-                self.log.sync()
-                self.apply(lambda writer: None, end=self.log.end())
+                with suppress(StoreError):  # a disk that fails now: the next start recovers, as from a crash
+                    self.log.sync()
+                    self.apply(lambda writer: None, end=self.log.end())
             self.log.close()
 
     def _next_batch(self) -> list[Mutation]:

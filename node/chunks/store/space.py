@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.errors import StoreFullError
+from node.errors import StoreFullError, UsageError
 from node.units import GIB, KIB, MIB, format_size
 
 PACKS_PER_CAP = 16
@@ -27,6 +27,15 @@ RECORDS_SHARE = 8
 """Of what is kept for everything else, an eighth is room for the DHT's records of others. LMDB's file takes
 up to 2.5 times what its items weigh (measured under a flood of records), the logs take 1 MiB."""
 RENEWAL_BYTES = 2 * KIB  # a shard: leases that renew it on a store that is full
+
+
+def check_cap(cap_bytes: int) -> None:
+    """Raises `UsageError` for a cap that is neither 0 nor large enough to hold anything."""
+    if 0 < cap_bytes < CAP_BYTES_MIN:
+        raise UsageError(
+            f"{format_size(cap_bytes)} are too few to hold anything for others: give "
+            f"{CAP_BYTES_MIN // MIB}MiB or more, such as 20GiB (0 gives nothing)"
+        )
 
 
 @dataclass(slots=True)
