@@ -104,6 +104,8 @@ class Standing:
     (`ClearBook.reserved`)."""
     line: int = 0
     """The friend line that the donor set."""
+    gifted: int = 0
+    """Value of its open leases that are gifts under that line: nothing is owed, but they use it up."""
     is_known: bool = False
     """Whether it has given to the donor, or cleared with it, as much as `Policy.knows` asks."""
     is_frozen: bool = False
@@ -130,6 +132,8 @@ class Decision:
     rule: Rule
     need: int
     have: int
+    is_gift: bool = False
+    """Whether the friend line alone pays for it: then nothing is owed (`Pair.gifts`)."""
 
     def raise_for_refusal(self) -> None:
         """Raises `CreditError` that says need, have and what would help."""
@@ -158,7 +162,8 @@ class Ledger:
         free = self._line(asker) - asker.position
         if cost <= free:
             rule = Rule.OWED if cost <= -asker.position else Rule.LINE
-            return Decision(True, rule, cost, free)
+            is_gift = rule is Rule.LINE and cost <= asker.line - asker.gifted
+            return Decision(True, rule, cost, free, is_gift)
         have = max(0, free) + self._unsecured_room(account, asker, day)
         rule = Rule.KNOWN if asker.is_known else Rule.NEWCOMER
         if cost <= have:
@@ -194,7 +199,8 @@ class Ledger:
         )
 
     def _line(self, standing: Standing) -> int:
-        return max(standing.line, self.policy.local_line if standing.is_local else 0)
+        line = max(standing.line, self.policy.local_line if standing.is_local else 0)
+        return max(0, line - standing.gifted)
 
     def _unsecured_room(self, account: AccountId, asker: Standing, day: int) -> int:
         if asker.is_frozen:

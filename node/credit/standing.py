@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from node.credit.admission import Policy, Standing
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Pair, Records, balance, unvested
+from node.credit.pair_ledger import Pair, Records, balance, gifted, unvested
 from node.units import AccountId
 
 
@@ -43,6 +43,7 @@ def standing_of(
         unvested=unvested(pair, records, account, today=today) + uploading,
         reserved=book.reserved(donor, account),
         line=line,
+        gifted=gifted(pair, records, account, today=today),
         is_known=policy.knows(given.total - given.vouched + outcome.given_by(donor).cleared),
         is_frozen=is_frozen,
         is_local=is_local,
