@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import msgpack
 from hypothesis.stateful import RuleBasedStateMachine
 
-from node import wire
 from node.chunks import repair, roster
 from node.chunks.store.space import PackUse, SpaceBudget
-from node.credit import admission, pair_chain, pair_ledger, reputation
+from node.credit import admission, pair_chain, pair_ledger, reputation, standing
 from node.credit.clearing import ClearBook
 from node.records.base import Record
+from node.records.clear import Clear
+from node.records.receipt import Outcome
 from tests.chunks.store.test_invariants_space import Uploaders
 from tests.chunks.test_invariants_partition import Partition
 from tests.credit.test_invariants import Adversaries, Wire
@@ -57,7 +59,7 @@ def _one_sided_net(self: pair_ledger.Balance, account: Any) -> int:
 
 def _clears_of_low(pair: Any, records: Any, claims: Any) -> None:
     for record in records.items:
-        if isinstance(record, pair_ledger.Clear) and (pair.high, pair.low) in set(record.debts()):
+        if isinstance(record, Clear) and (pair.high, pair.low) in set(record.debts()):
             claims[pair.low].cleared += record.amount
 
 
@@ -65,12 +67,9 @@ def _claim_with_gifts(self: pair_ledger.Given) -> int:
     return self.total - self.written_off - self.cleared
 
 
-def _room_of_one(self: admission.Ledger, account: Any, asker: admission.Standing, day: int) -> int:
-    return max(0, self.policy.account_cap - self.unsecured(asker))
-
-
-def _line_for_ever(self: admission.Ledger, standing: admission.Standing) -> int:
-    return standing.line
+def _room_of_one(policy: Any, asker: admission.Standing, others: Any, day: int) -> int:
+    cap: int = policy.account_cap - admission.unsecured(policy, asker)
+    return max(0, cap)
 
 
 def _reserved_while_open(self: ClearBook, debtor: Any, creditor: Any) -> int:
@@ -92,11 +91,11 @@ def _failure_takes_all_back(
     lease: Any, payer: Any, receipts: Any, pair: Any, today: int
 ) -> list[tuple[int, bool]]:
     seen = list(receipts)
-    failed = any(receipt.outcome is pair_ledger.Outcome.FAILED for receipt in seen)
+    failed = any(receipt.outcome is Outcome.FAILED for receipt in seen)
     return [] if failed else _VESTINGS(lease, payer, seen, pair, today)
 
 
-_VESTINGS = pair_ledger._vestings
+_VESTINGS = pair_ledger.vestings
 _PROPOSE = pair_chain.Chain.propose
 
 
@@ -111,7 +110,7 @@ def _free_by_what_is_written(self: SpaceBudget, packs: PackUse, shard_count: int
 
 
 def _lenient(data: bytes, *, size_max: int) -> list[Any]:
-    return list(wire.msgpack.unpackb(data, raw=False, strict_map_key=False))
+    return list(msgpack.unpackb(data, raw=False, strict_map_key=False))
 
 
 def _decoded_as_it_comes(cls: Any, data: bytes, *, network: str) -> Any:
@@ -142,9 +141,9 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation(
         "caps of one account only", (4, 5), Adversaries,
-        _put(admission.Ledger, "_unsecured_room", _room_of_one),
+        _put(admission, "_unsecured_room", _room_of_one),
     ),
-    Mutation("gifts leave the line", (4,), Adversaries, _put(admission.Ledger, "_line", _line_for_ever)),
+    Mutation("gifts leave the line", (4,), Adversaries, _put(standing, "gifted", lambda *_, **__: 0)),
     Mutation(
         "strangers' word is spent", (5,), Adversaries,
         _put(pair_ledger.Balance, "confirmed", pair_ledger.Balance.net),
@@ -175,7 +174,7 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation(
         "a failure takes back", (11,), Adversaries,
-        _put(pair_ledger, "_vestings", _failure_takes_all_back),
+        _put(pair_ledger, "vestings", _failure_takes_all_back),
     ),
     Mutation(
         "the cap is checked after writing", (12,), Uploaders,

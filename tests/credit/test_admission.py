@@ -110,22 +110,13 @@ def test_a_proved_fork_leaves_only_what_is_secured() -> None:
 
 
 def test_gifts_use_up_the_line_and_are_not_owed() -> None:
-    friend = Standing(line=500, gifted=200)
-    book = ledger()
-    assert book.decide(account(1), friend, cost=300, day=DAY).is_gift
-    over = book.decide(account(1), friend, cost=301, day=DAY)
-    assert (over.accepted, over.rule, over.is_gift) == (True, Rule.NEWCOMER, False)
-    owed = replace(friend, owes=-50)
-    assert not book.decide(account(1), owed, cost=50, day=DAY).is_gift
-    partly = book.decide(account(1), owed, cost=350, day=DAY)
-    assert (partly.rule, partly.is_gift) == (Rule.LINE, False)
     pair = pair_of(DONOR, ASKER, gifts=[lease_of(ASKER, DONOR).lease_id])
     records = Records.of([lease_of(ASKER, DONOR), charge_of(lease_of(ASKER, DONOR), ASKER)])
-    for today, value in ((DAY, 30 * CREDIT), (DAY + 30, 0)):
+    for today, left in ((DAY, 12 * CREDIT), (DAY + 30, 42 * CREDIT)):
         stands = standing_of(
-            ASKER.account, pair, records, ClearBook(DONOR.account), POLICY, today=today, line=500
+            ASKER.account, pair, records, ClearBook(DONOR.account), POLICY, today=today, line=42 * CREDIT
         )
-        assert (stands.gifted, stands.unvested, stands.owes) == (value, 0, 0)
+        assert (stands.line, stands.unvested, stands.owes) == (left, 0, 0)
 
 
 def test_grants_count_with_the_known() -> None:

@@ -25,7 +25,7 @@ _SEARCH = settings(
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_the_bug_is_found(mutation: Mutation) -> None:
     with mutation.applied(), pytest.raises((AssertionError, pytest.fail.Exception)):
-        run_state_machine_as_test(mutation.machine, settings=_SEARCH)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(mutation.machine, settings=_SEARCH)
 
 
 def test_every_invariant_has_a_bug_that_its_test_finds() -> None:

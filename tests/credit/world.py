@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from node.credit.admission import Decision, Ledger, Policy, Standing
+from node.credit.admission import Decision, Ledger, Policy, Rule, Standing
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Balance, Evidence, Pair, Records, balance, unvested
+from node.credit.pair_ledger import Balance, Evidence, Pair, Records, balance, gifted, unvested
 from node.credit.standing import standing_of
 from node.credit.units import lease_value, served_micros
 from node.errors import CreditError, NodeError
@@ -140,21 +140,26 @@ class World:
     def decide(self, node: Honest, other: Actor, cost: int) -> Decision:
         return self.ledger(node).decide(other.account, self.standing(node, other), cost=cost, day=self.day)
 
+    def gifted(self, node: Honest, other: Actor) -> int:
+        """What `other` has under its line, by what stands in the records."""
+        records = node.records.get(other, Records())
+        return gifted(self.pair(node.actor, other), records, other.account, today=self.day)
+
     # What happens.
 
     def store(self, payer: Actor, donor: Honest, *, days: int, mib: int) -> bool:
         """An upload to an honest donor, if it admits it."""
         number = self.number()
         lease = lease_of(payer, donor.actor, number, day=self.day, days=days, mib=mib)
+        asker = self.standing(donor, payer)
         decision = self.decide(donor, payer, lease_value(lease, 0))
         if not decision.accepted:
             return False
-        subnet = self.standing(donor, payer).subnet
-        if subnet is not None:
-            donor.subnets[payer] = subnet
-        if decision.is_gift:
+        if asker.subnet is not None:
+            donor.subnets[payer] = asker.subnet
+        if decision.rule is Rule.LINE and decision.need <= asker.line - max(0, asker.position):
             self.gifts.add(lease.lease_id)
-        news = [lease, charge_of(lease, payer)]
+        news: list[Evidence] = [lease, charge_of(lease, payer)]
         donor.learn(payer, news)
         if payer in self.nodes:
             self.nodes[payer].learn(donor.actor, news)
