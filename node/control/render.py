@@ -228,9 +228,26 @@ def _status(_options: Options, result: Json) -> None:
         ["coding engine", result["engine"]],
         ["up", format_duration(result["uptime_s"])],
     ]
+    if store["cap_bytes"]:
+        rows[7:7] = _donor_rows(result["donor"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)
+
+
+def _donor_rows(donor: Json) -> list[list[str]]:
+    """How the node does as a donor, in words."""
+    rows = [["was up", f"{donor['uptime_permille'] / 10:.1f} % of the last 30 days"]]
+    suspended = donor["suspended"]
+    if suspended is not None:
+        rows.append(["SUSPENDED", f"since {_minute(suspended['since'])}: {suspended['reason']}"])
+        rows.append(["", "takes no shards, and loses none; it comes back by itself once the disk does"])
+    if donor["outages"]:
+        last = donor["outages"][-1]
+        rows.append(
+            ["last outage", f"{format_duration(last['to'] - last['from'])}, until {_minute(last['to'])}"]
+        )
+    return rows
 
 
 def _peers(_options: Options, result: Json) -> None:
@@ -321,6 +338,10 @@ def _say(text: str) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _minute(epoch_s: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch_s))
 
 
 def _day(epoch_s: int) -> str:

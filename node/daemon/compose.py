@@ -7,6 +7,7 @@ the store, so that nothing writes to a closed one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,13 @@ from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.evidence import Evidence
+from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
+from node.chunks.lease_keeper import LeaseKeeper
+from node.chunks.list_keeper import ListKeeper
+from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
@@ -29,23 +34,31 @@ from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.chunks.store.space import SpaceBudget
+from node.credit.admission import UNLIMITED, Policy
 from node.credit.reputation_store import ReputationStore
+from node.credit.service import CreditService
+from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
 from node.daemon.auditing import build_auditing
 from node.daemon.background import Housekeeping
-from node.daemon.config import Config
+from node.daemon.config import ALL, Config
 from node.daemon.healing import Healing, build_healing
 from node.daemon.memory import DaemonMemory, Donation
+from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
+from node.errors import StoreError
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
-from node.units import Contact, PeerId
+from node.units import MIB, Contact, PeerId
+
+_logger = logging.getLogger(__name__)
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -97,12 +110,16 @@ class Node:
     downloader: Downloader
     health: HealthChecker
     renewer: Renewer
+    file_list: ListKeeper
+    leases: LeaseKeeper
     scores: Scoreboard
+    credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
     auditing: Auditing
     healing: Healing
     housekeeping: Housekeeping
+    uptime: UptimeLog
     limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
@@ -134,10 +151,16 @@ class Node:
         """What this node gives."""
         return self.memory.donation()
 
+    def pledge(self) -> float:
+        """The part of what this node gives that is free for newcomers, 0 to 1."""
+        pledge = self.donation().pledge
+        return self.config.credit.pledge if pledge is None else pledge
+
     async def set_donation(self, donation: Donation) -> None:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        await self.credit.set_policy(credit_policy(self.config, donation))
         self.dht.set_record_room(SpaceBudget(donation.cap_bytes).records_room_bytes)
         self.limited.set_rates(_rates(self.config, donation))
 
@@ -174,7 +197,8 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
+            giving = network.over(limited.for_others)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited, giving)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
@@ -182,14 +206,43 @@ async def open_node(
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
+            nursery.start_soon(node.file_list.run)
+            nursery.start_soon(node.leases.run)
+            node.server.keeper.on_released = node.housekeeping.note_released
             try:
                 yield node
             finally:
                 nursery.cancel_scope.cancel()
-        save_scores(node.scores, ports.state)
-        node.reputations.save()
+        _save_last(node)
     finally:
         store.close()
+
+
+def _save_last(node: Node) -> None:
+    """What is only written down now and then. A disk that fails must not keep the node from ending."""
+    node.uptime.look(node.ports.clock.now_s())
+    try:
+        save_scores(node.scores, node.ports.state)
+        node.reputations.save()
+        node.housekeeping.save_uptime()
+    except StoreError as error:
+        _logger.warning("what was learnt of peers in the last minute is lost: %s", error)
+
+
+def credit_policy(config: Config, donation: Donation) -> Policy:
+    """What strangers, newcomers and neighbours may have kept here."""
+    credit = config.credit
+    pledge = credit.pledge if donation.pledge is None else donation.pledge
+    line = UNLIMITED
+    if credit.local_line != ALL:
+        line = credit.local_line * PERIOD_DAYS * MICROS_PER_CREDIT // MIB
+    return Policy.of(
+        donation.cap_bytes,
+        pledge_permille=round(pledge * 1000),
+        known_permille=round(credit.known * 1000),
+        newcomer_credits=credit.newcomer_credits,
+        local_line=line,
+    )
 
 
 def _rates(config: Config, donation: Donation) -> Rates:
@@ -210,7 +263,9 @@ async def _build(
     listed: Sequence[Contact],
     protocol_version: int,
     limited: RateLimitedNetwork,
+    giving: Network,
 ) -> Node:
+    """`giving` is the network for work on behalf of others: it counts towards the donor's rate."""
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
@@ -221,6 +276,7 @@ async def _build(
         offload,
         validators={
             HINT_NAMESPACE: HintValidator(NETWORK_ID),
+            LIST_NAMESPACE: ListPointerValidator(NETWORK_ID),
             PUBLIC_KEY_NAMESPACE: PublicKeyValidator(),  # what other libp2p nodes store in any DHT
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
@@ -230,6 +286,16 @@ async def _build(
     reputations = await offload.run(partial(ReputationStore, ports.state))
     evidence = Evidence(ports.state, network=NETWORK_ID)
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
+    credit = CreditService(
+        network=network,
+        state=ports.state,
+        keys=keys,
+        network_id=NETWORK_ID,
+        clock=clock,
+        offload=offload,
+        policy=credit_policy(config, memory.donation()),
+    )
+    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
     uploader = Uploader(
@@ -244,6 +310,7 @@ async def _build(
         engine=engine,
         account_seed=keys.account.seed,
         scores=scores,
+        payer=credit.wallet,
     )
     downloader = Downloader(
         client=client,
@@ -270,7 +337,10 @@ async def _build(
         scores=scores,
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
+        payer=credit.wallet,
     )
+    uptime = memory.uptime()
+    uptime.look(clock.now_s())
     server = ShardServer(
         network=network,
         store=store,
@@ -280,13 +350,15 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        uptime_permille=uptime.permille,
+        admission=credit.admission,
     )
     healing = build_healing(
         config=config.repair,
-        network=network,
+        network=giving,
         store=store,
         shard_server=server,
-        client=client,
+        client=HolderClient(giving, preamble),
         directory=dht,
         keys=keys,
         preamble=preamble,
@@ -331,7 +403,30 @@ async def _build(
         downloader=downloader,
         health=health,
         renewer=renewer,
+        file_list=ListKeeper(
+            store=ListStore(ports.state),
+            catalogue=catalogue,
+            uploader=uploader,
+            downloader=downloader,
+            renewer=renewer,
+            directory=dht,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+            network=NETWORK_ID,
+            account_seed=keys.account.seed,
+            code=Code(config.code.data_shards, config.code.total_shards),
+        ),
+        leases=LeaseKeeper(
+            catalogue=catalogue,
+            renewer=renewer,
+            clock=clock,
+            offload=offload,
+            lease_days=config.lease.days,
+            wait_joined=dht.wait_joined,
+        ),
         scores=scores,
+        credit=credit,
         evidence=evidence,
         reputations=reputations,
         auditing=auditing,
@@ -351,10 +446,13 @@ async def _build(
                 offload=offload,
             ),
             state=ports.state,
+            care=server.care,
+            uptime=uptime,
             standing=ports.standing,
             clock=clock,
             offload=offload,
         ),
+        uptime=uptime,
         limited=limited,
         engine_name=engine.name,
     )

@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from node import limits
+from node.chunks.admission import Payer
 from node.chunks.catalogue import Catalogue, CatalogueEntry
 from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
@@ -29,14 +30,13 @@ from node.chunks.put.journal import IndexStored, Journal, JournalName, PutStarte
 from node.chunks.put.journal import names as journal_names
 from node.chunks.put.publish import Withdrawal, withdraw
 from node.chunks.put.put_file import FilePut, PutServices, StoredFile, stored_bytes
-from node.chunks.put.put_summary import lease_price, withdrawals
+from node.chunks.put.put_summary import file_price, withdrawals
 from node.chunks.put.source import Source, bytes_source, open_source
 from node.chunks.scores import Scoreboard
-from node.chunks.serve.server import PRICE_MICROCREDITS
 from node.crypto.hashing import blake3_256
 from node.crypto.links import Link, wrap_key
 from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES, owner_key
-from node.errors import FileChangedError, NotEnoughPeersError, UsageError
+from node.errors import CreditError, FileChangedError, NotEnoughPeersError, UsageError
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
 from node.units import Contact, FileHash, PeerId
 
@@ -64,6 +64,8 @@ class PutOptions:
     name: str | None = None
     password: str | None = None
     lease_days: int = 30
+    renews: bool = False
+    """Whether the owner's node is to renew the leases by itself, until the file is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Uploader:
         account_seed: bytes,
         scores: Scoreboard | None = None,
         settings: PutSettings | None = None,
+        payer: Payer | None = None,
     ) -> None:
         """`files` is the node's home: journals stand in its folder `puts`."""
         settings = settings or PutSettings()
@@ -150,6 +153,7 @@ class Uploader:
             segments_in_flight=settings.segments_in_flight,
             stall_s=settings.stall_s,
             straggler_s=settings.straggler_s,
+            payer=payer,
         )
 
     async def estimate(self, source: Path, options: PutOptions) -> PutEstimate:
@@ -158,15 +162,13 @@ class Uploader:
         opened.reader.close()
         geometry = FileGeometry.of(opened.size_bytes, options.code)
         stored = stored_bytes(geometry)
-        shards = geometry.segment_count * options.code.total_shards
-        billed = stored + shards * limits.SEGMENT_MANIFEST_BYTES_MAX // 4
         return PutEstimate(
             name=opened.name,
             bytes=opened.size_bytes,
             stored_bytes=stored,
             code=options.code,
             segments=geometry.segment_count,
-            price_microcredits=lease_price(billed, options.lease_days, PRICE_MICROCREDITS),
+            price_microcredits=file_price(geometry, options.lease_days),
         )
 
     async def put(
@@ -181,6 +183,7 @@ class Uploader:
             UnsafeNameError: a name can't be given to others.
             FileChangedError: the source changed since or while it was read; what was stored is released.
             NotEnoughPeersError: too few donors, with how many answered and how many are needed.
+            CreditError: enough donors, but for the credit that they ask.
         """
         started_s = trio.current_time()
         progress = _Progress(on_progress or (lambda _: None))
@@ -198,6 +201,33 @@ class Uploader:
         finally:
             opened.reader.close()
         return _report(opened, options, stored, started_s=started_s)
+
+    async def put_list_part(
+        self, data: bytes, *, code: Code, lease_days: int, owner_salt: bytes
+    ) -> StoredFile:
+        """Store a part of the list of files: a file without a link to show, owned by the key of `owner_salt`.
+
+        Raises as `put` does.
+        """
+        source = bytes_source("files", data)
+        name = JournalName(f"{source.fingerprint[:16].hex()}-list")
+        progress = _Progress(lambda _: None)
+        options = PutOptions(code=code, lease_days=lease_days, renews=True)
+        header = FileHeader(source.name, source.size_bytes)
+        with self._exclusive(name):
+            journal = await self._open_journal(name, source, code, owner_salt=owner_salt)
+            put = self._file_put(journal, source, options, progress)
+            try:
+                return await self._run_apart(
+                    put,
+                    journal,
+                    header,
+                    lambda stored: self._entry(
+                        stored, header, self._link(stored, None), is_list=True, renews=True
+                    ),
+                )
+            finally:
+                journal.close()
 
     async def drop_stale(self) -> int:
         """Drop puts that nobody resumed, releasing their leases; how many."""
@@ -228,7 +258,9 @@ class Uploader:
         finally:
             self._active.discard(name)
 
-    async def _open_journal(self, name: JournalName, source: Source, code: Code) -> Journal:
+    async def _open_journal(
+        self, name: JournalName, source: Source, code: Code, *, owner_salt: bytes | None = None
+    ) -> Journal:
         """The unfinished put of this source, or a new one. Raises `FileChangedError`."""
         offload = self._services.offload
         journal = await offload.run(lambda: Journal.load(self._files, name))
@@ -243,7 +275,7 @@ class Uploader:
         started = PutStarted(
             version=JOURNAL_VERSION,
             file_key=self._services.entropy.random_bytes(FILE_KEY_BYTES),
-            owner_salt=self._services.entropy.random_bytes(OWNER_SALT_BYTES),
+            owner_salt=owner_salt or self._services.entropy.random_bytes(OWNER_SALT_BYTES),
             source=str(source.path).encode(errors="replace").decode(),
             fingerprint=source.fingerprint,
             size_bytes=source.size_bytes,
@@ -267,13 +299,13 @@ class Uploader:
 
             def entry_of(stored: StoredFile) -> CatalogueEntry:
                 links.append(self._link(stored, options.password))
-                return self._entry(stored, header, links[0], index_hash=index_hash)
+                return self._entry(stored, header, links[0], index_hash=index_hash, renews=options.renews)
 
             stored = await put.run(header, entry_of)
         except FileChangedError:
             await self._drop(journal)
             raise
-        except NotEnoughPeersError:
+        except (NotEnoughPeersError, CreditError):
             # Segments that are safe are kept for the next try; with none there is nothing to go on with.
             if journal.done:
                 await self._withdraw(journal, everything=False, reserved=True)
@@ -319,12 +351,26 @@ class Uploader:
         journal = await self._open_journal(name, source, code)
         header = FileHeader(source.name, source.size_bytes)
         put = self._file_put(journal, source, options, progress)
+        return await self._run_apart(
+            put,
+            journal,
+            header,
+            lambda stored: self._entry(
+                stored, header, self._link(stored, None), is_index=True, renews=options.renews
+            ),
+        )
+
+    async def _run_apart(
+        self,
+        put: FilePut,
+        journal: Journal,
+        header: FileHeader,
+        entry_of: Callable[[StoredFile], CatalogueEntry],
+    ) -> StoredFile:
+        """The put of a file that no person named, over a journal of its own."""
         try:
-            stored = await put.run(
-                header,
-                lambda stored: self._entry(stored, header, self._link(stored, None), is_index=True),
-            )
-        except NotEnoughPeersError:
+            stored = await put.run(header, entry_of)
+        except (NotEnoughPeersError, CreditError):
             await self._drop(journal)
             raise
         await self._withdraw(journal, everything=False)
@@ -345,6 +391,8 @@ class Uploader:
         *,
         index_hash: FileHash | None = None,
         is_index: bool = False,
+        is_list: bool = False,
+        renews: bool = False,
     ) -> CatalogueEntry:
         assert stored.summary.expires_s is not None
         return CatalogueEntry(
@@ -360,6 +408,8 @@ class Uploader:
             owner_salt=stored.manifest.owner_salt,
             index_hash=index_hash,
             is_index=is_index,
+            is_list=is_list,
+            renews=renews,
         )
 
     async def _drop(self, journal: Journal) -> None:
