@@ -1,4 +1,4 @@
-"""The health of one's own file from evidence: what nobody proved is unknown, what is silent does not count."""
+"""The health of one's own file from evidence: what nobody proved is unknown, the silent don't count."""
 
 from __future__ import annotations
 
