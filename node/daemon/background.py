@@ -31,6 +31,8 @@ from node.units import DAY_S, MIB, MINUTE_S, format_duration
 ROUND_S = MINUTE_S
 COMPACT_STEP_BYTES = 8 * MIB  # a step of some 20 ms on a slow disk, so that puts and gets get between
 COMPACT_PAUSE_S = 0.25
+SHORT_SHARE = 10
+RELEASES_S = 2.0
 SCRUB_INTERVAL_S = 7 * DAY_S
 SCRUB_CHECK_S = 3_600.0  # between looks whether a week has passed
 SCRUB_STEP_BLOCKS = 32
@@ -39,6 +41,24 @@ DROP_STALE_INTERVAL_S = DAY_S
 UPTIME_SAVE_S = 5 * MINUTE_S  # one small commit; half of what counts as an outage after a kill
 
 _logger = logging.getLogger(__name__)
+
+
+class _Wake:
+    """Ends a pause before its time; what is said meanwhile counts for the next one."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        """End the pause."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Pause."""
+        with trio.move_on_after(timeout_s):
+            await self._event.wait()
+            await trio.sleep(RELEASES_S)  # a file's releases come segment by segment
+        self._event = trio.Event()
 
 
 class Housekeeping:
@@ -74,6 +94,11 @@ class Housekeeping:
         self._uptime = uptime
         self._uptime_saved_s = 0
         self._said: dict[str, str] = {}  # the latest fault of each step
+        self._released = _Wake()
+
+    def note_released(self) -> None:
+        """Owners ended leases: give the space back soon."""
+        self._released.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,9 +114,12 @@ class Housekeeping:
         if expired:
             _logger.info("%d leases have expired", expired)
             await self._turns.drop_gone()
+        now = await self._offload.run(self._store.statistics)
+        # Where room is short, little that is dead in a pack is worth the copying too.
+        urgent = now.free_bytes < now.cap_bytes // SHORT_SHARE
         more = True
         while more:
-            more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES))
+            more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES, urgent=urgent))
             self._uptime.look(self._clock.now_s())  # a long compaction is no outage
             if more:
                 await trio.sleep(COMPACT_PAUSE_S)
@@ -156,7 +184,7 @@ class Housekeeping:
             await self._try("a look around", ROUND_S, self._look_around)
             await self._try("change of announcers", ROUND_S, self.change_turns)
             await self._try("expiry and compaction", ROUND_S, self.tidy)
-            await trio.sleep(ROUND_S)
+            await self._released.wait(ROUND_S)
 
     async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:
