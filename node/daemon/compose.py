@@ -185,6 +185,7 @@ async def open_node(
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
+            await nursery.start(node.credit.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -258,7 +259,7 @@ async def _build(
         network=network,
         state=ports.state,
         keys=keys,
-        network_id=NETWORK_ID,
+        preamble=preamble,
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
