@@ -140,7 +140,7 @@ DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
 DHT_SNAPSHOT_S: Final = 900.0  # seconds between saves of the routing table
 DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
 DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
-DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+DHT_EXPIRE_PAUSE_S: Final = 600.0  # seconds between looks for expired records, which nobody is told
 DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
 
 # --- framing (node/framing.py) ------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
+from node.chunks.lease_keeper import LeaseKeeper
 from node.chunks.list_keeper import ListKeeper
 from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
@@ -103,6 +104,7 @@ class Node:
     health: HealthChecker
     renewer: Renewer
     file_list: ListKeeper
+    leases: LeaseKeeper
     scores: Scoreboard
     credit: CreditService
     evidence: Evidence
@@ -190,6 +192,8 @@ async def open_node(
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
             nursery.start_soon(node.file_list.run)
+            nursery.start_soon(node.leases.run)
+            node.server.keeper.on_released = node.housekeeping.note_released
             try:
                 yield node
             finally:
@@ -363,6 +367,14 @@ async def _build(
             network=NETWORK_ID,
             account_seed=keys.account.seed,
             code=Code(config.code.data_shards, config.code.total_shards),
+        ),
+        leases=LeaseKeeper(
+            catalogue=catalogue,
+            renewer=renewer,
+            clock=clock,
+            offload=offload,
+            lease_days=config.lease.days,
+            wait_joined=dht.wait_joined,
         ),
         scores=scores,
         credit=credit,
