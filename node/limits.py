@@ -297,6 +297,7 @@ PROOFS_SPREAD_MAX: Final = 64  # proofs of forks that are told to others: the ne
 CREDIT_STREAMS_MAX: Final = 64  # exchanges served at once
 CREDIT_STREAMS_PER_PEER_MAX: Final = 4  # of one peer: one, and what a lost connection left
 CREDIT_REPLY_DEADLINE_S: Final = 30.0  # seconds for an answer in an exchange: a thousand signatures take one
+CREDIT_HEARD_MAX: Final = 16_384  # receipts of audits that wait to be taken in: a later pass makes up for one
 EXCHANGES_QUEUED_MAX: Final = 4_096  # peers that wait for their exchange
 PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
 CREDIT_ENTRY_BYTES_MAX: Final = (

@@ -323,14 +323,14 @@ class Ledger:
         for lease in leases.values():
             if lease.is_granted:
                 terms.manifest_bytes[lease.segment_id] = granted_manifest_bytes(lease)
-        for record in records:
-            if isinstance(record, Charge) and record.lease_record in leases:
-                terms.manifest_bytes[leases[record.lease_record].segment_id] = record.manifest_bytes
-        for record in _in_order(records):
-            if isinstance(record, Gift):
+        for each in records:
+            if isinstance(each, Charge) and each.lease_record in leases:
+                terms.manifest_bytes[leases[each.lease_record].segment_id] = each.manifest_bytes
+        for each in _in_order(records):
+            if isinstance(each, Gift):
                 continue
-            if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
-                book.add(record)
+            if not isinstance(each, PairState) or (each.low_signature and each.high_signature):
+                book.add(each)
         return book, terms
 
     def _terms(self, view: LedgerView, other: AccountId) -> _Terms:

@@ -8,7 +8,9 @@ Source: credit.md.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -168,6 +170,9 @@ class CreditService:
         )
         self.wallet.on_dealt = self.exchange.owe
         self._network = network
+        self._heard: deque[AuditReceipt] = deque(maxlen=limits.CREDIT_HEARD_MAX)
+        self._was_heard = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     async def start(self, is_kept: Callable[[LeaseId], bool]) -> None:
         """Take up what is on the disk; `is_kept` says whether a lease's shard became durable."""
@@ -177,7 +182,29 @@ class CreditService:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange records with counterparties until cancelled; started once requests are taken."""
-        await self.exchange.run(task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            self._token = trio.lowlevel.current_trio_token()
+            nursery.start_soon(self._take_heard)
+            await nursery.start(self.exchange.run)
+            task_status.started()
+
+    def hear(self, receipts: Sequence[AuditReceipt]) -> None:
+        """Receipts of audits have become durable: they are taken in soon. From any thread."""
+        self._heard.extend(receipts)
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._note_heard)
+
+    def _note_heard(self) -> None:
+        self._was_heard.set()
+
+    async def _take_heard(self) -> None:
+        while True:
+            while self._heard:
+                count = min(len(self._heard), limits.CREDIT_ENTRIES_PER_MESSAGE_MAX)
+                await self.audited([self._heard.popleft() for _ in range(count)])
+            await self._was_heard.wait()
+            self._was_heard = trio.Event()
 
     async def served(self, receipt: ServeReceipt) -> None:
         """A reader's receipt: what this node was served or has served. Durable when this returns.

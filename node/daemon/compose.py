@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 
+from node.chunks.audit import is_auditor
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
@@ -29,6 +30,7 @@ from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
+from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.chunks.store.space import SpaceBudget
@@ -49,8 +51,10 @@ from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.lease import Lease
 from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
+from node.records.receipt import AuditReceipt
 from node.units import MIB, Contact, PeerId
 
 NETWORK_ID = "cairn"
@@ -220,6 +224,15 @@ def credit_policy(config: Config, donation: Donation) -> Policy:
     )
 
 
+def _was_due(keeper: Keeper, evidence: Evidence, receipt: AuditReceipt, lease: Lease) -> bool:
+    """Whether it was the auditor's turn: by the roster of a segment that is held, else by what was heard."""
+    roster = {known.holder for known in keeper.known_leases(lease.segment_id)}
+    if roster:
+        return is_auditor(receipt.auditor, lease.segment_id, roster, lease.holder, now_s=receipt.time_s)
+    heard = evidence.vesting(lease.segment_id, lease.lease_id)
+    return any(each.record_id() == receipt.record_id() for each in heard)
+
+
 def _rates(config: Config, donation: Donation) -> Rates:
     return Rates(config.network.upload_rate, config.network.download_rate, donation.rate_bytes_s)
 
@@ -267,8 +280,9 @@ async def _build(
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
+        is_assigned=lambda receipt, lease: _was_due(server.keeper, evidence, receipt, lease),
     )
-    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
+    evidence.on_receipts = credit.hear
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
     uploader = Uploader(
@@ -323,6 +337,7 @@ async def _build(
         grace_days=config.lease.grace_days,
         admission=credit.admission,
     )
+    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     healing = build_healing(
         config=config.repair,
         network=network,

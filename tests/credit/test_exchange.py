@@ -15,6 +15,7 @@ from node.credit.pair_ledger import Records, balance
 from node.credit.units import period_of
 from node.errors import CreditError
 from node.records.charge import Charge
+from node.records.lease import Lease
 from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
 from node.units import DAY_S, MIB
@@ -129,13 +130,14 @@ async def test_nothing_is_signed_before_the_other_side_s_states_are_known(autoju
 def forgeries(one: Neighbour, other: Neighbour) -> list[list[PairRecord]]:
     """What `other` may send and `one` must not count."""
     lease, charge, passed = gave(other, one)
+    assert isinstance(lease, Lease)
     assert isinstance(charge, Charge)
     foreign = lease_of(one.actor, other.actor, 5)
     return [
-        [replace(lease, rate=10 * CREDIT), charge, passed],  # type: ignore[type-var]
+        [replace(lease, rate=10 * CREDIT), charge, passed],
         [lease, replace(charge, signature=bytes(64)), passed],
-        [lease, charge_of(lease, STRANGER), passed],  # type: ignore[arg-type]
-        [lease, charge_of(lease, other.actor), passed],  # type: ignore[arg-type]
+        [lease, charge_of(lease, STRANGER), passed],
+        [lease, charge_of(lease, other.actor), passed],
         [lease, passed],
         [charge, passed],
         [foreign, charge, passed],
@@ -168,7 +170,8 @@ async def test_forgeries_have_no_effect(number: int, autojump_clock: MockClock) 
 async def test_another_network_another_type_and_noise_have_no_effect(autojump_clock: MockClock) -> None:
     async with two() as (street, one, other):
         lease, charge, _ = gave(other, one)
-        elsewhere = replace(lease, network="elsewhere")  # type: ignore[type-var]
+        assert isinstance(lease, Lease)
+        elsewhere = replace(lease, network="elsewhere")
         noise = [
             ("lease", elsewhere.encode()), ("charge", lease.encode()), ("lease", charge.encode()),
             ("lease", b""), ("no such thing", b"x"), ("gift", b"short"), ("equivocation", b"\xc1"),
