@@ -283,6 +283,22 @@ DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock 
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
 DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
 BALANCES_SHOWN_MAX: Final = 1_000  # accounts that one answer of `cairn credit` lists
+CREDIT_RANGES_MAX: Final = 32  # ranges a question: answers of 48 ids each are 52 KB, one frame
+CREDIT_ROUNDS_MAX: Final = (
+    2_048  # questions of one exchange: a pair that has nothing and one that has everything
+)
+CREDIT_ENTRIES_PER_MESSAGE_MAX: Final = 1_024  # records in one body, or ids in one question for them
+CREDIT_BODY_BYTES_MAX: Final = 2 * 1024 * 1024  # bytes: a body of records
+CREDIT_ENTRIES_PER_PAIR_MAX: Final = (
+    100_000  # records of one pair that its other side may have kept here: 50 MB
+)
+PAIR_STATES_KEPT_MAX: Final = 64  # states of a pair that are remembered: what forks are found among
+PROOFS_SPREAD_MAX: Final = 64  # proofs of forks that are told to others: the newest
+CREDIT_STREAMS_MAX: Final = 64  # exchanges served at once
+CREDIT_STREAMS_PER_PEER_MAX: Final = 4  # of one peer: one, and what a lost connection left
+CREDIT_REPLY_DEADLINE_S: Final = 30.0  # seconds for an answer in an exchange: a thousand signatures take one
+CREDIT_HEARD_MAX: Final = 16_384  # receipts of audits that wait to be taken in: a later pass makes up for one
+EXCHANGES_QUEUED_MAX: Final = 4_096  # peers that wait for their exchange
 PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
 CREDIT_ENTRY_BYTES_MAX: Final = (
     AUDIT_RECEIPT_BYTES_MAX + 64
