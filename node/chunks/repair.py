@@ -109,12 +109,25 @@ def to_spread(code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, ne
     `held` is what each live holder keeps, `me` among them. Those that keep most give first, so that all end
     alike; one newcomer gets one shard. The highest indexes go: readers look for data shards where they were.
     """
+    _, count = _turn(code, held, me, newcomers)
+    return sorted(held[me], reverse=True)[:count]
+
+
+def spread_to(
+    code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, newcomers: Collection[PeerId]
+) -> dict[PeerId, int]:
+    """The same with the newcomer that gets each: holders that know the same ones choose different ones."""
+    first, _ = _turn(code, held, me, len(newcomers))
+    return dict(zip(sorted(newcomers)[first:], to_spread(code, held, me, len(newcomers)), strict=False))
+
+
+def _turn(code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, newcomers: int) -> tuple[int, int]:
+    """The first newcomer whose turn with `me` it is, and how many there are."""
     share = fair_share(code, len(held) + newcomers)
-    places = newcomers
-    gives: list[int] = []
+    taken = 0
     for peer in sorted(held, key=lambda peer: (-len(held[peer]), peer)):
-        count = min(max(0, len(held[peer]) - share), places)
-        places -= count
+        count = min(max(0, len(held[peer]) - share), newcomers - taken)
         if peer == me:
-            gives = sorted(held[peer], reverse=True)[:count]
-    return gives
+            return taken, count
+        taken += count
+    return taken, 0

@@ -31,7 +31,7 @@ from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
 from node.daemon.config import Config
-from node.daemon.healing import Healing, build_healing
+from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -264,6 +264,7 @@ async def _build(
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
     )
+    leaving = await offload.run(partial(Leaving, memory))
     server = ShardServer(
         network=network,
         store=store,
@@ -273,9 +274,12 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        is_leaving=leaving,
     )
     healing = build_healing(
         config=config.repair,
+        leaving=leaving,
+        known_holders=catalogue.holders,
         network=network,
         store=store,
         shard_server=server,

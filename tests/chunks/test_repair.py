@@ -17,6 +17,7 @@ from node.chunks.repair import (
     is_due,
     lost_shards,
     order,
+    spread_to,
     standing,
     surplus,
     to_spread,
@@ -122,6 +123,15 @@ def test_spreading_gives_each_newcomer_one_at_most_and_never_below_the_share(
     for me, given_up in gives.items():
         assert len(held[me]) - len(given_up) >= min(len(held[me]), share)
         assert set(given_up) <= held[me]
+
+
+def test_holders_that_spread_at_once_choose_different_newcomers() -> None:
+    held = {PEERS[n]: set(range(6 * n, 6 * n + 6)) for n in range(5)}
+    given_to = [spread_to(CODE, held, me, PEERS[5:30]) for me in held]
+    assert [len(each) for each in given_to] == [5] * 5
+    assert set().union(*given_to) == set(PEERS[5:30])
+    for me, each in zip(held, given_to, strict=True):
+        assert set(each.values()) <= held[me]
 
 
 def test_a_copy_that_answers_again_is_alive_again() -> None:

@@ -9,7 +9,7 @@ node that keeps nothing does nothing. Source: credit.md, "Repair".
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -97,7 +97,10 @@ class HealingService:
         settings: HealingSettings,
         clock: Clock,
         offload: Offload,
+        spread: Callable[[], Awaitable[int]],
     ) -> None:
+        """`spread` moves what is crowded here to newcomers, a little each time."""
+        self._spread = spread
         self._held = held
         self._healer = healer
         self._prober = prober
@@ -120,6 +123,7 @@ class HealingService:
             try:
                 await self.check()
                 await self._attempt_due(next_check)
+                await self._spread()
             except (StoreError, AvailabilityError) as error:
                 _logger.warning("healing failed, again at the next interval: %s", error)
             await trio.sleep_until(next_check)

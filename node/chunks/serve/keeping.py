@@ -459,6 +459,22 @@ class Keeper:
             await self._directory.stop_providing(gone)
         return ended
 
+    def let_go(self, segment_id: SegmentId, shard_index: int) -> list[bytes]:
+        """End every lease of a shard that another holder has taken over; keys that are held no longer.
+
+        Blocks on the disk.
+        """
+        names = (segment_id, *self._store.attached_files(segment_id))
+        for held in self._store.leases(segment_id):
+            if held.shard_index == shard_index:
+                self._store.end_lease(held.lease.lease_id)
+        return [multihash(name) for name in names if not self._store.holds(name)]
+
+    async def stop_announcing(self, keys: Sequence[bytes]) -> None:
+        """Announce these no longer."""
+        if keys:
+            await self._directory.stop_providing(keys)
+
     def _stored(self, lease: Lease) -> StoredLease:
         kept_until_s = (lease.end_day + self._grace_days) * DAY_S
         return StoredLease(lease.lease_id, lease.encode(), kept_until_s, bytes(lease.owner_key))

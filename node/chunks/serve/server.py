@@ -78,8 +78,10 @@ class ShardServer:
         offload: Offload,
         grace_days: int = GRACE_DAYS,
         uptime_permille: Callable[[], int] = lambda: 1000,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        """The store's cap decides whether this node is a donor at all."""
+        """The store's cap decides whether this node is a donor at all; one that leaves takes nothing new."""
+        self._is_leaving = is_leaving
         self._network = network
         self._store = store
         self._keys = keys
@@ -162,7 +164,7 @@ class ShardServer:
     async def offer(self) -> messages.OfferReply:
         """What this donor would keep now. Raises `RefusalError`."""
         statistics = await self._offload.run(self._store.statistics)
-        if statistics.cap_bytes == 0:
+        if statistics.cap_bytes == 0 or self._is_leaving():
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
         offer = Offer(
             network=self._preamble.network_id,
@@ -180,7 +182,7 @@ class ShardServer:
     async def accept_put(self, request: messages.PutOpen, framed: FramedStream) -> BlockFeed:
         """Reserve. Raises `RefusalError`, `ProtocolError`."""
         statistics = await self._offload.run(self._store.statistics)
-        if statistics.cap_bytes == 0:
+        if statistics.cap_bytes == 0 or self._is_leaving():
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
         return await self.puts.open(request, framed.peer_id)
 
