@@ -105,6 +105,7 @@ DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
 DHT_PROVIDER_RECORDS_MAX: Final = 500_000  # records: 100 MB of the disk at 200 bytes
 DHT_VALUE_RECORDS_PER_PEER_MAX: Final = 1_000  # records: as many files put through one peer in two days
 DHT_VALUE_RECORDS_MAX: Final = 10_000  # records: 80 MB of the disk
+DHT_RECORDS_BYTES_MAX: Final = 320 * 1024 * 1024  # bytes of disk: both tables full; less under a small cap
 DHT_CHANGES_PER_COMMIT_MAX: Final = 64  # changes: where LMDB's commits stop getting cheaper
 DHT_REQUEST_S: Final = 5.0  # seconds: a dial and a reply over the slowest link worth asking
 DHT_REQUESTS_IN_FLIGHT_MAX: Final = 64  # requests of all lookups together: as many dials at once

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -113,9 +116,14 @@ def test_common_options_stand_before_and_after_the_command() -> None:
         ["get", "cairn:x", "--password-file", "/nonexistent"],
         ["run", "--web", "127.0.0.1:0", "--no-web"],
         ["run", "--donate", "much"],
+        ["run", "--donate", "5"],
         ["donate", "1GiB", "--pledge", "200%"],
         ["recovery"],
         ["recovery", "forget"],
+        ["recovery", "passphrase"],
+        ["recovery", "passphrase", "--new-passphrase-file", "/nonexistent"],
+        ["recovery", "passphrase", "--remove", "--new-passphrase-file", "x"],
+        ["run", "--passphrase-file", "/nonexistent"],
         ["demo", "--nodes", "2"],
         ["demo", "--nodes", "12", "--kill", "11"],
         ["demo", "--file", "/nonexistent"],
@@ -160,7 +168,16 @@ def test_without_a_daemon_every_command_is_exit_4_and_says_how_to_start_one(
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--web", "127.0.0.1:0"], ["--set", "lease.days=0"], ["--set", "x=1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--web", "127.0.0.1:0"],
+        ["--set", "lease.days=0"],
+        ["--set", "x=1"],
+        ["--announce", "203.0.113.7"],
+        ["--announce", "/ip4/203.0.113.7/tcp/1"] * 5,
+    ],
+)
 def test_wrong_settings_are_exit_3(words: list[str], tmp_path: Path) -> None:
     done = cairn("--json", "run", "--no-mdns", *words, home=tmp_path / "home")
     assert done.returncode == 3
@@ -218,6 +235,107 @@ def test_recovery_restores_the_account_on_another_machine(tmp_path: Path) -> Non
     assert json.loads(restored.stdout) == {"account": old["account"]}
     again = json.loads(cairn("--json", "recovery", "show", home=tmp_path / "new").stdout)
     assert again == {"account": old["account"]}
+
+
+def test_a_passphrase_is_set_changed_and_removed(tmp_path: Path) -> None:
+    home, one, two = tmp_path / "home", tmp_path / "one", tmp_path / "two"
+    one.write_text("open sesame\n")
+    two.write_text("say friend\r\n")
+    change = ["--json", "recovery", "passphrase"]
+    account = json.loads(cairn("--json", "recovery", "show", home=home).stdout)["account"]
+
+    def show(*words: str) -> subprocess.CompletedProcess[str]:
+        return cairn("--json", "recovery", "show", *words, home=home)
+
+    def is_refused(done: subprocess.CompletedProcess[str], says: str) -> bool:
+        error = json.loads(done.stdout)["error"]
+        assert (done.returncode, error["kind"]) == (12, "wrong_passphrase")
+        return says in error["message"]
+
+    done = cairn(*change, "--new-passphrase-file", str(one), home=home)
+    assert json.loads(done.stdout) == {"account": account, "sealed": True}
+    assert is_refused(show(), "--passphrase-file")
+    assert is_refused(show("--passphrase-file", str(two)), "does not open")
+    assert json.loads(show("--passphrase-file", str(one)).stdout) == {"account": account}
+
+    assert is_refused(cairn(*change, "--new-passphrase-file", str(two), home=home), "sealed")
+    done = cairn(*change, "--passphrase-file", str(one), "--new-passphrase-file", str(two), home=home)
+    assert done.returncode == 0
+    assert is_refused(show("--passphrase-file", str(one)), "does not open")
+
+    done = cairn(*change, "--passphrase-file", str(two), "--remove", home=home)
+    assert json.loads(done.stdout) == {"account": account, "sealed": False}
+    assert json.loads(show().stdout) == {"account": account}
+    assert is_refused(show("--passphrase-file", str(two)), "has no passphrase")
+
+
+def test_the_passphrase_file_may_be_named_in_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new home is sealed at once; restoring leaves it sealed."""
+    secret = tmp_path / "secret"
+    secret.write_text("open sesame\n")
+    words = ["--json", "--home", str(tmp_path / "home"), "recovery"]
+    monkeypatch.setenv("CAIRN_PASSPHRASE_FILE", str(secret))
+    assert cli.run([*words, "show", "--reveal"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr("sys.stdin", io.StringIO(" ".join(shown["words"])))
+    assert cli.run([*words, "restore"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"account": shown["account"]}
+    monkeypatch.delenv("CAIRN_PASSPHRASE_FILE")
+    assert cli.run([*words, "show"]) == 12
+
+
+def test_a_sealed_node_starts_with_its_passphrase_only(tmp_path: Path) -> None:
+    home, secret, wrong = tmp_path / "home", tmp_path / "secret", tmp_path / "wrong"
+    secret.write_text("open sesame\n")
+    wrong.write_text("open barley\n")
+    run = ["--json", "run", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"]
+    cairn("recovery", "passphrase", "--new-passphrase-file", str(secret), home=home)
+    for words in ([], ["--passphrase-file", str(wrong)]):
+        done = cairn(*run, *words, home=home)
+        assert done.returncode == 12
+        assert json.loads(done.stdout)["error"]["kind"] == "wrong_passphrase"
+    command = [sys.executable, "-m", "cli", "--home", str(home), *run, "--passphrase-file", str(secret)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
+        try:
+            assert node.stdout is not None
+            assert json.loads(node.stdout.readline())["event"] == "ready"
+            done = cairn("recovery", "passphrase", "--passphrase-file", str(secret), "--remove", home=home)
+            assert done.returncode == 11
+        finally:
+            node.terminate()
+    assert node.returncode == 0
+
+
+def test_a_terminal_is_asked_for_the_passphrase_and_does_not_show_it(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cli", "--json", "--home", str(tmp_path / "home"), "recovery"]
+
+    def answer(command: list[str], *lines: str) -> tuple[int, str]:
+        """The exit code, and what the terminal and stderr showed."""
+        master, slave = pty.openpty()
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=slave, stdout=subprocess.DEVNULL, stderr=slave, start_new_session=True
+        ) as process:
+            os.close(slave)
+            shown = ""
+            for line in lines:
+                while not shown.endswith(": "):  # what comes before the question is thrown away
+                    shown += os.read(master, 4096).decode()
+                os.write(master, line.encode() + b"\n")
+                shown += "|"
+            with contextlib.suppress(OSError):  # a terminal whose last user is gone
+                while data := os.read(master, 4096):
+                    shown += data.decode()
+        os.close(master)
+        return process.returncode, shown
+
+    assert answer([*words, "passphrase"], "open sesame", "open sesame")[0] == 0
+    code, shown = answer([*words, "show"], "open sesame")
+    assert (code, "Passphrase" in shown, "sesame" in shown) == (0, True, False)
+    assert answer([*words, "show"], "open barley")[0] == 12
+    assert answer([*words, "passphrase"], "open sesame", "one", "two")[0] == 2
+    assert answer([*words, "show"], "open sesame")[0] == 0
 
 
 def test_a_wrong_word_is_exit_12_and_changes_nothing(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 
 from node import __version__, errors, limits, wire
-from node.chunks import catalogue, messages, score_store
+from node.chunks import catalogue, evidence, messages, score_store
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
+from node.credit import reputation_store
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
@@ -121,7 +122,7 @@ def test_sections_that_comments_cite_exist() -> None:
 # --- limits ---------------------------------------------------------------------------------------------
 
 _NAMED = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`(?:\s(?:=|\|)\s([\d,.]+))?")
-_NO_LIMITS = {"CAIRN_HOME"} | {kind.name for kind in MessageType}
+_NO_LIMITS = {"CAIRN_HOME", "CAIRN_PASSPHRASE_FILE"} | {kind.name for kind in MessageType}
 
 
 def test_limits_that_pages_name_have_the_value_stated() -> None:
@@ -310,7 +311,9 @@ def test_tables_of_the_home() -> None:
     dht = {value for value in vars(record_store).values() if isinstance(value, str) and value[:4] == "dht_"}
     assert state == dht | {
         catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE, score_store.TABLE,
-        memory._TABLE, bootstrap._TABLE,
+        memory._TABLE, bootstrap._TABLE, reputation_store.TABLE,
+        evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
+        evidence.ANSWERS_TABLE,
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}
     assert index == set(shard_index.TABLES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from node import limits
+from node.chunks.store.space import check_cap
 from node.control.fields import field
 from node.control.server import Events, Json
 from node.crypto.identity import account_text, peer_id_text
@@ -24,6 +25,7 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
     pledge = field(request, "pledge_millionths", int)
     if min(cap or 0, rate or 0, pledge or 0) < 0 or (pledge or 0) > 1_000_000:
         raise UsageError("sizes and rates are 0 or more, a pledge is 0 to 100 %")
+    check_cap(cap or 0)
     if rate is not None and 0 < rate < limits.RATE_BYTES_S_MIN:
         raise UsageError("a rate is 1 KiB/s or more: with less no transfer keeps its deadlines (0: no cap)")
     if cap is not None or rate is not None or pledge is not None:

@@ -43,6 +43,15 @@ PasswordOption = Annotated[
     str | None,
     typer.Option("--password-file", metavar="F", help="the link's password is the first line of F"),
 ]
+PassphraseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--passphrase-file",
+        metavar="F",
+        help="the keystore's passphrase is the first line of F (or of the file CAIRN_PASSPHRASE_FILE); "
+        "a terminal asks for it",
+    ),
+]
 
 
 def _examples(text: str) -> str:
@@ -62,9 +71,12 @@ def _app(**keywords: Any) -> typer.Typer:
 
 _cairn = _app(name="cairn", epilog=_examples(_EXAMPLES))
 _recovery = _app(
-    name="recovery", epilog=_examples("cairn recovery show --reveal\ncairn recovery restore < words.txt")
+    name="recovery",
+    epilog=_examples(
+        "cairn recovery show --reveal\ncairn recovery restore < words.txt\ncairn recovery passphrase"
+    ),
 )
-_cairn.add_typer(_recovery, help="show or restore the recovery phrase")
+_cairn.add_typer(_recovery, help="show or restore the recovery phrase; protect it with a passphrase")
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -119,6 +131,13 @@ def _run(
         list[str] | None,
         typer.Option(metavar="MULTIADDR", help="where to listen (repeatable); default: a port chosen once"),
     ] = None,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MULTIADDR",
+            help="tell others to dial this as well: a forwarded port, a name (repeatable)",
+        ),
+    ] = None,
     bootstrap: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,7 +145,10 @@ def _run(
         ),
     ] = None,
     donate: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="disk to give, a hard cap that counts the whole home")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="disk to give, a hard cap that counts the whole home; from 16MiB on"
+        ),
     ] = None,
     web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="where to serve the page")] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="serve no page")] = False,
@@ -137,6 +159,7 @@ def _run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="override a setting of config.toml (repeatable)"),
     ] = None,
+    passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
@@ -146,7 +169,7 @@ def _run(
     if web is not None and no_web:
         raise UsageError("--web and --no-web exclude each other (see `cairn run --help`)")
     words = dict(locals())
-    for name in ("listen", "bootstrap", "overrides"):
+    for name in ("listen", "announce", "bootstrap", "overrides"):
         words[name] = words[name] or ([] if name == "overrides" else None)
     return _taken(context, words)
 
@@ -309,7 +332,8 @@ def _drain(
 def _donate(
     context: typer.Context,
     size: Annotated[
-        str | None, typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB; 0 gives nothing")
+        str | None,
+        typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB, from 16MiB on; 0 gives nothing"),
     ] = None,
     rate: Annotated[
         str | None,
@@ -357,6 +381,7 @@ def _peers(
 def _recovery_show(
     context: typer.Context,
     reveal: Annotated[bool, typer.Option("--reveal", help="print the 24 words")] = False,
+    passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
@@ -369,6 +394,7 @@ def _recovery_show(
 @_command("restore", "cairn recovery restore < words.txt", _recovery)
 def _recovery_restore(
     context: typer.Context,
+    passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
@@ -376,6 +402,36 @@ def _recovery_restore(
 ) -> Options:
     """read 24 words from stdin and restore the account"""
     return _taken(context, locals(), command="recovery", action="restore")
+
+
+@_command(
+    "passphrase",
+    "cairn recovery passphrase\n"
+    "cairn recovery passphrase --passphrase-file old.txt --new-passphrase-file new.txt\n"
+    "cairn recovery passphrase --remove",
+    _recovery,
+)
+def _recovery_passphrase(
+    context: typer.Context,
+    new_passphrase_file: Annotated[
+        str | None,
+        typer.Option(
+            "--new-passphrase-file", metavar="F", help="the new one is the first line of F; a terminal asks"
+        ),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="seal the keystore with none")] = False,
+    passphrase_file: PassphraseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """set, change or remove the passphrase that seals the keystore"""
+    if remove and new_passphrase_file is not None:
+        raise UsageError(
+            "--remove and --new-passphrase-file exclude each other (see `cairn recovery passphrase --help`)"
+        )
+    return _taken(context, locals(), command="recovery", action="passphrase")
 
 
 @_command("demo", "cairn demo\ncairn demo --nodes 8 --kill 2 --file film.mp4")

@@ -6,6 +6,7 @@ links travel in bodies; nothing heavy is imported by a command that only talks t
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PASSWORD_FILE_BYTES_MAX = 64 * 1024
 PHRASE_INPUT_CHARS_MAX = 4096
+PASSPHRASE_VARIABLE = "CAIRN_PASSPHRASE_FILE"  # noqa: S105  # where to find it, not what it is
 
 Outcome = tuple[Json | None, int]
 """What to print (None: it is printed already), and the exit code."""
@@ -57,11 +59,13 @@ def run(options: Options) -> Outcome:
         RunOptions(
             home=_home(options),
             listen=tuple(Multiaddr(text) for text in options.listen or ()),
+            announce=tuple(Multiaddr(text) for text in options.announce or ()),
             bootstrap=None if options.bootstrap is None else tuple(options.bootstrap),
             donate_bytes=donate_bytes,
             mdns=not options.no_mdns,
             overrides=tuple(options.overrides),
             verbose=options.verbose,
+            passphrase=_passphrase(options),
         ),
         on_ready,
     )
@@ -172,9 +176,12 @@ def recovery(options: Options) -> Outcome:
     """Show or restore the phrase; needs no daemon."""
     from node.control import recovery as commands
 
+    home, passphrase = _home(options), _passphrase(options)
     if options.action == "restore":
-        return commands.restore(_home(options), _phrase()), 0
-    return commands.show(_home(options), reveal=options.reveal), 0
+        return commands.restore(home, _phrase(), passphrase), 0
+    if options.action == "passphrase":
+        return commands.change_passphrase(home, passphrase, _new_passphrase(options)), 0
+    return commands.show(home, reveal=options.reveal, passphrase=passphrase), 0
 
 
 def demo(options: Options) -> Outcome:
@@ -269,17 +276,56 @@ def _argument(text: str) -> str:
 
 def _password(path: str | None) -> str | None:
     """The first line of a password file."""
-    if path is None:
+    return None if path is None else _first_line(path, "password")
+
+
+def _passphrase(options: Options) -> str | None:
+    """What opens this home's keystore: from a file, else, if it is sealed, from whoever sits there."""
+    path = options.passphrase_file or os.environ.get(PASSPHRASE_VARIABLE)
+    if path:
+        return _first_line(path, "passphrase")
+    if not sys.stdin.isatty():
         return None
+    from node.control.recovery import needs_passphrase
+
+    return _ask("Passphrase of the keystore: ") if needs_passphrase(_home(options)) else None
+
+
+def _new_passphrase(options: Options) -> str | None:
+    """The passphrase to seal with; None for none."""
+    if options.remove:
+        return None
+    if options.new_passphrase_file is not None:
+        return _first_line(options.new_passphrase_file, "passphrase")
+    if not sys.stdin.isatty():
+        raise UsageError("name a file with --new-passphrase-file, or say --remove: there is nobody to ask")
+    new = _ask("New passphrase: ")
+    if not new:
+        raise UsageError("an empty passphrase protects nothing: --remove takes it away")
+    if new != _ask("Once more: "):
+        raise UsageError("the two are not the same: nothing has changed")
+    return new
+
+
+def _ask(prompt: str) -> str:
+    """A line that the terminal does not show."""
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise UsageError("no passphrase was given") from None
+
+
+def _first_line(path: str, what: str) -> str:
+    """The first line of a file with a secret: an argument would show in the process list."""
     try:
         with open(path, "rb") as file:
             line = file.read(PASSWORD_FILE_BYTES_MAX).decode().split("\n", 1)[0].rstrip("\r")
     except OSError as error:
-        raise UsageError(f"can't read the password file {path}: {error.strerror}") from error
+        raise UsageError(f"can't read the {what} file {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise UsageError(f"the password file {path} isn't text") from None
+        raise UsageError(f"the {what} file {path} isn't text") from None
     if not line:
-        raise UsageError(f"the first line of the password file {path} is empty")
+        raise UsageError(f"the first line of the {what} file {path} is empty")
     return line
 
 

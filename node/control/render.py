@@ -266,6 +266,11 @@ def _recovery(options: Options, result: Json) -> None:
     if options.action == "restore":
         print(f"restored account {result['account']}")
         return
+    if options.action == "passphrase":
+        print(f"the keystore is {'sealed' if result['sealed'] else 'not sealed any more'}")
+        if result["sealed"]:
+            _say("`cairn run` asks for the passphrase from now on, or reads it with --passphrase-file")
+        return
     if "words" not in result:
         print(f"account {result['account']}")
         _say("`cairn recovery show --reveal` prints its 24 words; whoever reads them has the account")

@@ -125,6 +125,17 @@ def set_passphrase(
     _write(files, entropy, decode_keys(data, old), new, cost)
 
 
+def is_sealed(files: Files) -> bool:
+    """Whether the secrets of this home are sealed under a passphrase. Raises `StoreError` if damaged."""
+    data = files.read(KEYSTORE_PATH)
+    if data is None:
+        return False
+    try:
+        return _decode_file(data)[0] is not None
+    except ProtocolError as error:
+        raise StoreError(_DAMAGED) from error
+
+
 def encode_keys(keys: NodeKeys, sealing: Sealing | None, passphrase: str | None) -> bytes:
     """The bytes of the keystore file; sealed if `sealing` and `passphrase` are given, both or neither."""
     secrets = wire.encode([keys.identity.seed, keys.account_entropy])
@@ -145,15 +156,22 @@ def decode_keys(data: bytes, passphrase: str | None) -> NodeKeys:
     except ProtocolError as error:
         raise StoreError(_DAMAGED) from error
     if sealing is None and passphrase is not None:
-        raise WrongPassphraseError("this keystore has no passphrase: start without one")
+        raise WrongPassphraseError(
+            "this keystore has no passphrase: leave it out, or set one with `cairn recovery passphrase`"
+        )
     if sealing is not None:
         if passphrase is None:
-            raise WrongPassphraseError("this keystore is sealed: give its passphrase")
+            raise WrongPassphraseError(
+                "this keystore is sealed: give its passphrase with --passphrase-file, or name the file in "
+                "CAIRN_PASSPHRASE_FILE"
+            )
         key = stretch(passphrase, sealing.salt, sealing.cost)
         try:
             secrets = open_bytes(key, sealing.nonce, _aad(sealing.as_value()), secrets)
         except CryptoError:
-            raise WrongPassphraseError("the passphrase does not open the keystore") from None
+            raise WrongPassphraseError(
+                "the passphrase does not open the keystore: nothing has changed, try another one"
+            ) from None
     try:
         seed, account_entropy = wire.expect_list(wire.decode(secrets, size_max=len(secrets)), count=2)
         return NodeKeys.of(

@@ -27,6 +27,7 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.chunks.store.space import SpaceBudget
 from node.credit.reputation_store import ReputationStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
@@ -134,6 +135,7 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        self.dht.set_record_room(SpaceBudget(donation.cap_bytes).records_room_bytes)
         self.limited.set_rates(_rates(self.config, donation))
 
 
@@ -219,6 +221,7 @@ async def _build(
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
+    dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
     reputations = await offload.run(partial(ReputationStore, ports.state))
     evidence = Evidence(ports.state, network=NETWORK_ID)

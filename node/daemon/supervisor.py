@@ -14,11 +14,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
 
+from node import limits
+from node.chunks.store.space import check_cap
 from node.control.api import control_handlers
 from node.control.server import serving
 from node.crypto.identity import account_text, peer_id_text
@@ -48,12 +50,16 @@ class RunOptions:
 
     home: Home
     listen: tuple[Multiaddr, ...] = ()
+    announce: tuple[Multiaddr, ...] = ()
+    """What others are told to dial as well: a forwarded port, a name."""
     bootstrap: tuple[str, ...] | None = None
     """Replaces the lists in files; None leaves them."""
     donate_bytes: int | None = None
     mdns: bool = True
     overrides: tuple[str, ...] = ()
     verbose: int = 0
+    passphrase: str | None = field(default=None, repr=False)
+    """Opens the keystore; seals that of a new home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,13 @@ def run_node(options: RunOptions, on_ready: OnReady) -> None:
     Raises:
         StoreInUseError: another process has this home.
         ConfigError: a setting, an address or a peer is not valid.
+        WrongPassphraseError: the keystore does not open.
         StoreError: the disk or the store on it failed.
+        UsageError: a cap too small to hold anything.
     """
+    if len(options.announce) > limits.HINT_ADDRESSES_MAX:
+        raise ConfigError(f"at most {limits.HINT_ADDRESSES_MAX} addresses can be announced")
+    check_cap(options.donate_bytes or 0)
     options.home.make()
     with HomeLock(options.home.path), _logging(options):
         config = load_config(options.home.config_path, options.overrides)
@@ -113,7 +124,7 @@ async def _opened(options: RunOptions, config: Config, listed: Sequence[Contact]
     home = options.home.path
     async with AsyncExitStack() as stack:
         files, entropy = DiskFiles(home), SystemEntropy()
-        keys = open_or_create(files, entropy)
+        keys = open_or_create(files, entropy, options.passphrase)
         state = LmdbStore(home / "state")
         stack.callback(state.close)
         index = LmdbStore(home / "index")
@@ -143,31 +154,33 @@ async def _listening(
     """The network on the addresses given, else on the port that was chosen once, else on a fresh one."""
     seed = keys.identity.seed
     if options.listen:
-        async with open_network(seed, options.listen) as network:
+        async with open_network(seed, options.listen, announce=options.announce) as network:
             yield network
         return
     port = memory.port()
     async with AsyncExitStack() as stack:
         try:
-            network = await stack.enter_async_context(_open_anywhere(seed, port or 0))
+            network = await stack.enter_async_context(_open_anywhere(seed, port or 0, options.announce))
         except ConfigError:
             if port is None:
                 raise
             _logger.warning("port %d is taken by another program: choosing a new one", port)
-            network = await stack.enter_async_context(_open_anywhere(seed, 0))
-        memory.set_port(_port_of(network.listen_addresses()[0]))
+            network = await stack.enter_async_context(_open_anywhere(seed, 0, options.announce))
+        if network.port is not None:
+            memory.set_port(network.port)
         yield network
 
 
-def _open_anywhere(seed: bytes, port: int) -> AbstractAsyncContextManager[Libp2pNetwork]:
+def _open_anywhere(
+    seed: bytes, port: int, announce: Sequence[Multiaddr]
+) -> AbstractAsyncContextManager[Libp2pNetwork]:
     """One port of every address of this machine, IPv6 where there is one."""
     return open_network(
-        seed, [Multiaddr(f"/ip4/0.0.0.0/tcp/{port}")], also=[Multiaddr(f"/ip6/::/tcp/{port}")]
+        seed,
+        [Multiaddr(f"/ip4/0.0.0.0/tcp/{port}")],
+        also=[Multiaddr(f"/ip6/::/tcp/{port}")],
+        announce=announce,
     )
-
-
-def _port_of(address: Multiaddr) -> int:
-    return int(address.split("/tcp/")[1].split("/")[0])
 
 
 def _listed_peers(options: RunOptions) -> tuple[Contact, ...]:

@@ -50,9 +50,10 @@ async def open_network(
     """A network of this identity, listening on `listen` (`/ip4/127.0.0.1/tcp/0` picks a free port).
 
     `identity_seed` is the 32-byte Ed25519 seed. On `also` it listens where this machine can; port 0 there is
-    the first port of `listen`. `announce` replaces the addresses that others are told.
-    Everything ends with the context. Raises `ConfigError` if an address can't be listened on.
+    the first port of `listen`. Others are told the addresses of `announce` as well, and first.
+    Everything ends with the context. Raises `ConfigError` if an address can't be listened on or announced.
     """
+    announced = [_announced_endpoint(address) for address in announce]
     listeners: list[trio.SocketListener] = []
     try:
         for address in listen:
@@ -60,7 +61,7 @@ async def open_network(
         for address in also:
             listeners.extend(await _listeners_beside(address, listeners))
         async with trio.open_nursery() as nursery:
-            network = Libp2pNetwork(Handshake(identity_seed), listeners, announce, nursery)
+            network = Libp2pNetwork(Handshake(identity_seed), listeners, announced, nursery)
             nursery.start_soon(network.accept_all)
             nursery.start_soon(network.close_redundant_forever)
             try:
@@ -119,13 +120,13 @@ class Libp2pNetwork:
         self,
         handshake: Handshake,
         listeners: Sequence[trio.SocketListener],
-        announce: Sequence[Multiaddr],
+        announced: Sequence[Endpoint],
         nursery: trio.Nursery,
     ) -> None:
         self._handshake = handshake
         self._listeners = listeners
         self._bound = tuple(endpoint_of_socket(*listener.socket.getsockname()[:2]) for listener in listeners)
-        self._announce = tuple(announce)
+        self._announced = tuple(announced)
         self._nursery = nursery
         self._connections = ConnectionTable()
         self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
@@ -148,9 +149,12 @@ class Libp2pNetwork:
 
     def listen_addresses(self) -> tuple[Multiaddr, ...]:
         """As the port says; a wildcard is shown as the addresses of this machine."""
-        if self._announce:
-            return self._announce
-        return tuple(endpoint.multiaddr() for endpoint in advertised(self._bound))
+        return tuple(endpoint.multiaddr() for endpoint in self._told())
+
+    @property
+    def port(self) -> int | None:
+        """The port of the first address that is listened on."""
+        return self._bound[0].port if self._bound else None
 
     def connected(self) -> tuple[PeerId, ...]:
         """As the port says."""
@@ -168,7 +172,7 @@ class Libp2pNetwork:
 
     def standing(self) -> Standing:
         """Whether others can reach this node, as far as it knows."""
-        return self._reachability.standing(advertised(self._bound))
+        return self._reachability.standing(self._told(), is_announced=bool(self._announced))
 
     async def connect(self, contact: Contact) -> None:
         """As the port says."""
@@ -357,13 +361,15 @@ class Libp2pNetwork:
 
     async def _tell_identity(self, stream: Stream) -> None:
         connection = self._connections.live(stream.peer_id)
-        listen = [
-            endpoint for endpoint in map(parse_endpoint, self.listen_addresses()) if endpoint is not None
-        ]
+        listen = self._told()
         observed = connection.remote if connection else None
         protocols = tuple(self._services)
         await stream.send_all(identify.describe(self._handshake.public_key, listen, protocols, observed))
         await stream.close_write()
+
+    def _told(self) -> tuple[Endpoint, ...]:
+        """What others are told to dial."""
+        return tuple(dict.fromkeys((*self._announced, *advertised(self._bound))))
 
     # The table of connections.
 
@@ -412,6 +418,16 @@ class Libp2pNetwork:
         while True:
             await trio.sleep(limits.CONNECTION_IDLE_S)
             self._connections.end_redundant(self.peer_id)
+
+
+def _announced_endpoint(address: Multiaddr) -> Endpoint:
+    endpoint = parse_endpoint(address)
+    if endpoint is None or not endpoint.port or (endpoint.ip is not None and endpoint.ip.is_unspecified):
+        raise ConfigError(
+            f"{address!r} is not an address to announce: write the one that others dial, like "
+            "/ip4/192.0.2.7/tcp/4001 or /dns4/node.example.org/tcp/4001"
+        )
+    return endpoint
 
 
 async def _listeners_at(address: Multiaddr) -> list[trio.SocketListener]:

@@ -25,7 +25,9 @@ class Standing(Enum):
 
     LOCAL = "local"  # listens on loopback or private addresses, and no public peer was met
     PUBLIC = "public"  # was dialled from the public internet, or listens on the address that others see
-    BEHIND_NAT = "behind-nat"  # public peers see another address than this node has, and none dialled it
+    BEHIND_NAT = (
+        "behind-nat"  # public peers see another address than it has or announces, and none dialled it
+    )
     SILENT = "not-listening"
     UNKNOWN = "unknown"
 
@@ -63,8 +65,12 @@ class Reachability:
         while len(self._observed) > limits.OBSERVATIONS_MAX:
             self._observed.popitem(last=False)
 
-    def standing(self, own: Sequence[Endpoint]) -> Standing:
-        """What is known of a node that listens on its addresses `own`."""
+    def standing(self, own: Sequence[Endpoint], *, is_announced: bool = False) -> Standing:
+        """What is known of a node that tells others its addresses `own`.
+
+        With `is_announced` some were given by hand: its owner's word that they lead here is taken until
+        somebody came, since a name, or the way out of a network, need not show the address of the way in.
+        """
         if not own:
             return Standing.SILENT
         if self._dialled_from_outside:
@@ -72,7 +78,9 @@ class Reachability:
         ips = {endpoint.ip for endpoint in own}
         seen = self._observed_ip()
         if seen is not None:
-            return Standing.PUBLIC if seen in ips else Standing.BEHIND_NAT
+            if seen in ips:
+                return Standing.PUBLIC
+            return Standing.UNKNOWN if is_announced else Standing.BEHIND_NAT
         if all(ip is not None and is_local(ip) for ip in ips):
             return Standing.LOCAL
         return Standing.UNKNOWN

@@ -188,10 +188,22 @@ async def test_further_addresses_are_listened_on_where_there_are_any() -> None:
         assert second == Endpoint("ip4", "127.0.0.2", first.port)
 
 
-async def test_announced_addresses_replace_the_bound_ones() -> None:
-    announced = (Multiaddr("/dns4/node.example.org/tcp/4001"),)
+async def test_announced_addresses_are_told_before_the_bound_ones() -> None:
+    announced = (Multiaddr("/dns4/node.example.org/tcp/4001"), Multiaddr("/ip4/192.0.2.7/tcp/4001"))
     async with open_network(SERVER, [LOOPBACK], announce=announced) as network:
-        assert network.listen_addresses() == announced
+        told = network.listen_addresses()
+        assert told[:2] == announced
+        assert told[2:] == (Multiaddr(f"/ip4/127.0.0.1/tcp/{network.port}"),)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/ip4/0.0.0.0/tcp/4001", "/ip4/192.0.2.7/tcp/0", "/ip4/192.0.2.7/udp/4001", "192.0.2.7:4001", ""],
+)
+async def test_what_nobody_can_dial_is_not_announced(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not an address to announce"):
+        async with open_network(SERVER, [LOOPBACK], announce=[Multiaddr(address)]):
+            pass
 
 
 async def test_nothing_stays_open() -> None:

@@ -52,6 +52,16 @@ def test_another_address_outside_is_nat() -> None:
     assert not Standing.BEHIND_NAT.serves
 
 
+def test_an_announced_address_is_the_owner_s_word() -> None:
+    """A forwarded port: what others see is announced, or the way out differs from the way in."""
+    seen = observed("198.51.99.7", voices=3)
+    assert seen.standing([PUBLIC, PRIVATE], is_announced=True) is Standing.PUBLIC
+    named = Endpoint("dns4", "node.example.org", 4001)
+    assert seen.standing([named, PRIVATE], is_announced=True) is Standing.UNKNOWN
+    assert Standing.UNKNOWN.serves
+    assert seen.standing([named, PRIVATE]) is Standing.BEHIND_NAT
+
+
 def test_two_voices_or_one_network_are_not_enough() -> None:
     assert observed("198.51.99.7", voices=2).standing([PRIVATE]) is Standing.LOCAL
     reachability = Reachability()

@@ -56,6 +56,27 @@ def test_what_is_given_and_who_one_is_outlive_the_process(swarm: LocalSwarm) -> 
     assert cairn_json(again, "donate")["cap_bytes"] == 80 * 2**20
 
 
+def test_a_cap_that_holds_nothing_is_refused_with_the_least_that_does(lone_node: NodeProcess) -> None:
+    error = error_of(cairn(lone_node, "--json", "donate", "5"))
+    assert (error["code"], error["kind"]) == (2, "usage")
+    assert "16MiB" in error["message"]
+    assert cairn_json(lone_node, "donate")["cap_bytes"] == 0
+    assert cairn_json(lone_node, "donate", "16MiB")["cap_bytes"] == 16 * 2**20
+    assert cairn_json(lone_node, "donate", "0")["cap_bytes"] == 0
+
+
+def test_announced_addresses_are_told_before_the_node_s_own(swarm: LocalSwarm) -> None:
+    swarm.folder.mkdir(parents=True)
+    announced = "/dns4/node.example.org/tcp/4001"
+    node = NodeProcess(swarm.folder / "x", ["--announce", announced, "--listen", LOOPBACK, "--no-mdns"])
+    swarm.nodes.append(node)
+    node.wait_ready()
+    first, second = node.ready["addresses"]
+    assert first == f"{announced}/p2p/{node.peer_id}"
+    assert second.startswith("/ip4/127.0.0.1/tcp/")
+    assert cairn_json(node, "status")["addresses"] == [first, second]
+
+
 def test_a_second_process_in_the_same_home_is_exit_11(swarm: LocalSwarm) -> None:
     (node,) = swarm.start()
     error = error_of(cairn(node, "--json", "run", "--no-mdns", "--listen", LOOPBACK))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.errors import StoreFullError
+from node.errors import StoreFullError, UsageError
 from node.units import GIB, KIB, MIB, format_size
 
 PACKS_PER_CAP = 16
@@ -23,7 +23,19 @@ CAP_BYTES_MIN = PACKS_PER_CAP * PACK_BYTES_MIN
 OTHER_BYTES_MIN = 4 * MIB
 OTHER_SHARE = 50  # a fiftieth: 2 %
 PACK_OVERHEAD_BYTES = 8 * KIB  # header, rounding to the file system's block, one block of extents
+RECORDS_SHARE = 8
+"""Of what is kept for everything else, an eighth is room for the DHT's records of others. LMDB's file takes
+up to 2.5 times what its items weigh (measured under a flood of records), the logs take 1 MiB."""
 RENEWAL_BYTES = 2 * KIB  # a shard: leases that renew it on a store that is full
+
+
+def check_cap(cap_bytes: int) -> None:
+    """Raises `UsageError` for a cap that is neither 0 nor large enough to hold anything."""
+    if 0 < cap_bytes < CAP_BYTES_MIN:
+        raise UsageError(
+            f"{format_size(cap_bytes)} are too few to hold anything for others: give "
+            f"{CAP_BYTES_MIN // MIB}MiB or more, such as 20GiB (0 gives nothing)"
+        )
 
 
 @dataclass(slots=True)
@@ -57,6 +69,11 @@ class SpaceBudget:
     def other_limit_bytes(self) -> int:
         """What is kept for index, records and logs."""
         return max(OTHER_BYTES_MIN, self.cap_bytes // OTHER_SHARE)
+
+    @property
+    def records_room_bytes(self) -> int | None:
+        """What the DHT's records of others may weigh; None where nothing is given, so no cap holds."""
+        return self.other_limit_bytes // RECORDS_SHARE if self.cap_bytes else None
 
     @property
     def measure_step_bytes(self) -> int:
