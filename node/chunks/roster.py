@@ -107,6 +107,16 @@ def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[
     return {shard_index: tuple(peers) for shard_index, peers in holders.items()}
 
 
+def newest_holders(leases: Iterable[Lease], *, today: int) -> set[PeerId]:
+    """Holders of each shard's latest live lease: those that a repair replaced are not among them."""
+    newest: dict[int, Lease] = {}
+    for lease in live_leases(leases, today=today):
+        known = newest.get(lease.shard_index)
+        if known is None or _rank(lease) < _rank(known):
+            newest[lease.shard_index] = lease
+    return {lease.holder for lease in newest.values()}
+
+
 def announcers(segment_id: SegmentId, holders: Iterable[PeerId], *, now_s: int) -> list[PeerId]:
     """Holders in the order of H(segment id, week, holder): the first `ANNOUNCERS` announce the segment."""
     week = (now_s // WEEK_S).to_bytes(4, "big")

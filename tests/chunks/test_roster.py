@@ -19,6 +19,7 @@ from node.chunks.roster import (
     holders_by_shard,
     live_leases,
     merge_leases,
+    newest_holders,
 )
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -120,6 +121,15 @@ def test_a_lease_that_was_given_up_does_not_live() -> None:
     # Only its own holder can give a lease up.
     other = replace(handover, holder=PEERS[2]).sign(HOLDERS[2])
     assert old in live_leases([old, granted(1, old.shard_index, handover=other)], today=TODAY)
+
+
+def test_whoever_was_replaced_announces_no_more() -> None:
+    old = LEASES[0]
+    new = granted(1, old.shard_index)
+    equal = replace(old, end_day=new.end_day, owner_signature=b"").sign_as_owner(OWNER)
+    assert newest_holders([equal, new], today=TODAY) == {PEERS[1]}
+    later = replace(old, end_day=new.end_day + 1, owner_signature=b"").sign_as_owner(OWNER)
+    assert newest_holders([later, new], today=TODAY) == {old.holder}
 
 
 def test_what_a_roster_takes() -> None:
