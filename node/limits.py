@@ -264,6 +264,13 @@ PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
 REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
 BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
 CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
+DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
+DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
+DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
+PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
+CREDIT_ENTRY_BYTES_MAX: Final = (
+    AUDIT_RECEIPT_BYTES_MAX + 64
+)  # bytes: the largest record of a pair, and its kind
 CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures are still being collected
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------
