@@ -66,6 +66,21 @@ def lost_shards(code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s:
     return frozenset(range(code.total_shards)) - kept
 
 
+def eligible(copies: Iterable[Copy], *, now_s: int, dead_after_s: int) -> set[PeerId]:
+    """Holders that may repair: all but those that are silent, or have nothing of what they hold.
+
+    One that nobody audited of late is among them: whoever comes after it waits a stagger in vain at worst.
+    """
+    return {
+        copy.holder
+        for copy in copies
+        if not copy.is_contradicted
+        and not (
+            copy.is_silent and standing(copy, now_s=now_s, dead_after_s=dead_after_s) is not Standing.ALIVE
+        )
+    }
+
+
 def trigger_count(code: Code, threshold: float) -> int:
     """How many shards are lost when repair starts: a share of the parity, one at least."""
     return max(1, math.ceil(threshold * code.parity_shards))

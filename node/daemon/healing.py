@@ -179,7 +179,7 @@ def build_healing(
         settings=settings,
         clock=clock,
         offload=offload,
-        spread=mover.spread,
+        mover=mover,
     )
     server = RepairServer(
         network=network,

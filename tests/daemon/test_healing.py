@@ -14,11 +14,12 @@ from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.roster import live_leases
 from node.daemon.compose import Node
 from node.daemon.config import Config, build_config
 from node.errors import UsageError
-from node.units import MIB, SegmentId
-from tests.daemon.worlds import Machine, World, contact_of
+from node.units import DAY_S, MIB, SegmentId
+from tests.daemon.worlds import NOW_S, Machine, World, contact_of
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -240,3 +241,46 @@ async def test_the_owner_repairs_at_once_and_strangers_do_not(
         assert swarm.shards(segment_id) == dict.fromkeys(range(6), 1)
         again = await sharer.healing.repairer.repair(report.file_hash)
         assert (again.repaired, again.segments) == (0, 1)
+
+
+async def test_a_holder_that_comes_back_leaves_one_copy(autojump_clock: MockClock, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    patient = {"repair.stagger_s": 600}
+    async with swarm_of(10, **patient) as (swarm, _), AsyncExitStack() as stack:
+        report, (segment_id,) = await put(swarm, path, Code(2, 6))
+        lost = swarm.holders(segment_id)[:3]
+        for number in lost:
+            await swarm.kill(number)
+        assert await comes_true(lambda: len(swarm.shards(segment_id)) == 6, 6000)
+        back = [
+            await stack.enter_async_context(
+                swarm.world.node(
+                    swarm.machines[number], listed=[contact_of(swarm.living()[0])], config=swarm.config
+                )
+            )
+            for number in lost
+        ]
+
+        def copies() -> dict[int, int]:
+            found = swarm.shards(segment_id)
+            for node in back:
+                for index in node.store.shards_of(segment_id):
+                    found[index] = found.get(index, 0) + 1
+            return found
+
+        assert sorted(copies().values()) == [1, 1, 1, 2, 2, 2]
+        for node in (*swarm.living(), *back):  # as audits would
+            view = node.healing.held.view(segment_id)
+            if view is not None:
+                node.healing.held.note(await node.healing.healer.survey(view))
+        assert await comes_true(lambda: copies() == dict.fromkeys(range(6), 1), 3600)
+        holders = [node for node in (*swarm.living(), *back) if node.store.shards_of(segment_id)]
+        today = NOW_S // DAY_S
+        for node in holders:
+            live = live_leases(node.server.keeper.known_leases(segment_id), today=today)
+            mine = [lease for lease in live if lease.holder == node.keys.peer_id]
+            assert len(mine) == 1
+            assert len({lease.shard_index for lease in live}) == 6
+        health = await back[0].health.check(report.file_hash)
+        assert [segment.alive for segment in health.segments] == [6]

@@ -17,15 +17,15 @@ import trio
 
 from node.chunks import repair
 from node.chunks.client import HolderClient
-from node.chunks.healing.healer import Healer, SegmentView
+from node.chunks.healing.healer import Healer, SegmentView, Survey
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.messages import Case
-from node.chunks.healing.prober import Prober
+from node.chunks.healing.prober import Prober, Seen
 from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
 from node.chunks.put.donors import DonorPool
 from node.chunks.roster import live_leases
 from node.crypto.signing import KeyPair
-from node.errors import NodeError, ProtocolError, RemoteError
+from node.errors import NodeError, RemoteError
 from node.ports import Buffer, Clock, Offload
 from node.records.lease import Lease
 from node.records.repair import Handover
@@ -153,7 +153,7 @@ class Mover:
         handed_over = {
             half.handover.lease_id: lease
             for lease in known
-            if (half := lease.granted) is not None
+            if (half := lease.half) is not None
             and half.handover is not None
             and half.handover.holder == self._healer.me
         }
@@ -202,6 +202,59 @@ class Mover:
         return await self._move(
             view, own, {peer: (index,) for peer, index in targets.items() if index in own}, donors
         )
+
+    # --- surplus ------------------------------------------------------------------------------------------
+
+    async def give_surplus(self, segment_id: SegmentId) -> int:
+        """Let go of shards that another holder has as well and keeps; how many.
+
+        The lease stays until this node has seen the other copy itself, and a third one knows who has it.
+        """
+        async with self._lock:
+            view = await self._offload.run(partial(self._held.view, segment_id, whole=False))
+            if view is None:
+                return 0
+            pairs = await self._offload.run(partial(self._held.surplus, view))
+            for going, stays in pairs:
+                if stays.holder == self._healer.me:
+                    await self._let_know(going, stays)
+            surplus = {going: stays for going, stays in pairs if going.holder == self._healer.me}
+            if not surplus:
+                return 0
+            seen = await self._prober.probe(view.manifest, set(surplus.values()))
+            self._held.note(Survey(seen))
+            gone = {mine: other for mine, other in surplus.items() if seen[other] is Seen.PROVED}
+            told = [self._told(mine, other) for mine, other in gone.items()]
+            if not told:
+                return 0
+            names = {lease.lease_id for lease in (*gone, *gone.values())}
+            rest = [lease for lease in self._healer.live(view) if lease.lease_id not in names]
+            await self._healer.tell(view, [*rest, *told], new=told)
+            return await self._let_go(view, rest, told)
+
+    async def _let_know(self, going: Lease, stays: Lease) -> None:
+        """Whoever was away while its shard was remade has not heard of that."""
+        try:
+            async with self._client.session(self._prober.contact(going.holder)) as session:
+                await session.merge_roster(stays.segment_id, [stays.encode()])
+        except RemoteError as error:
+            _logger.info("a holder does not hear that its copy is one too many: %s", error)
+
+    def _told(self, mine: Lease, other: Lease) -> Lease:
+        """The other holder's lease, saying that this node gave its own up."""
+        half = other.half
+        if half is not None and half.handover is not None:
+            return other  # it says that of a third one already: this lease ends by its date in rosters
+        handover = Handover(
+            network=mine.network,
+            lease_id=mine.lease_id,
+            segment_id=mine.segment_id,
+            shard_index=mine.shard_index,
+            holder=self._healer.me,
+            successor=other.holder,
+            day=self._clock.now_s() // DAY_S,
+        )
+        return other.with_handover(handover.sign(self._identity))
 
     # --- one move -----------------------------------------------------------------------------------------
 
@@ -276,9 +329,9 @@ class Mover:
         if known is None:
             if others:
                 return 0  # nobody answers: they would never hear of it
-            known = {lease.lease_id for lease in new}  # the new holders are all there are
+            known = {lease.encode() for lease in new}  # the new holders are all there are
         for lease in new:
-            if lease.lease_id in known:
+            if lease.encode() in known:
                 gone = await self._offload.run(
                     partial(self._held.keeper.let_go, segment_id, lease.shard_index)
                 )
@@ -288,15 +341,11 @@ class Mover:
         return count
 
     async def _known_elsewhere(self, segment_id: SegmentId, peers: Iterable[PeerId]) -> set[bytes] | None:
-        """Lease ids that a co-holder knows; None if none answers."""
+        """The encoded leases that a co-holder knows; None if none answers."""
         for peer_id in list(peers)[:CONFIRMING_PEERS]:
             try:
                 async with self._client.session(self._prober.contact(peer_id)) as session:
-                    records = await session.roster(segment_id)
-                return {
-                    bytes(Lease.decode(data, network=self._client.preamble.network_id).lease_id)
-                    for data in records
-                }
-            except (RemoteError, ProtocolError) as error:
+                    return set(await session.roster(segment_id))
+            except RemoteError as error:
                 _logger.info("a co-holder does not say what it knows: %s", error)
         return None
