@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import trio
@@ -19,6 +22,7 @@ from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
 from node.chunks.get.health import HealthReport
 from node.chunks.put.upload import PutOptions, PutProgress
+from node.control.api_credit import credit
 from node.control.api_node import donate, peers, status
 from node.control.fields import field, required
 from node.control.server import Events, Handler, Json
@@ -31,6 +35,9 @@ from node.net.bootstrap import parse_contact, peer_multiaddr
 from node.units import DAY_S, FileHash, Multiaddr
 
 JOIN_WAIT_S = 15.0
+LIST_WAIT_S = 5.0  # the file is stored by then; what is missing is that another machine would know of it
+LIST_FOUND_WAIT_S = 30.0  # after a restore: the lookup, and parts of a long list
+RELEASE_BATCH_SEGMENTS = 64
 LS_HEALTH_WAIT_S = 20.0  # a list is worth more at once than complete
 LS_CHECKS_AT_ONCE = 4
 LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR code has to hold them
@@ -49,6 +56,7 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "donate": donate,
         "repair": repair,
         "drain": drain,
+        "credit": credit,
         "status": status,
         "peers": peers,
     }
@@ -68,6 +76,7 @@ async def put(node: Node, request: Json, events: Events) -> Json:
         name=field(request, "name", str),
         password=field(request, "password", str),
         lease_days=_days(field(request, "expires_s", int), node.config.lease.days),
+        renews=field(request, "expires_s", int) is None,
     )
     if field(request, "dry_run", bool):
         return await _estimate(node, source, options)
@@ -81,6 +90,10 @@ async def put(node: Node, request: Json, events: Events) -> Json:
     report = await node.uploader.put(source, options, on_progress)
     for note in report.notes:
         await events.note(note)
+    if not await node.file_list.wait_published(LIST_WAIT_S):
+        await events.note(
+            "the list of your files in the network does not have it yet: this node goes on trying"
+        )
     return {
         "link": str(report.link),
         "hash": cid_text(report.file_hash),
@@ -180,10 +193,11 @@ async def _get_stream(
 # --- my files -------------------------------------------------------------------------------------------
 
 
-async def link(node: Node, request: Json, _events: Events) -> Json:
+async def link(node: Node, request: Json, events: Events) -> Json:
     """The link of one of my files, or of the link given."""
     given = parse_hash_or_link(required(request, "link", str))
     if given.key is None and given.wrapped is None:
+        await _wait_list(node, events)
         entry = node.catalogue.get(given.file_hash)
         if entry is None:
             raise NotFoundError(f"{cid_text(given.file_hash)} isn't one of my files: see `cairn ls`")
@@ -212,6 +226,7 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     """My files with their health, or the entries of a folder."""
     text = field(request, "link", str)
     if text is None:
+        await _wait_list(node, events)
         files = node.catalogue.files()
         states = await _health_of_all(node, [entry.file_hash for entry in files])
         return {"files": [_file_json(entry, states.get(entry.file_hash, "unknown")) for entry in files]}
@@ -325,7 +340,7 @@ async def drain(node: Node, _request: Json, events: Events) -> Json:
 
 
 async def renew(node: Node, request: Json, events: Events) -> Json:
-    """Extend the leases of a file of mine."""
+    """Keep a file for longer: one of mine, or another one that this account pays for from now on."""
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     days = _days(field(request, "duration_s", int), node.config.lease.days)
     await _wait_joined(node, events)
@@ -336,6 +351,10 @@ async def renew(node: Node, request: Json, events: Events) -> Json:
         report = await node.renewer.renew(each, duration_s=days * DAY_S)
         leases += report.leases
         unreachable += report.unreachable_holders
+        if not report.is_own and report.leases:
+            await events.note(
+                "this file is another account's: its new leases are yours to pay for and to end"
+            )
         if report.expires_s is None:
             is_short = True
             continue
@@ -354,29 +373,64 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
     """Release the leases of a file of mine, and forget it once every holder has let go."""
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     await _wait_joined(node, events)
+    await _wait_list(node, events)
+    names = _with_index(node, file_hash)
     leases = unreachable = 0
-    missing: NotFoundError | None = None
+    lost: list[CatalogueEntry] = []
     # The index first: a repetition of what was cut short still finds it through the file.
-    for each in reversed(_with_index(node, file_hash)):
+    for each in reversed(names):
         try:
             report = await node.renewer.release(each)
-        except NotFoundError as error:
+        except NotFoundError:
             entry = node.catalogue.get(each)
-            if entry is None or entry.expires_s > node.ports.clock.now_s():
-                missing = error  # else its leases have run out, and there is nothing left to release
+            if entry is None or not node.contacts():
+                raise  # not a file of this list; or it is this node that reaches nobody
+            leases += await _release_lost(node, entry)
+            lost.append(entry)
             continue
         leases += report.leases
         unreachable += report.unreachable_holders
-    if missing is not None and not leases:
-        raise missing
+    if lost:
+        await events.note(_lost_note(max(entry.expires_s for entry in lost), node.ports.clock.now_s()))
     if unreachable:
+        for each in names:
+            await node.ports.offload.run(partial(_renew_no_more, node, each))
         await events.note(
-            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out"
+            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out; "
+            "nothing renews them"
         )
     else:
-        for each in _with_index(node, file_hash):
+        for each in names:
             await node.ports.offload.run(partial(node.catalogue.remove, each))
+    await node.file_list.wait_published(LIST_WAIT_S)
     return {"hash": cid_text(file_hash), "leases": leases}
+
+
+async def _release_lost(node: Node, entry: CatalogueEntry) -> int:
+    """End the leases of a file whose manifest nobody has, by what this node remembers of them."""
+    contacts = {contact.peer_id: contact for contact in node.catalogue.holders(entry.file_hash)}
+    ended = 0
+    segments = node.catalogue.segments(entry.file_hash)
+    while batch := await node.ports.offload.run(lambda: list(islice(segments, RELEASE_BATCH_SEGMENTS))):
+        leases = [lease for segment in batch for lease in segment.leases]
+        ended += await node.renewer.release_known(leases, entry.owner_salt, contacts)
+    return ended
+
+
+def _lost_note(expires_s: int, now_s: int) -> str:
+    if expires_s <= now_s:
+        return "nobody has this file any more, and its leases have run out: it is off your list"
+    day = datetime.fromtimestamp(expires_s, tz=UTC).date()
+    return (
+        f"no peer that answers has this file: it is off your list, and holders that are away let go of it by "
+        f"themselves after {day}"
+    )
+
+
+def _renew_no_more(node: Node, file_hash: FileHash) -> None:
+    entry = node.catalogue.get(file_hash)
+    if entry is not None and entry.renews:
+        node.catalogue.add(replace(entry, renews=False), [])
 
 
 def _with_index(node: Node, file_hash: FileHash) -> tuple[FileHash, ...]:
@@ -395,6 +449,12 @@ async def _join(node: Node, wanted: Link, events: Events) -> None:
     if wanted.via:
         node.join_through([parse_contact(address) for address in wanted.via])
     await _wait_joined(node, events)
+
+
+async def _wait_list(node: Node, events: Events) -> None:
+    """In a home restored from its words, wait for the list of files."""
+    if not await node.file_list.wait_found(LIST_FOUND_WAIT_S):
+        await events.note("the list of files of this account is not found yet: this node goes on looking")
 
 
 async def _wait_joined(node: Node, events: Events) -> None:

@@ -7,6 +7,7 @@ the store, so that nothing writes to a closed one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,13 @@ from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.evidence import Evidence
+from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
+from node.chunks.lease_keeper import LeaseKeeper
+from node.chunks.list_keeper import ListKeeper
+from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
@@ -37,16 +42,21 @@ from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
 from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
+from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
+from node.errors import StoreError
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
 from node.units import MIB, Contact, PeerId
+
+_logger = logging.getLogger(__name__)
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -98,12 +108,15 @@ class Node:
     downloader: Downloader
     health: HealthChecker
     renewer: Renewer
+    file_list: ListKeeper
+    leases: LeaseKeeper
     scores: Scoreboard
     credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
     healing: Healing
     housekeeping: Housekeeping
+    uptime: UptimeLog
     limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
@@ -134,6 +147,11 @@ class Node:
     def donation(self) -> Donation:
         """What this node gives."""
         return self.memory.donation()
+
+    def pledge(self) -> float:
+        """The part of what this node gives that is free for newcomers, 0 to 1."""
+        pledge = self.donation().pledge
+        return self.config.credit.pledge if pledge is None else pledge
 
     async def set_donation(self, donation: Donation) -> None:
         """Give this from now on, also after a restart."""
@@ -176,21 +194,35 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
+            giving = network.over(limited.for_others)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited, giving)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
+            nursery.start_soon(node.file_list.run)
+            nursery.start_soon(node.leases.run)
+            node.server.keeper.on_released = node.housekeeping.note_released
             try:
                 yield node
             finally:
                 nursery.cancel_scope.cancel()
-        save_scores(node.scores, ports.state)
-        node.reputations.save()
+        _save_last(node)
     finally:
         store.close()
+
+
+def _save_last(node: Node) -> None:
+    """What is only written down now and then. A disk that fails must not keep the node from ending."""
+    node.uptime.look(node.ports.clock.now_s())
+    try:
+        save_scores(node.scores, node.ports.state)
+        node.reputations.save()
+        node.housekeeping.save_uptime()
+    except StoreError as error:
+        _logger.warning("what was learnt of peers in the last minute is lost: %s", error)
 
 
 def credit_policy(config: Config, donation: Donation) -> Policy:
@@ -227,7 +259,9 @@ async def _build(
     listed: Sequence[Contact],
     protocol_version: int,
     limited: RateLimitedNetwork,
+    giving: Network,
 ) -> Node:
+    """`giving` is the network for work on behalf of others: it counts towards the donor's rate."""
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
@@ -238,6 +272,7 @@ async def _build(
         offload,
         validators={
             HINT_NAMESPACE: HintValidator(NETWORK_ID),
+            LIST_NAMESPACE: ListPointerValidator(NETWORK_ID),
             PUBLIC_KEY_NAMESPACE: PublicKeyValidator(),  # what other libp2p nodes store in any DHT
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
@@ -301,6 +336,8 @@ async def _build(
         payer=credit.wallet,
     )
     leaving = await offload.run(partial(Leaving, memory))
+    uptime = memory.uptime()
+    uptime.look(clock.now_s())
     server = ShardServer(
         network=network,
         store=store,
@@ -310,6 +347,7 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        uptime_permille=uptime.permille,
         admission=credit.admission,
         is_leaving=leaving,
     )
@@ -317,10 +355,10 @@ async def _build(
         config=config.repair,
         leaving=leaving,
         known_holders=catalogue.holders,
-        network=network,
+        network=giving,
         store=store,
         shard_server=server,
-        client=client,
+        client=HolderClient(giving, preamble),
         directory=dht,
         keys=keys,
         preamble=preamble,
@@ -346,6 +384,28 @@ async def _build(
         downloader=downloader,
         health=health,
         renewer=renewer,
+        file_list=ListKeeper(
+            store=ListStore(ports.state),
+            catalogue=catalogue,
+            uploader=uploader,
+            downloader=downloader,
+            renewer=renewer,
+            directory=dht,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+            network=NETWORK_ID,
+            account_seed=keys.account.seed,
+            code=Code(config.code.data_shards, config.code.total_shards),
+        ),
+        leases=LeaseKeeper(
+            catalogue=catalogue,
+            renewer=renewer,
+            clock=clock,
+            offload=offload,
+            lease_days=config.lease.days,
+            wait_joined=dht.wait_joined,
+        ),
         scores=scores,
         credit=credit,
         evidence=evidence,
@@ -366,10 +426,13 @@ async def _build(
                 offload=offload,
             ),
             state=ports.state,
+            care=server.care,
+            uptime=uptime,
             standing=ports.standing,
             clock=clock,
             offload=offload,
         ),
+        uptime=uptime,
         limited=limited,
         engine_name=engine.name,
     )

@@ -22,7 +22,7 @@ import trio
 
 from node import limits, wire
 from node.crypto.identity import parse_peer_id, peer_id_text
-from node.errors import ConfigError, ProtocolError, UnreachableError, UsageError
+from node.errors import ConfigError, ProtocolError, StoreError, UnreachableError, UsageError
 from node.ports import Clock, KeyValue, Network, Offload, WriteTransaction
 from node.units import Contact, Multiaddr, PeerId
 
@@ -82,6 +82,7 @@ class Bootstrap:
         self._met: dict[PeerId, Contact] = {}
         self._woken = trio.Event()
         self._connected = trio.Event()
+        self._has_met = trio.Event()
         for contact in listed:
             self._add(contact, is_listed=True)
         for contact in self._load():
@@ -109,6 +110,7 @@ class Bootstrap:
         """A peer worth coming back to after a restart."""
         if contact.addresses and len(self._met) < limits.REMEMBERED_PEERS_MAX:
             self._met[contact.peer_id] = contact
+            self._has_met.set()
 
     def statistics(self) -> BootstrapStatistics:
         """For `cairn status`."""
@@ -172,13 +174,14 @@ class Bootstrap:
 
     async def _write_forever(self) -> None:
         while True:
+            await self._has_met.wait()
             await trio.sleep(_WRITE_INTERVAL_S)
-            if self._met:
-                await self.flush()
+            await self.flush()
 
     async def flush(self) -> None:
         """Write down who was met."""
         met, self._met = self._met, {}
+        self._has_met = trio.Event()
         now_s = self._clock.now_s()
 
         def change(transaction: WriteTransaction) -> None:
@@ -186,11 +189,15 @@ class Bootstrap:
                 transaction.put(_TABLE, peer_id, wire.encode([now_s, list(contact.addresses)]))
             _forget_oldest(transaction)
 
-        if self._offload is None:
-            self._key_values.update(change)
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._offload.run(lambda: self._key_values.update(change))
+        try:
+            if self._offload is None:
+                self._key_values.update(change)
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._offload.run(lambda: self._key_values.update(change))
+        except StoreError as error:
+            logger.warning("who was met is written down later: %s", error)
+            self._met = met | self._met
 
     def _load(self) -> list[Contact]:
         """Remembered peers, latest first."""
