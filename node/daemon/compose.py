@@ -44,7 +44,7 @@ from node.crypto.keystore import NodeKeys
 from node.daemon.auditing import build_auditing
 from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
-from node.daemon.healing import Healing, build_healing
+from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
@@ -354,6 +354,7 @@ async def _build(
         known_holders=catalogue.holders,
         payer=credit.wallet,
     )
+    leaving = await offload.run(partial(Leaving, memory))
     uptime = memory.uptime()
     uptime.look(clock.now_s())
     server = ShardServer(
@@ -367,10 +368,13 @@ async def _build(
         grace_days=config.lease.grace_days,
         uptime_permille=uptime.permille,
         admission=credit.admission,
+        is_leaving=leaving,
     )
     await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     healing = build_healing(
         config=config.repair,
+        leaving=leaving,
+        known_holders=catalogue.holders,
         network=giving,
         store=store,
         shard_server=server,
