@@ -105,6 +105,7 @@ DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
 DHT_PROVIDER_RECORDS_MAX: Final = 500_000  # records: 100 MB of the disk at 200 bytes
 DHT_VALUE_RECORDS_PER_PEER_MAX: Final = 1_000  # records: as many files put through one peer in two days
 DHT_VALUE_RECORDS_MAX: Final = 10_000  # records: 80 MB of the disk
+DHT_RECORDS_BYTES_MAX: Final = 320 * 1024 * 1024  # bytes of disk: both tables full; less under a small cap
 DHT_CHANGES_PER_COMMIT_MAX: Final = 64  # changes: where LMDB's commits stop getting cheaper
 DHT_REQUEST_S: Final = 5.0  # seconds: a dial and a reply over the slowest link worth asking
 DHT_REQUESTS_IN_FLIGHT_MAX: Final = 64  # requests of all lookups together: as many dials at once
@@ -236,6 +237,17 @@ HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay vali
 
 CHARGE_BYTES_MAX: Final = 256  # bytes: 170 in practice
 REPAIR_GRANT_BYTES_MAX: Final = 512  # bytes with both signatures: 370 at most
+REPAIR_CASE_BYTES_MAX: Final = 2 * 1024 * 1024  # bytes: a full roster is 800 KB, receipts of one donor 68 KB
+REPAIR_RECEIPTS_MAX: Final = 510  # receipts of a case: two for each shard of a segment
+REPAIR_BAD_ANSWERS_MAX: Final = 16  # signed bad answers of a case: 68 KB each at worst
+REPAIR_STREAMS_MAX: Final = 128  # streams served at once: each may hold a case and 1 MiB of blocks
+REPAIR_STREAMS_PER_PEER_MAX: Final = 8  # of one peer: it repairs one segment at a time
+REPAIR_REPLACEMENTS_AT_ONCE: Final = 8  # cases in memory with their blocks: 3 MiB each
+REPAIR_WITNESSING_AT_ONCE: Final = 4  # requests to bear witness: each dials up to 255 holders
+REPAIR_WITNESS_DEADLINE_S: Final = 120.0  # seconds: dials of dead holders time out, and are looked up
+REPAIR_INTENTS_MAX: Final = 4_096  # intents remembered: 300 bytes each
+REPAIR_BYTES_PER_DAY: Final = 16 * 1024**3  # bytes fetched and sent: a sixth of what 10 Mbit/s move in a day
+REPAIR_WINDOW_STRIPES: Final = 4  # stripes of a segment in memory while it is rebuilt: 3 MiB at 10/30
 REPAIR_INTENT_BYTES_MAX: Final = 512  # bytes: 255 indexes and a signature are 480
 AUDIT_RECEIPT_BYTES_MAX: Final = 34 * 1024  # bytes: 2,000 lease ids of 16 bytes and 400 of the rest
 AUDIT_ANSWER_BYTES_MAX: Final = 66 * 1024  # bytes: 2,000 digests of 32 bytes and 300 of the rest
@@ -252,6 +264,13 @@ PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
 REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
 BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
 CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
+DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
+DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
+DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
+PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
+CREDIT_ENTRY_BYTES_MAX: Final = (
+    AUDIT_RECEIPT_BYTES_MAX + 64
+)  # bytes: the largest record of a pair, and its kind
 CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures are still being collected
 
 # --- store of a donor (design.md, section 6) ----------------------------------------------------------

@@ -25,6 +25,7 @@ from node.errors import NodeError, ProtocolError
 from node.framing import Preamble
 from node.net import bootstrap
 from node.records.base import Record
+from node.records.charge import Charge
 from node.records.lease import Lease, Release
 from node.records.offer import DeviceCert, Offer
 from node.records.placement_hint import PlacementHint
@@ -297,7 +298,7 @@ def test_messages_of_the_dht() -> None:
 
 def test_sizes_of_records() -> None:
     records: list[type[Record]] = [
-        Lease, Release, Offer, DeviceCert, RepairGrant, Handover, RepairIntent, PlacementHint
+        Lease, Release, Offer, DeviceCert, Charge, RepairGrant, Handover, RepairIntent, PlacementHint
     ]  # fmt: skip
     rows = table("formats/keys-links-records.md", ["type", "fields", "signatures", "at most"])
     stated = {code_of(row[0])[0]: int(row[3].removesuffix(" bytes").replace(",", "")) for row in rows}

@@ -89,10 +89,10 @@ class HolderSession:
 
     # --- putting ----------------------------------------------------------------------------------------
 
-    async def offer(self, wanted_bytes: int, shard_count: int) -> bytes:
-        """The holder's signed `Offer` record, not verified."""
-        request = messages.OfferRequest(wanted_bytes, shard_count)
-        return (await self._ask(request, messages.OfferReply)).record
+    async def offer(self, wanted_bytes: int, shard_count: int, payer: bytes = b"") -> messages.OfferReply:
+        """The holder's signed `Offer` record, not verified, and what the payer's leases may come to there."""
+        request = messages.OfferRequest(wanted_bytes, shard_count, payer)
+        return await self._ask(request, messages.OfferReply)
 
     async def open_put(self, request: messages.PutOpen) -> tuple[int, ...]:
         """Reserve; the next block index of each slot."""
@@ -108,10 +108,17 @@ class HolderSession:
         await self._framed.send_block(messages.encode_block_header(slot, block_index), block)
 
     async def close_put(
-        self, put_id: messages.PutId, manifest: bytes, leases: Sequence[bytes]
+        self,
+        put_id: messages.PutId,
+        manifest: bytes,
+        leases: Sequence[bytes],
+        charges: Sequence[bytes] = (),
     ) -> tuple[bytes, ...]:
-        """Have the shards made durable; the same leases, countersigned (not verified), in the same order."""
-        body = messages.pack_records(leases)
+        """Have the shards made durable; the same leases, countersigned (not verified), in the same order.
+
+        `charges` has one for each lease, or none.
+        """
+        body = messages.pack_charged(leases, charges)
         await self._framed.send(messages.encode(messages.PutClose(put_id, manifest, len(body))))
         await send_body(self._framed, body)
         return await self._records(len(leases), deadline_s=limits.CLOSE_DEADLINE_S)
@@ -125,10 +132,19 @@ class HolderSession:
         await self._send(messages.LeaseQuery(segment_id, tuple(lease_ids)))
         return await self._records(len(lease_ids))
 
-    async def renew(self, segment_id: SegmentId, leases: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Further leases on shards that are kept; the same, countersigned (not verified), in order."""
-        body = messages.pack_records(leases)
-        await self._send(messages.Renew(segment_id, len(body)))
+    async def renew(
+        self,
+        segment_id: SegmentId,
+        leases: Sequence[bytes],
+        charges: Sequence[bytes] = (),
+        payer: bytes = b"",
+    ) -> tuple[bytes, ...]:
+        """Further leases on shards that are kept; the same, countersigned (not verified), in order.
+
+        `charges` has one for each lease, or none; `payer` is the device certificate of their account.
+        """
+        body = messages.pack_charged(leases, charges)
+        await self._send(messages.Renew(segment_id, len(body), payer))
         await send_body(self._framed, body)
         return await self._records(len(leases), deadline_s=limits.CLOSE_DEADLINE_S)
 

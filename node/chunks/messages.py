@@ -7,10 +7,10 @@ is one message, sometimes followed by what the table below names:
 |---|---|---|---|
 | OfferRequest | | OfferReply | |
 | PutOpen, PutResume | Block frames, no reply to each | PutAccepted | |
-| PutClose | a body: leases with the owner's half | Body | leases with both halves |
+| PutClose | a body: leases with the owner's half, their charges | Body | leases with both halves |
 | PutAbort | | Done | |
 | LeaseQuery | | Body | leases |
-| Renew | a body: further leases with the owner's half | Body | leases with both halves |
+| Renew | a body: further leases with the owner's half, their charges | Body | leases with both halves |
 | Attach | a body: the attachment | Done | |
 | RosterMerge | a body: leases | Done | |
 | GiveGrant | | Done | |
@@ -51,6 +51,7 @@ REFUSED_UNKNOWN: Final = "unknown"
 REFUSED_INVALID: Final = "invalid"
 REFUSED_MISSING: Final = "missing"
 REFUSED_CORRUPT: Final = "corrupt"
+REFUSED_CREDIT: Final = "credit"
 
 ATTACHED_PLACEMENT: Final = "placement"
 ATTACHED_MANIFEST: Final = "manifest"
@@ -65,22 +66,27 @@ ATTACHMENT_BYTES_MAX: Final = {
 
 @dataclass(frozen=True, slots=True)
 class OfferRequest:
-    """Would you keep this much?"""
+    """Would you keep this much? `payer` is the device certificate of whoever pays, b"" without one."""
 
     wanted_bytes: int
     shard_count: int
+    payer: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class OfferReply:
-    """A signed `Offer` record."""
+    """A signed `Offer` record, and the most micro-credits that leases of the payer may come to now."""
 
     record: bytes
+    credit: int = limits.CREDIT_MICRO_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class PutOpen:
-    """Reserve room for some shards of one segment; slot i is shard `shard_indexes[i]`."""
+    """Reserve room for some shards of one segment; slot i is shard `shard_indexes[i]`.
+
+    `payer` is the device certificate of the account that pays for leases of `lease_days` at `rate`.
+    """
 
     put_id: PutId
     data_shards: int
@@ -89,6 +95,9 @@ class PutOpen:
     last_block_bytes: int
     stripe_count: int
     shard_indexes: tuple[int, ...]
+    lease_days: int = 30
+    rate: int = 0
+    payer: bytes = b""
 
     @property
     def shard_bytes(self) -> int:
@@ -140,10 +149,14 @@ class LeaseQuery:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Further leases on shards of this segment that you hold, with the owner's half, as the body."""
+    """Further leases on shards of this segment that you hold, with the owner's half, as the body.
+
+    Whoever pays may renew; `payer` is the device certificate of the account that does.
+    """
 
     segment_id: SegmentId
     body_bytes: int
+    payer: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,10 +349,11 @@ _SHARD_COUNT = _int(1, limits.TOTAL_SHARDS_MAX)
 _BLOCK = _int(0, limits.SEGMENT_STRIPES - 1)
 _BLOCK_BYTES = _int(limits.BLOCK_ALIGN_BYTES, limits.BLOCK_BYTES)
 _LEASES_BODY = _int(0, limits.LEASES_BODY_BYTES_MAX)
+_PAYER = _up_to(limits.DEVICE_CERT_BYTES_MAX)
 
 _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
-    "offer?": (OfferRequest, (_int(0, 2**48), _SHARD_COUNT)),
-    "offer": (OfferReply, (_up_to(limits.RECORD_BYTES_MAX),)),
+    "offer?": (OfferRequest, (_int(0, 2**48), _SHARD_COUNT, _PAYER)),
+    "offer": (OfferReply, (_up_to(limits.RECORD_BYTES_MAX), _int(0, limits.CREDIT_MICRO_MAX))),
     "put": (
         PutOpen,
         (
@@ -350,6 +364,9 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
             _BLOCK_BYTES,
             _int(1, limits.SEGMENT_STRIPES),
             _many(_SHARD, low=1, high=limits.TOTAL_SHARDS_MAX),
+            _int(1, limits.LEASE_DAYS_MAX),
+            _int(0, limits.RATE_MICRO_MAX),
+            _PAYER,
         ),
     ),
     "resume": (PutResume, (_PUT_ID,)),
@@ -360,7 +377,7 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
     "close": (PutClose, (_PUT_ID, _up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _LEASES_BODY)),
     "abort": (PutAbort, (_PUT_ID,)),
     "leases?": (LeaseQuery, (_ID, _many(_bytes(16), low=1, high=limits.TOTAL_SHARDS_MAX))),
-    "renew": (Renew, (_ID, _LEASES_BODY)),
+    "renew": (Renew, (_ID, _LEASES_BODY, _PAYER)),
     "attach": (Attach, (_kind, _ID, _ID, _int(1, limits.FILE_MANIFEST_BYTES_MAX))),
     "roster+": (RosterMerge, (_ID, _LEASES_BODY)),
     "grant+": (GiveGrant, (_ID, _up_to(limits.REPAIR_GRANT_BYTES_MAX))),
@@ -421,6 +438,26 @@ def decode_block_header(header: Sequence[Value]) -> tuple[int, int]:
 def pack_records(records: Sequence[bytes]) -> bytes:
     """A body of several records."""
     return wire.encode(list(records))
+
+
+def pack_charged(leases: Sequence[bytes], charges: Sequence[bytes]) -> bytes:
+    """A body of leases, and of a charge for each or none at all."""
+    return wire.encode([list(leases), list(charges)])
+
+
+def unpack_charged(body: bytes, *, count_max: int) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Leases and charges of a body. Raises `ProtocolError`."""
+    parts = wire.expect_list(wire.decode(body, size_max=limits.LEASES_BODY_BYTES_MAX), count=2)
+    leases, charges = (
+        tuple(
+            wire.expect_bytes(item, size_max=limits.RECORD_BYTES_MAX)
+            for item in wire.expect_list(part, count_max=count_max)
+        )
+        for part in parts
+    )
+    if charges and len(charges) != len(leases):
+        raise ProtocolError("a charge for each lease, or none")
+    return leases, charges
 
 
 def unpack_records(body: bytes, *, count_max: int) -> tuple[bytes, ...]:

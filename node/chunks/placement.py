@@ -34,6 +34,8 @@ class Donor:
     """Expected seconds for a shard, failures weighed in (from own observations)."""
     subnet: str | None = None
     """Its /24 or /48; None where that says nothing (loopback, private networks)."""
+    preference: int = 0
+    """2 where it owes the owner, 1 where they have dealt before (credit.md, "Spending")."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -63,11 +65,12 @@ def is_weak(code: Code, shard_counts: Sequence[int]) -> bool:
 
 
 def rank(donors: Sequence[Donor]) -> list[Donor]:
-    """Best first: reliable, quick, roomy; the peer id settles ties."""
+    """Best first: reliable, in debt to the owner, known, quick, roomy; the peer id settles ties."""
     return sorted(
         donors,
         key=lambda donor: (
             donor.uptime_permille < LOW_UPTIME_PERMILLE,
+            -donor.preference,
             round(donor.expected_s, 1),
             -donor.free_bytes.bit_length(),
             donor.peer_id,

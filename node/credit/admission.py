@@ -144,8 +144,80 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposure:
+    """What accounts have open beyond what they are owed and their lines, added up, in micro-credits."""
+
+    known: int = 0
+    """Of known accounts and repair grants."""
+    newcomers: int = 0
+    subnet: int = 0
+    """The newcomers' of one subnet: of the asker's where that says anything."""
+
+
+def line_of(policy: Policy, standing: Standing) -> int:
+    """The line that an account has."""
+    return max(standing.line, policy.local_line if standing.is_local else 0)
+
+
+def unsecured(policy: Policy, standing: Standing) -> int:
+    """What an account has open beyond what it is owed and its line."""
+    return max(0, standing.position - line_of(policy, standing))
+
+
+def exposure_of(policy: Policy, standing: Standing) -> Exposure:
+    """What one account adds to what is open."""
+    own = unsecured(policy, standing)
+    if standing.is_known:
+        return Exposure(known=standing.granted + own)
+    return Exposure(known=standing.granted, newcomers=own, subnet=own if standing.subnet is not None else 0)
+
+
+def decide(policy: Policy, asker: Standing, others: Exposure, *, cost: int, day: int) -> Decision:
+    """Rules 1 to 5 for a lease that comes to `cost`; `others` leaves the asker out."""
+    free = line_of(policy, asker) - asker.position
+    have = max(0, free) + _unsecured_room(policy, asker, others, day)
+    if cost <= free:
+        rule = Rule.OWED if cost <= -asker.position else Rule.LINE
+        return Decision(True, rule, cost, have)
+    rule = Rule.KNOWN if asker.is_known else Rule.NEWCOMER
+    if cost <= have:
+        return Decision(True, rule, cost, have)
+    return Decision(False, Rule.CLEAR, cost, have)
+
+
+def decide_granted(policy: Policy, everyone: Exposure, *, cost: int) -> Decision:
+    """Rule 0 for a lease that a checked grant covers: within what known accounts have left.
+
+    Without that, a file whose owner, holders and witnesses are all invented would fill the donor.
+    """
+    have = policy.known - everyone.known
+    have = max(0, min(have, have + policy.pledge - everyone.newcomers))
+    return Decision(cost <= have, Rule.GRANT if cost <= have else Rule.CLEAR, cost, have)
+
+
+def _unsecured_room(policy: Policy, asker: Standing, others: Exposure, day: int) -> int:
+    if asker.is_frozen:
+        return 0
+    own = unsecured(policy, asker)
+    rooms = [policy.account_cap - own]
+    open_known = others.known + asker.granted
+    # Newcomers that become known take what they have open along; the sum of both caps holds all the same.
+    rooms.append(policy.pledge + policy.known - open_known - others.newcomers - own)
+    if asker.is_known:
+        rooms.append(policy.known - open_known - own)
+    else:
+        rooms.append(policy.released(day) - others.newcomers - own)
+        if asker.subnet is not None and not asker.is_local:
+            rooms.append(policy.account_cap - others.subnet - own)
+    return max(0, min(rooms))
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
-    """Every account that stands with the donor, and its caps."""
+    """Every account that stands with the donor, and its caps: the rules as they are written.
+
+    A donor with many accounts keeps running sums instead of adding up for each decision.
+    """
 
     policy: Policy
     standings: Mapping[AccountId, Standing]
@@ -155,60 +227,30 @@ class Ledger:
 
         `asker` replaces what `standings` has of the account, so that its address of now counts.
         """
-        free = self._line(asker) - asker.position
-        if cost <= free:
-            rule = Rule.OWED if cost <= -asker.position else Rule.LINE
-            return Decision(True, rule, cost, free)
-        have = max(0, free) + self._unsecured_room(account, asker, day)
-        rule = Rule.KNOWN if asker.is_known else Rule.NEWCOMER
-        if cost <= have:
-            return Decision(True, rule, cost, have)
-        return Decision(False, Rule.CLEAR, cost, have)
+        others = Ledger(self.policy, {a: s for a, s in self.standings.items() if a != account})
+        exposure = Exposure(
+            others.open_known(),
+            others.open_newcomers(),
+            0 if asker.subnet is None else others.open_newcomers(asker.subnet),
+        )
+        return decide(self.policy, asker, exposure, cost=cost, day=day)
 
     def decide_granted(self, *, cost: int) -> Decision:
-        """Rule 0 for a lease that a checked grant covers: within what known accounts have left.
-
-        Without that, a file whose owner, holders and witnesses are all invented would fill the donor.
-        """
-        have = self.policy.known - self.open_known()
-        have = max(0, min(have, have + self.policy.pledge - self.open_newcomers()))
-        return Decision(cost <= have, Rule.GRANT if cost <= have else Rule.CLEAR, cost, have)
+        """Rule 0 for a lease that a checked grant covers."""
+        return decide_granted(self.policy, Exposure(self.open_known(), self.open_newcomers()), cost=cost)
 
     def unsecured(self, standing: Standing) -> int:
         """What an account has open beyond what it is owed and its line."""
-        return max(0, standing.position - self._line(standing))
+        return unsecured(self.policy, standing)
 
     def open_known(self) -> int:
         """What known accounts and repair grants have open."""
-        return sum(
-            standing.granted + (self.unsecured(standing) if standing.is_known else 0)
-            for standing in self.standings.values()
-        )
+        return sum(exposure_of(self.policy, standing).known for standing in self.standings.values())
 
     def open_newcomers(self, subnet: str | None = None) -> int:
         """What newcomers have open: all of them, or those of one subnet."""
         return sum(
-            self.unsecured(standing)
+            exposure_of(self.policy, standing).newcomers
             for standing in self.standings.values()
-            if not standing.is_known and (subnet is None or standing.subnet == subnet)
+            if subnet is None or standing.subnet == subnet
         )
-
-    def _line(self, standing: Standing) -> int:
-        return max(standing.line, self.policy.local_line if standing.is_local else 0)
-
-    def _unsecured_room(self, account: AccountId, asker: Standing, day: int) -> int:
-        if asker.is_frozen:
-            return 0
-        others = Ledger(self.policy, {a: s for a, s in self.standings.items() if a != account})
-        own = self.unsecured(asker)
-        rooms = [self.policy.account_cap - own]
-        open_known, open_newcomers = others.open_known() + asker.granted, others.open_newcomers()
-        # Newcomers that become known take what they have open along; the sum of both caps holds all the same.
-        rooms.append(self.policy.pledge + self.policy.known - open_known - open_newcomers - own)
-        if asker.is_known:
-            rooms.append(self.policy.known - open_known - own)
-        else:
-            rooms.append(self.policy.released(day) - open_newcomers - own)
-            if asker.subnet is not None and not asker.is_local:
-                rooms.append(self.policy.account_cap - others.open_newcomers(asker.subnet) - own)
-        return max(0, min(rooms))

@@ -2,7 +2,8 @@
 
 Invariants: a grant is used at most once an index in 7 days and never beyond its credits, rate, generation,
 code and expiry; there is evidence that the shard is lost: two different co-holders' receipts of a holder that
-did not answer, or one signed bad answer (proved by `node.chunks.audit`). Source: credit.md, "Repair".
+did not answer, or answered without the bytes, or one signed bad answer (proved by `node.chunks.audit`).
+Source: credit.md, "Repair".
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from node.records.repair import RepairGrant
 from node.units import DAY_S, PeerId
 
 REUSE_DAYS = 7
+UNPROVED = (Outcome.NO_ANSWER, Outcome.FAILED)
+CLOCKS_APART_S = 600
+"""A witness whose clock is ahead by so much is still believed."""
 EVIDENCE_DAYS = 7
 """Older receipts of a silent holder prove nothing of today."""
 
@@ -71,19 +75,20 @@ def check_grant(grant: RepairGrant, wanted: Replacement, uses: Iterable[GrantUse
 def is_silent(
     lost: Lease, receipts: Iterable[AuditReceipt], co_holders: Collection[PeerId], *, now_s: int
 ) -> bool:
-    """Whether two different co-holders have signed, in the last days, that the holder did not answer.
+    """Whether two different co-holders have signed, in the last days, that the holder did not prove it.
 
-    Receipts are verified; a pass of the lease, by a co-holder, later than both silences outweighs them.
+    It did not answer, or had other bytes. Receipts are verified; a pass of the lease, by a co-holder, later
+    than both outweighs them.
     """
     silent: dict[PeerId, int] = {}
     passed_s = -1
     for receipt in receipts:
         if receipt.donor != lost.holder or lost.lease_id not in receipt.lease_ids():
             continue
-        if receipt.auditor not in co_holders or receipt.time_s > now_s:
+        if receipt.auditor not in co_holders or receipt.time_s > now_s + CLOCKS_APART_S:
             continue
         if receipt.outcome in (Outcome.PASSED, Outcome.SLOW):
             passed_s = max(passed_s, receipt.time_s)
-        elif receipt.outcome is Outcome.NO_ANSWER and now_s - receipt.time_s <= EVIDENCE_DAYS * DAY_S:
+        elif receipt.outcome in UNPROVED and now_s - receipt.time_s <= EVIDENCE_DAYS * DAY_S:
             silent[receipt.auditor] = max(silent.get(receipt.auditor, 0), receipt.time_s)
     return sum(time_s > passed_s for time_s in silent.values()) >= 2

@@ -20,8 +20,9 @@ never gave this creditor anything, 180 days after otherwise. Source: credit.md, 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from node.credit.units import (
     PERIOD_DAYS,
@@ -83,7 +84,7 @@ class Pair:
     high_peers: frozenset[PeerId]
     manifest_bytes: Mapping[SegmentId, int]
     is_assigned: Callable[[AuditReceipt, Lease], bool]
-    gifts: frozenset[LeaseId] = frozenset()
+    gifts: Collection[LeaseId] = frozenset()
     serve_micros_per_mib: int = SERVE_MICROS_PER_MIB
 
     def __post_init__(self) -> None:
@@ -190,7 +191,7 @@ def balance(pair: Pair, records: Records, *, today: int) -> Balance:
         )
         for creditor, debtor in ((pair.low, pair.high), (pair.high, pair.low))
     }
-    written_off = _collect(claims[pair.low], claims[pair.high], knows[pair.low], knows[pair.high], today)
+    written_off = collect(claims[pair.low], claims[pair.high], knows[pair.low], knows[pair.high], today)
     low, high = (
         Given(
             kept=side.kept,
@@ -233,10 +234,10 @@ def vesting_days(
     lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
 ) -> list[int]:
     """For each vested day of a lease, from its first, the day on which it vested."""
-    return [day for day, _ in _vestings(lease, payer, receipts, pair, today)]
+    return [day for day, _ in vestings(lease, payer, receipts, pair, today)]
 
 
-def _vestings(
+def vestings(
     lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
 ) -> list[tuple[int, bool]]:
     """(the day on which it vested, whether by co-holders alone) of each vested day, from the first."""
@@ -316,7 +317,7 @@ def _add_kept(pair: Pair, records: Records, claims: dict[AccountId, _Claims], to
         side = claims[creditor]
         for lease, manifest_bytes, receipts in _charged(pair, records, payer, creditor):
             is_gift = lease.lease_id in pair.gifts
-            for kept, (vest_day, is_vouched) in enumerate(_vestings(lease, payer, receipts, pair, today)):
+            for kept, (vest_day, is_vouched) in enumerate(vestings(lease, payer, receipts, pair, today)):
                 micros = lease_micros(lease, manifest_bytes, kept + 1) - lease_micros(
                     lease, manifest_bytes, kept
                 )
@@ -381,7 +382,21 @@ def _add_clears(pair: Pair, records: Records, claims: dict[AccountId, _Claims]) 
             claims[creditor].cleared += amount
 
 
-def _collect(low: _Claims, high: _Claims, low_knows: bool, high_knows: bool, today: int) -> tuple[int, int]:
+class Dated(Protocol):
+    """One direction's claims, as `collect` reads them."""
+
+    @property
+    def cleared(self) -> int:
+        """What clears collect."""
+        ...
+
+    @property
+    def dated(self) -> Iterable[tuple[int, int]]:
+        """(day it vested, micro-credits), in any order; several of a day may be one."""
+        ...
+
+
+def collect(low: Dated, high: Dated, low_knows: bool, high_knows: bool, today: int) -> tuple[int, int]:
     """What lapses on each side when debts cancel day by day, the oldest first.
 
     A clear collects the oldest claims, those of later days too if it came first; a debt that one clear

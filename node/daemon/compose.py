@@ -27,10 +27,15 @@ from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
+from node.chunks.store.space import SpaceBudget
+from node.credit.admission import UNLIMITED, Policy
 from node.credit.reputation_store import ReputationStore
+from node.credit.service import CreditService
+from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
 from node.daemon.background import Housekeeping
-from node.daemon.config import Config
+from node.daemon.config import ALL, Config
+from node.daemon.healing import Healing, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -41,7 +46,7 @@ from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.placement_hint import HintValidator
-from node.units import Contact, PeerId
+from node.units import MIB, Contact, PeerId
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -94,8 +99,10 @@ class Node:
     health: HealthChecker
     renewer: Renewer
     scores: Scoreboard
+    credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
+    healing: Healing
     housekeeping: Housekeeping
     limited: RateLimitedNetwork
     engine_name: str
@@ -132,6 +139,8 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        await self.credit.set_policy(credit_policy(self.config, donation))
+        self.dht.set_record_room(SpaceBudget(donation.cap_bytes).records_room_bytes)
         self.limited.set_rates(_rates(self.config, donation))
 
 
@@ -170,6 +179,7 @@ async def open_node(
             node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
+            await nursery.start(node.healing.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -181,6 +191,22 @@ async def open_node(
         node.reputations.save()
     finally:
         store.close()
+
+
+def credit_policy(config: Config, donation: Donation) -> Policy:
+    """What strangers, newcomers and neighbours may have kept here."""
+    credit = config.credit
+    pledge = credit.pledge if donation.pledge is None else donation.pledge
+    line = UNLIMITED
+    if credit.local_line != ALL:
+        line = credit.local_line * PERIOD_DAYS * MICROS_PER_CREDIT // MIB
+    return Policy.of(
+        donation.cap_bytes,
+        pledge_permille=round(pledge * 1000),
+        known_permille=round(credit.known * 1000),
+        newcomer_credits=credit.newcomer_credits,
+        local_line=line,
+    )
 
 
 def _rates(config: Config, donation: Donation) -> Rates:
@@ -216,10 +242,21 @@ async def _build(
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
     )
+    dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
     reputations = await offload.run(partial(ReputationStore, ports.state))
     evidence = Evidence(ports.state, network=NETWORK_ID)
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
+    credit = CreditService(
+        network=network,
+        state=ports.state,
+        keys=keys,
+        network_id=NETWORK_ID,
+        clock=clock,
+        offload=offload,
+        policy=credit_policy(config, memory.donation()),
+    )
+    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
     uploader = Uploader(
@@ -234,6 +271,7 @@ async def _build(
         engine=engine,
         account_seed=keys.account.seed,
         scores=scores,
+        payer=credit.wallet,
     )
     downloader = Downloader(
         client=client,
@@ -260,6 +298,7 @@ async def _build(
         scores=scores,
         account_seed=keys.account.seed,
         known_holders=catalogue.holders,
+        payer=credit.wallet,
     )
     server = ShardServer(
         network=network,
@@ -270,6 +309,24 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        admission=credit.admission,
+    )
+    healing = build_healing(
+        config=config.repair,
+        network=network,
+        store=store,
+        shard_server=server,
+        client=client,
+        directory=dht,
+        keys=keys,
+        preamble=preamble,
+        evidence=evidence,
+        reputations=reputations,
+        scores=scores,
+        engine=engine,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
     )
     return Node(
         config=config,
@@ -286,8 +343,10 @@ async def _build(
         health=health,
         renewer=renewer,
         scores=scores,
+        credit=credit,
         evidence=evidence,
         reputations=reputations,
+        healing=healing,
         housekeeping=Housekeeping(
             store=store,
             uploader=uploader,

@@ -6,7 +6,8 @@ quotas), `dht_expiry` (what to drop when), `dht_provided` (what this node announ
 
 Changes take a transaction, so that many commit at once; reads open a short one. Invariants: the counts in
 `dht_peers` equal the records that exist; every record has exactly one entry in `dht_expiry`; no call
-touches more than a bounded number of items, whatever is stored.
+touches more than a bounded number of items, whatever is stored; the records of others weigh no more than the
+room that the donor's cap leaves them (design.md, section 8, number 5).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from node import limits, wire
 from node.dht.distance import KEY_SPACE, key_of
 from node.dht.records import (
     ProviderRecord,
+    Quota,
     ValueRecord,
     ValueRules,
     provider_is_admitted,
@@ -36,9 +38,13 @@ CONTACTS = "dht_contacts"
 META = "dht_meta"
 
 _SWEEP = b"sweep"
+_WEIGHT = b"weight"
 _PROVIDER_KIND = b"p"
 _VALUE_KIND = b"v"
 _ENTRY_BYTES_MAX = 16 * 1024
+_PAGE_BYTES = 4096
+_ITEM_BYTES = 16  # what LMDB spends on an item beside key and value
+_INLINE_BYTES_MAX = 1024  # a larger value may get pages of its own: LMDB wants two items to a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,13 @@ class RecordStore:
 
     def __init__(self, key_values: KeyValue) -> None:
         self._key_values = key_values
+        self.room_bytes: int | None = None
+        """What the records of others may weigh; None: as much as limits.py allows. May change at any time."""
+
+    @property
+    def quota(self) -> Quota:
+        """What others may have stored here."""
+        return Quota() if self.room_bytes is None else Quota.within(self.room_bytes)
 
     # --- records of others ----------------------------------------------------------------------------
 
@@ -93,22 +106,27 @@ class RecordStore:
                     self._drop_provider(transaction, other, value)
                 else:
                     of_key += 1
+        addresses = record.provider.addresses or sender.addresses
+        growth = _sender_weight(provider, addresses) - _sender_weight(provider, sender.addresses)
         admitted = provider_is_admitted(
+            self.quota,
             is_known=known is not None,
             of_key=of_key,
             of_peer=sender.provider_count,
             total=transaction.count(PROVIDERS),
+            weight_bytes=_weight(transaction) + _provider_weight(item) + growth,
         )
         if not admitted:
             return False
         if known is None:
             sender.provider_count += 1
         else:
-            transaction.delete(EXPIRY, known + _PROVIDER_KIND + item)
+            _drop(transaction, EXPIRY, known + _PROVIDER_KIND + item)
         expires = record.expires_s.to_bytes(8, "big")
-        sender.addresses = record.provider.addresses or sender.addresses
-        transaction.put(PROVIDERS, item, expires)
-        transaction.put(EXPIRY, expires + _PROVIDER_KIND + item, b"")
+        if growth <= 0 or _weight(transaction) + growth <= self.quota.weight_bytes:
+            sender.addresses = addresses
+        _keep(transaction, PROVIDERS, item, expires)
+        _keep(transaction, EXPIRY, expires + _PROVIDER_KIND + item, b"")
         _put_sender(transaction, provider, sender)
         return True
 
@@ -128,6 +146,7 @@ class RecordStore:
         The same value again renews its time.
         """
         stored = _value(transaction, record.key)
+        is_same = False
         if stored is None:
             payer_id = sender_id
         else:
@@ -140,15 +159,21 @@ class RecordStore:
         if stored is None or payer_id != old_payer_id:
             payer = _sender(transaction, payer_id)
             others = transaction.count(VALUES) - (stored is not None)
-            if not value_is_admitted(of_peer=payer.value_count if payer else 0, total=others):
+            if not value_is_admitted(self.quota, of_peer=payer.value_count if payer else 0, total=others):
                 return False
+        if not is_same:
+            growth = _value_weight(record.key, record.value)
+            growth -= 0 if stored is None else _value_weight(record.key, stored[0].value)
+            if growth > 0 and _weight(transaction) + growth > self.quota.weight_bytes:
+                return False
+        if stored is None or payer_id != old_payer_id:
             self._count_value(transaction, payer_id, 1)
             if stored is not None:
                 self._count_value(transaction, old_payer_id, -1)
         if stored is not None:
-            transaction.delete(EXPIRY, _value_expiry(old))
+            _drop(transaction, EXPIRY, _value_expiry(old))
         _put_value(transaction, record, payer_id)
-        transaction.put(EXPIRY, _value_expiry(record), b"")
+        _keep(transaction, EXPIRY, _value_expiry(record), b"")
         return True
 
     def expire(self, transaction: WriteTransaction, *, now_s: int, count_max: int) -> int:
@@ -165,9 +190,9 @@ class RecordStore:
                 self._drop_provider(transaction, record_key, expires)
             else:
                 stored = _value(transaction, record_key)
-                transaction.delete(EXPIRY, item)
+                _drop(transaction, EXPIRY, item)
                 if stored is not None:
-                    transaction.delete(VALUES, record_key)
+                    _drop(transaction, VALUES, record_key)
                     self._count_value(transaction, stored[1], -1)
         return len(due)
 
@@ -176,6 +201,11 @@ class RecordStore:
         with self._key_values.view() as transaction:
             first = next(iter(transaction.scan(EXPIRY)), None)
         return first is not None and int.from_bytes(first[0][:8], "big") <= now_s
+
+    def weight_bytes(self) -> int:
+        """What the records of others take of the disk, by the reckoning of `_item_weight`."""
+        with self._key_values.view() as transaction:
+            return _weight(transaction)
 
     def counts(self) -> RecordCounts:
         """In O(1)."""
@@ -249,8 +279,8 @@ class RecordStore:
     # --- within ---------------------------------------------------------------------------------------
 
     def _drop_provider(self, transaction: WriteTransaction, item: bytes, expires: bytes) -> None:
-        transaction.delete(EXPIRY, expires + _PROVIDER_KIND + item)
-        if not transaction.delete(PROVIDERS, item):
+        _drop(transaction, EXPIRY, expires + _PROVIDER_KIND + item)
+        if not _drop(transaction, PROVIDERS, item):
             return
         provider = PeerId(item[1 + item[0] :])
         sender = _sender(transaction, provider)
@@ -262,6 +292,54 @@ class RecordStore:
         sender = _sender(transaction, sender_id) or _Sender(0, 0, ())
         sender.value_count += change
         _put_sender(transaction, sender_id, sender)
+
+
+def _item_weight(key: bytes, value: bytes) -> int:
+    """Bytes of pages that an item takes at worst half of which are used."""
+    if len(value) > _INLINE_BYTES_MAX:
+        return 2 * (len(key) + _ITEM_BYTES) + -(-(len(value) + _ITEM_BYTES) // _PAGE_BYTES) * _PAGE_BYTES
+    return 2 * (len(key) + len(value) + _ITEM_BYTES)
+
+
+def _weight(transaction: ReadTransaction) -> int:
+    return int.from_bytes(transaction.get(META, _WEIGHT) or b"", "big")
+
+
+def _keep(transaction: WriteTransaction, table: str, key: bytes, value: bytes) -> None:
+    """Put an item of others, and count it."""
+    old = transaction.get(table, key)
+    change = _item_weight(key, value) - (0 if old is None else _item_weight(key, old))
+    transaction.put(table, key, value)
+    _add_weight(transaction, change)
+
+
+def _drop(transaction: WriteTransaction, table: str, key: bytes) -> bool:
+    old = transaction.get(table, key)
+    if old is None:
+        return False
+    transaction.delete(table, key)
+    _add_weight(transaction, -_item_weight(key, old))
+    return True
+
+
+def _add_weight(transaction: WriteTransaction, change: int) -> None:
+    weight = max(0, _weight(transaction) + change)
+    if weight:
+        transaction.put(META, _WEIGHT, weight.to_bytes(8, "big"))
+    else:
+        transaction.delete(META, _WEIGHT)
+
+
+def _provider_weight(item: bytes) -> int:
+    return _item_weight(item, bytes(8)) + _item_weight(bytes(9) + item, b"")
+
+
+def _sender_weight(peer_id: PeerId, addresses: Sequence[Multiaddr]) -> int:
+    return _item_weight(peer_id, bytes(32) + "".join(addresses).encode()) if addresses else 0
+
+
+def _value_weight(key: bytes, value: bytes) -> int:
+    return _item_weight(key, bytes(96) + value) + _item_weight(bytes(9) + key, b"")
 
 
 def _provider_prefix(key: bytes) -> bytes:
@@ -292,7 +370,7 @@ def _value(transaction: ReadTransaction, key: bytes) -> tuple[ValueRecord, PeerI
 
 def _put_value(transaction: WriteTransaction, record: ValueRecord, sender_id: PeerId) -> None:
     data = wire.encode([record.value, record.received_s, record.expires_s, sender_id])
-    transaction.put(VALUES, record.key, data)
+    _keep(transaction, VALUES, record.key, data)
 
 
 def _sender(transaction: ReadTransaction, peer_id: PeerId) -> _Sender | None:
@@ -309,10 +387,10 @@ def _sender(transaction: ReadTransaction, peer_id: PeerId) -> _Sender | None:
 
 def _put_sender(transaction: WriteTransaction, peer_id: PeerId, sender: _Sender) -> None:
     if sender.provider_count == 0 and sender.value_count == 0:
-        transaction.delete(PEERS, peer_id)
+        _drop(transaction, PEERS, peer_id)
     else:
         data = wire.encode([sender.provider_count, sender.value_count, list(sender.addresses)])
-        transaction.put(PEERS, peer_id, data)
+        _keep(transaction, PEERS, peer_id, data)
 
 
 def _addresses(values: Sequence[wire.Value]) -> tuple[Multiaddr, ...]:

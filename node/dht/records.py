@@ -9,7 +9,7 @@ of a key every node picks the same one, whatever the order of arrival. Source: l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
 
@@ -19,6 +19,10 @@ from node.units import Contact
 
 MULTIHASH_IDENTITY = 0x00
 MULTIHASH_SHA256 = 0x12
+_PEER_SHARE = 8
+_PEER_VALUES_MIN = 16
+_PEER_PROVIDERS_MIN = 128
+_PROVIDER_BYTES = 400  # a provider record's two items, in pages that are half full
 
 
 class Validator(Protocol):
@@ -141,18 +145,41 @@ class PublicKeyValidator:
         return 0
 
 
-def provider_is_admitted(*, is_known: bool, of_key: int, of_peer: int, total: int) -> bool:
-    """Whether a provider record may be stored, given how many are.
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much of others' records a node keeps; without a donor's cap, all that limits.py allows."""
+
+    weight_bytes: int = field(default_factory=lambda: limits.DHT_RECORDS_BYTES_MAX)
+    values_per_peer: int = field(default_factory=lambda: limits.DHT_VALUE_RECORDS_PER_PEER_MAX)
+    providers_per_peer: int = field(default_factory=lambda: limits.DHT_PROVIDER_RECORDS_PER_PEER_MAX)
+
+    @classmethod
+    def within(cls, byte_count: int) -> Quota:
+        """What fits `byte_count` bytes of the disk; one peer gets an eighth, or what a small node needs."""
+        byte_count = min(byte_count, limits.DHT_RECORDS_BYTES_MAX)
+        share = byte_count // _PEER_SHARE
+        return cls(
+            byte_count,
+            min(cls().values_per_peer, max(_PEER_VALUES_MIN, share // limits.DHT_VALUE_BYTES_MAX)),
+            min(cls().providers_per_peer, max(_PEER_PROVIDERS_MIN, share // _PROVIDER_BYTES)),
+        )
+
+
+def provider_is_admitted(
+    quota: Quota, *, is_known: bool, of_key: int, of_peer: int, total: int, weight_bytes: int
+) -> bool:
+    """Whether a provider record may be stored, given how many are and what all would weigh with it.
 
     A refresh always may. Whoever came first stays: a flood of new identities displaces nobody.
     """
     return is_known or (
         of_key < limits.DHT_PROVIDERS_PER_KEY_MAX
-        and of_peer < limits.DHT_PROVIDER_RECORDS_PER_PEER_MAX
+        and of_peer < quota.providers_per_peer
         and total < limits.DHT_PROVIDER_RECORDS_MAX
+        and weight_bytes <= quota.weight_bytes
     )
 
 
-def value_is_admitted(*, of_peer: int, total: int) -> bool:
+def value_is_admitted(quota: Quota, *, of_peer: int, total: int) -> bool:
     """Whether a valid value may be stored, given how many others the sender stored here, and all did."""
-    return of_peer < limits.DHT_VALUE_RECORDS_PER_PEER_MAX and total < limits.DHT_VALUE_RECORDS_MAX
+    return of_peer < quota.values_per_peer and total < limits.DHT_VALUE_RECORDS_MAX

@@ -394,6 +394,13 @@ class DhtService:
             with trio.CancelScope(shield=True):
                 await self._save_contacts()
 
+    def set_record_room(self, byte_count: int | None) -> None:
+        """Keep no more of others' records than fit so much of the disk; None: as much as limits.py allows.
+
+        What is kept already stays until it expires.
+        """
+        self._store.room_bytes = byte_count
+
     async def _expire(self) -> None:
         def expire(transaction: WriteTransaction) -> int:
             return self._store.expire(
@@ -405,5 +412,9 @@ class DhtService:
 
     async def _save_contacts(self) -> None:
         contacts = [entry.contact for _, entry in self._table.entries()]
-        if contacts:  # nobody reachable now: those known before are the better memory
+        if not contacts:
+            return  # nobody reachable now: those known before are the better memory
+        try:
             await self._committer.submit(lambda transaction: self._store.save_contacts(transaction, contacts))
+        except StoreError as error:
+            logger.warning("the routing table was not saved: %s", error)

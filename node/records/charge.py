@@ -1,7 +1,8 @@
 """Who pays for a lease. Layer 1, pure.
 
 Shown to the lease's donor only, so that nobody else links an account's files. A charge names the lease by
-its record id, which covers holder, bytes, days and rate: it can't be carried to another lease.
+its record id, which covers holder, bytes, days and rate: it can't be carried to another lease. It also says
+for how many bytes of manifest the lease is billed, so that both ends compute the same value from it.
 Source: credit.md, "Records".
 """
 
@@ -26,18 +27,19 @@ class Charge(Record):
 
     TYPE: ClassVar[str] = "charge"
     BYTES_MAX: ClassVar[int] = limits.CHARGE_BYTES_MAX
-    FIELD_COUNT: ClassVar[int] = 2
+    FIELD_COUNT: ClassVar[int] = 3
     SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     lease_record: bytes
     account: AccountId
+    manifest_bytes: int = 0
     signature: bytes = b""
 
     @classmethod
-    def of(cls, lease: Lease, account: AccountId) -> Charge:
-        """The unsigned charge of a lease."""
-        return cls(lease.network, lease.record_id(), account)
+    def of(cls, lease: Lease, account: AccountId, *, manifest_bytes: int = 0) -> Charge:
+        """The unsigned charge of a lease whose encoded segment manifest has `manifest_bytes`."""
+        return cls(lease.network, lease.record_id(), account, manifest_bytes)
 
     def sign(self, account: KeyPair) -> Charge:
         """Signed. Raises `CryptoError` if `account` is not the account named."""
@@ -50,7 +52,7 @@ class Charge(Record):
         self.verify_body(self.account, self.signature)
 
     def _fields(self) -> list[Value]:
-        return [self.lease_record, self.account]
+        return [self.lease_record, self.account, self.manifest_bytes]
 
     def _signatures(self) -> Sequence[bytes]:
         return (self.signature,)
@@ -61,5 +63,6 @@ class Charge(Record):
             network=network,
             lease_record=wire.expect_bytes(fields[0], size=32),
             account=AccountId(wire.expect_bytes(fields[1], size=32)),
+            manifest_bytes=wire.expect_int(fields[2], low=0, high=limits.SEGMENT_MANIFEST_BYTES_MAX),
             signature=signatures[0],
         )

@@ -17,6 +17,9 @@ from node.records.base import Record, expect_peer_id, expect_time_s
 from node.units import AccountId, PeerId
 from node.wire import Value
 
+PRICE_MICROCREDITS = 1_000_000
+"""What every donor asks for: one credit a MiB and day (credit.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer(Record):

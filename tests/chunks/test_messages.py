@@ -14,7 +14,9 @@ from node.units import FileHash, LeaseId, SegmentId
 ID = SegmentId(b"i" * 32)
 EXAMPLES: list[messages.Message] = [
     messages.OfferRequest(10, 3),
+    messages.OfferRequest(10, 3, b"payer"),
     messages.OfferReply(b"record"),
+    messages.OfferReply(b"record", 5),
     messages.PutOpen(messages.PutId(b"p" * 16), 10, 30, limits.BLOCK_BYTES, 64, 64, (0, 29)),
     messages.PutResume(messages.PutId(b"p" * 16)),
     messages.PutAccepted((0, 64)),
@@ -22,6 +24,7 @@ EXAMPLES: list[messages.Message] = [
     messages.PutAbort(messages.PutId(b"p" * 16)),
     messages.LeaseQuery(ID, (LeaseId(b"l" * 16),)),
     messages.Renew(ID, 5),
+    messages.Renew(ID, 5, b"payer"),
     messages.Attach(messages.ATTACHED_BUNDLE, FileHash(bytes(32)), ID, 5),
     messages.RosterMerge(ID, 0),
     messages.GiveGrant(ID, b"grant"),

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import random
 from contextlib import AsyncExitStack
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
+from node.chunks.store.shard_store import ShardStore
+from node.chunks.store.space import SpaceBudget
 from node.daemon.compose import Node
 from node.daemon.memory import Donation
-from node.errors import NodeError
-from node.units import MIB, PeerId
+from node.daemon.supervisor import LOG_BYTES_MAX
+from node.dht.record_store import RecordStore
+from node.dht.records import ProviderRecord, ValueRecord, ValueRules
+from node.errors import NodeError, StoreFullError
+from node.ports import WriteTransaction
+from node.system.disk import DiskFiles
+from node.system.lmdb_store import LmdbStore
+from node.units import MIB, Contact, Multiaddr, PeerId
+from tests.chunks import store_world
+from tests.chunks.store_world import CountingEntropy
 from tests.daemon.worlds import Machine, World, contact_of
+from tests.dht.support import START_S, VALIDATORS, multihash_of, peer_id_of
 
 CAP_BYTES = 64_000_000
 RATE_BYTES_S = 2 * MIB
@@ -80,3 +94,56 @@ async def test_six_uploaders_push_a_donor_neither_over_its_cap_nor_over_its_rate
     assert took > 0.8 * CAP_BYTES / RATE_BYTES_S
     # Ahead of what the donor takes, each of the twelve streams may have a window on its way.
     assert worst_ten_seconds(arrived) <= 1.05 * 10 * RATE_BYTES_S + 12 * 256 * 1024
+
+
+def test_a_flood_of_records_pushes_no_small_donor_over_its_cap(tmp_path: Path) -> None:
+    """On the real disk: a store that is full, logs at their largest, and everybody's records on top."""
+    cap_bytes = 32 * MIB
+    files = DiskFiles(tmp_path)
+    index, state = LmdbStore(tmp_path / "index"), LmdbStore(tmp_path / "state")
+    for name in ("cairn.log", "cairn.log.1"):
+        files.replace(PurePath(name), random.Random(1).randbytes(LOG_BYTES_MAX))
+    store = ShardStore(files, index, CountingEntropy(), cap_bytes=cap_bytes)
+    records = RecordStore(state)
+    records.room_bytes = SpaceBudget(cap_bytes).records_room_bytes
+    worst = 0
+
+    def look() -> None:
+        nonlocal worst
+        worst = max(worst, files.allocated_bytes())
+
+    with contextlib.suppress(StoreFullError):
+        for number in itertools.count(2, 4):  # the geometry with whole blocks
+            leases = {index: store_world.lease(10 * number + index) for index in (0, 1)}
+            store_world.put(store, number, leases)
+            look()
+    assert store.statistics().used_bytes > 0.8 * cap_bytes
+
+    rng, rules, now_s = random.Random(2), ValueRules(VALIDATORS), START_S
+    addresses = tuple(Multiaddr(f"/dns4/{'a' * 150}{n}/tcp/4001") for n in range(8))
+    kept = 0
+    for step in range(600):
+
+        def flood(transaction: WriteTransaction, step: int = step, now_s: int = now_s) -> int:
+            count = 0
+            for number in range(step * 64, step * 64 + 64):
+                peer, end_s = peer_id_of(number), now_s + rng.randrange(10, 2_000)
+                if number % 2:
+                    value = b"1:" + bytes(rng.choice([10, 900, 3_000, 8_000]))
+                    record = ValueRecord(b"/numbered/%d" % number, value, now_s, end_s)
+                    count += records.put_value(transaction, record, sender_id=peer, rules=rules)
+                else:
+                    provider = ProviderRecord(multihash_of(number), Contact(peer, addresses), end_s)
+                    count += records.add_provider(transaction, provider, now_s=now_s)
+            return count
+
+        kept += state.update(flood)
+        if step % 7 == 0:
+            now_s += 60
+            state.update(lambda tx, now_s=now_s: records.expire(tx, now_s=now_s, count_max=1_000))  # type: ignore[misc]
+        look()
+    assert kept > 500
+    assert worst <= cap_bytes
+    store.close()
+    index.close()
+    state.close()

@@ -15,7 +15,7 @@ from node.dht.distance import KEY_SPACE, key_of
 from node.dht.record_store import RecordStore
 from node.dht.records import ProviderRecord, ValueRecord, ValueRules
 from node.system.lmdb_store import LmdbStore
-from node.units import Contact, PeerId
+from node.units import Contact, Multiaddr, PeerId
 from tests.dht.support import START_S, VALIDATORS, MemoryKeyValue, contact_of, multihash_of, peer_id_of
 
 RULES = ValueRules(VALIDATORS)
@@ -97,6 +97,48 @@ def test_a_peer_has_so_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = RecordStore(kv).value(names[2], now_s=START_S)
     assert stored is not None
     assert stored.value == b"1:x"  # the refused one displaced nothing
+
+
+def test_room_is_bounded_by_what_records_weigh_and_comes_back_with_their_end() -> None:
+    kv = MemoryKeyValue()
+    store = RecordStore(kv)
+    store.room_bytes = 100_000
+    long = tuple(Multiaddr(f"/ip4/198.51.100.{n}/tcp/4001") for n in range(8))
+    kept = 0
+    for seed in range(400):
+        value = ValueRecord(b"/numbered/%d" % seed, b"1:" + bytes(7_000), START_S, START_S + 100)
+        provider = ProviderRecord(multihash_of(seed), Contact(peer_id_of(seed), long), START_S + 100)
+        kept += kv.update(
+            lambda tx, value=value, seed=seed: store.put_value(  # type: ignore[misc]
+                tx, value, sender_id=peer_id_of(seed), rules=RULES
+            )
+        )
+        kept += kv.update(
+            lambda tx, provider=provider: store.add_provider(tx, provider, now_s=START_S)  # type: ignore[misc]
+        )
+        assert store.weight_bytes() <= 100_000
+    assert 10 < kept < 400
+    refreshed = ProviderRecord(multihash_of(0), Contact(peer_id_of(0), long), START_S + 150)
+    assert kv.update(lambda tx: store.add_provider(tx, refreshed, now_s=START_S))
+    assert store.weight_bytes() <= 100_000
+    kv.update(lambda tx: store.expire(tx, now_s=START_S + 120, count_max=1_000))
+    assert store.weight_bytes() < 5_000
+    assert _put(kv, b"/numbered/999", b"1:x", 1)
+
+
+def test_a_larger_value_needs_room_for_what_it_adds() -> None:
+    kv = MemoryKeyValue()
+    store = RecordStore(kv)
+    store.room_bytes = 10_000
+
+    def put(value: bytes) -> bool:
+        record = ValueRecord(KEY, value, START_S, START_S + 100)
+        return kv.update(lambda tx: store.put_value(tx, record, sender_id=peer_id_of(1), rules=RULES))
+
+    assert put(b"1:x")
+    assert not put(b"2:" + bytes(8_100))
+    assert put(b"2:" + bytes(4_000))
+    assert put(b"3:x")
 
 
 def test_a_later_announcement_without_addresses_keeps_the_known_ones() -> None:
@@ -202,6 +244,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 assert sender.provider_count + sender.value_count > 0
                 counted += sender.provider_count + sender.value_count
         assert counted == records
+
+    @invariant()
+    def the_weight_is_that_of_what_is_kept(self) -> None:
+        others = (record_store.PROVIDERS, record_store.VALUES, record_store.PEERS, record_store.EXPIRY)
+        items = [item for name in others for item in self.kv.tables.get(name, {}).items()]
+        assert self.store.weight_bytes() == sum(record_store._item_weight(*item) for item in items)
 
     def teardown(self) -> None:
         while self.kv.update(lambda tx: self.store.expire(tx, now_s=self.now_s + 1_000, count_max=3)):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from node import limits
 from node.dht.records import (
     PublicKeyValidator,
+    Quota,
     ValueRules,
     check_multihash,
     is_peer_id,
@@ -158,12 +159,21 @@ def test_quotas_refuse_newcomers_and_never_a_refresh() -> None:
         "of_key": limits.DHT_PROVIDERS_PER_KEY_MAX,
         "of_peer": limits.DHT_PROVIDER_RECORDS_PER_PEER_MAX,
         "total": limits.DHT_PROVIDER_RECORDS_MAX,
+        "weight_bytes": limits.DHT_RECORDS_BYTES_MAX + 1,
     }
-    assert provider_is_admitted(is_known=True, **full)
-    assert provider_is_admitted(is_known=False, **{name: count - 1 for name, count in full.items()})
+    assert provider_is_admitted(Quota(), is_known=True, **full)
+    assert provider_is_admitted(Quota(), is_known=False, **{name: count - 1 for name, count in full.items()})
     for name in full:
         nearly = {other: count - (other != name) for other, count in full.items()}
-        assert not provider_is_admitted(is_known=False, **nearly)
-    assert value_is_admitted(of_peer=0, total=0)
-    assert not value_is_admitted(of_peer=limits.DHT_VALUE_RECORDS_PER_PEER_MAX, total=0)
-    assert not value_is_admitted(of_peer=0, total=limits.DHT_VALUE_RECORDS_MAX)
+        assert not provider_is_admitted(Quota(), is_known=False, **nearly)
+    assert value_is_admitted(Quota(), of_peer=0, total=0)
+    assert not value_is_admitted(Quota(), of_peer=limits.DHT_VALUE_RECORDS_PER_PEER_MAX, total=0)
+    assert not value_is_admitted(Quota(), of_peer=0, total=limits.DHT_VALUE_RECORDS_MAX)
+
+
+def test_a_small_donor_keeps_less_and_no_peer_all_of_it() -> None:
+    small, large = Quota.within(512 * 1024), Quota.within(10**12)
+    assert large == Quota()
+    assert small.weight_bytes == 512 * 1024
+    assert small.values_per_peer * limits.DHT_VALUE_BYTES_MAX <= small.weight_bytes / 2
+    assert small.providers_per_peer < Quota().providers_per_peer

@@ -7,13 +7,14 @@ lasts long enough is not doubled. Source: design.md, section 4 (renew, delete).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from node import limits
 from node.chunks import messages
+from node.chunks.admission import Payer
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.holders import Holders, blaming
@@ -72,8 +73,10 @@ class Renewer:
         scores: Scoreboard,
         account_seed: bytes,
         known_holders: KnownHolders | None = None,
+        payer: Payer | None = None,
     ) -> None:
-        """`known_holders` gives what this node remembers of a file's holders."""
+        """`known_holders` gives what this node remembers of a file's holders, `payer` pays for leases."""
+        self._payer = payer
         self._holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
         self._locator = Locator(self._holders, known_holders=known_holders)
         self._clock = clock
@@ -106,7 +109,12 @@ class Renewer:
                 end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
             if not asked:
                 return
-            replies = await session.renew(segment.segment_id, [lease.encode() for lease in asked])
+            replies = await session.renew(
+                segment.segment_id,
+                [lease.encode() for lease in asked],
+                self._charges(asked, len(segment.encoded)),
+                b"" if self._payer is None else self._payer.cert(),
+            )
             with blaming(session.peer_id):
                 signed = [Lease.decode(data, network=self._holders.network) for data in replies]
                 if [lease.body() for lease in signed] != [lease.body() for lease in asked]:
@@ -146,6 +154,11 @@ class Renewer:
         # Segment 0 goes last: its holders keep the manifest that a release cut short needs to go on.
         tally = await self._each_holding(file, end_all, reversed(range(file.manifest.segment_count)))
         return LeaseReport(file_hash, tally.leases, len(tally.failed), None)
+
+    def _charges(self, leases: Sequence[Lease], manifest_bytes: int) -> list[bytes]:
+        if self._payer is None:
+            return []
+        return [self._payer.charge(lease, manifest_bytes).encode() for lease in leases]
 
     def _end(self, lease: Lease, owner: KeyPair) -> bytes:
         """The owner's signed release of a lease."""

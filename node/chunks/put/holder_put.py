@@ -17,6 +17,7 @@ import trio
 
 from node import limits
 from node.chunks import messages
+from node.chunks.admission import Payer
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.geometry import SegmentGeometry
 from node.chunks.manifest import SegmentManifest
@@ -65,6 +66,7 @@ class HolderPutContext:
     on_change: Callable[[], None]
     on_sent: Callable[[int], None]
     on_delivered: Callable[[Contact, int, float], None]
+    payer: Payer | None = None
 
 
 class SharedStripe:
@@ -201,6 +203,9 @@ class HolderPut:
             last_block_bytes=geometry.last_block_bytes,
             stripe_count=geometry.stripe_count,
             shard_indexes=self.shard_indexes,
+            lease_days=context.lease_days,
+            rate=self.price,
+            payer=b"" if context.payer is None else context.payer.cert(),
         )
         if self._known:
             self._next_blocks = await session.resume_put(request)
@@ -275,12 +280,25 @@ class HolderPut:
         while self._manifest is None:
             await self._wait()
         self.ready, self.next_stripe = True, self._context.geometry.stripe_count
-        replies = await session.close_put(self._put_id, self._manifest.encoded, self._asked)
+        manifest, context = self._manifest, self._context
+        replies = await session.close_put(
+            self._put_id, manifest.encoded, self._asked, self._charges(len(manifest.encoded))
+        )
         leases = self._verified(replies)
-        context = self._context
         closed = records.PutClosed(context.segment_index, self._put_id, tuple(replies))
         await context.offload.run(lambda: context.journal.append(closed))
+        if context.payer is not None:
+            context.payer.dealt_with(self.contact)
         return leases
+
+    def _charges(self, manifest_bytes: int) -> list[bytes]:
+        """Who pays for the leases asked for; the same bytes each time."""
+        payer = self._context.payer
+        if payer is None:
+            return []
+        network = self._context.client.preamble.network_id
+        leases = [Lease.decode(lease, network=network) for lease in self._asked]
+        return [payer.charge(lease, manifest_bytes).encode() for lease in leases]
 
     def _verified(self, replies: Sequence[bytes]) -> tuple[Lease, ...]:
         network = self._context.client.preamble.network_id

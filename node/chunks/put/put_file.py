@@ -15,6 +15,7 @@ import trio
 
 from node import limits
 from node.chunks import messages
+from node.chunks.admission import Payer
 from node.chunks.catalogue import Catalogue, CatalogueEntry, CatalogueSegment
 from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
@@ -27,7 +28,7 @@ from node.chunks.put.donors import DonorPool
 from node.chunks.put.granting import make_grant
 from node.chunks.put.journal import Journal
 from node.chunks.put.publish import Published, publish_file, publish_segment
-from node.chunks.put.put_summary import PutSummary, done_segments
+from node.chunks.put.put_summary import PutSummary, done_segments, segment_price
 from node.chunks.put.segment_upload import PutContext, SegmentUpload
 from node.chunks.put.source import Source
 from node.chunks.roster import Placement
@@ -63,6 +64,7 @@ class PutServices:
     segments_in_flight: int
     stall_s: float
     straggler_s: float
+    payer: Payer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class FilePut:
             wanted_bytes=stored_bytes,
             shard_bytes=self._geometry.segment(0).shard_bytes,
             total_shards=self._code.total_shards,
+            shard_price=self._shard_price(),
+            payer=services.payer,
         )
         await donors.gather()
         return PutContext(
@@ -212,7 +216,12 @@ class FilePut:
             stall_s=services.stall_s,
             straggler_s=services.straggler_s,
             on_sent=self._note_sent,
+            payer=services.payer,
         )
+
+    def _shard_price(self) -> int:
+        """Micro-credits of the lease of one of the largest shards, at most."""
+        return segment_price(self._geometry.segment(0), self._lease_days) // self._code.total_shards
 
     def _note_sent(self, byte_count: int) -> None:
         """Progress in plaintext bytes, by what has left; what is sent twice never counts beyond the whole."""

@@ -6,12 +6,13 @@ in the end: segment ids, a bundle of manifests as far as it fits, the placement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from node import limits
+from node.chunks.admission import manifest_bytes_max
 from node.chunks.catalogue import CatalogueSegment
-from node.chunks.geometry import Code
+from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.messages import PutId
 from node.chunks.placement import is_weak
@@ -19,6 +20,7 @@ from node.chunks.put import journal as records
 from node.chunks.put.journal import Journal
 from node.chunks.put.publish import Withdrawal
 from node.records.lease import Lease
+from node.records.offer import PRICE_MICROCREDITS
 from node.units import Contact, PeerId, SegmentId
 
 MICROCREDITS_DIVISOR = 1024 * 1024
@@ -74,6 +76,21 @@ def lease_price(byte_count: int, days: int, rate_microcredits: int) -> int:
     """Micro-credits of a lease: bytes as billed, times days, times the rate a MiB and day; rounded up."""
     billed = (byte_count + BILLED_EXTRA_BYTES) * days * rate_microcredits
     return -(-billed // MICROCREDITS_DIVISOR)
+
+
+def segment_price(segment: SegmentGeometry, days: int) -> int:
+    """Micro-credits of leases on all shards of a segment, at most: its manifest may be a little shorter."""
+    manifest_bytes = manifest_bytes_max(segment.code.total_shards, segment.stripe_count)
+    price = lease_price(segment.shard_bytes + manifest_bytes, days, PRICE_MICROCREDITS)
+    return segment.code.total_shards * price
+
+
+def file_price(geometry: FileGeometry, days: int, *, without: Collection[int] = ()) -> int:
+    """Micro-credits of leases on a file, at most, segments `without` aside; all but the last are alike."""
+    last = geometry.segment_count - 1
+    full_count = last - sum(index != last for index in without)
+    price = full_count * segment_price(geometry.segment(0), days)
+    return price if last in without else price + segment_price(geometry.segment(last), days)
 
 
 def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSegment, SegmentManifest]]:

@@ -20,28 +20,33 @@ import trio
 
 from node import limits
 from node.chunks import messages, placement
+from node.chunks.admission import Payer
 from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
 from node.chunks.geometry import FileGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentBuilder, SegmentCodec, stripes_per_call
 from node.chunks.put import journal as records
-from node.chunks.put.donors import DonorPool
+from node.chunks.put.donors import CreditRefusals, DonorPool
 from node.chunks.put.holder_put import HolderPut, HolderPutContext, SharedStripe, is_fatal
 from node.chunks.put.journal import Journal
+from node.chunks.put.put_summary import file_price, segment_price
 from node.chunks.put.source import Reader
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import FileKeys, Suite
 from node.crypto.signing import KeyPair
-from node.errors import NodeError, NotEnoughPeersError, PeerMisbehavedError, RefusedError
+from node.errors import CreditError, NodeError, NotEnoughPeersError, PeerMisbehavedError, RefusedError
 from node.ports import Buffer, Clock, Entropy, Offload
 from node.records.lease import Lease
-from node.units import Contact, OwnerKey, PeerId, format_size
+from node.records.offer import PRICE_MICROCREDITS
+from node.units import MIB, Contact, OwnerKey, PeerId, format_size
 
 PATIENCE_S: Final = 2.0
 """How long a stripe waits for holders without room before it is made for the others alone."""
 QUEUE_BYTES: Final = 12 * 1024 * 1024
 """Encoded bytes that may wait for the holders of one segment."""
+CREDIT_DAYS: Final = 30
+"""The days for which a person is told what to give."""
 WATCH_S: Final = 1.0
 """How often holders that lag are looked at."""
 
@@ -69,6 +74,7 @@ class PutContext:
     stall_s: float
     straggler_s: float
     on_sent: Callable[[int], None]
+    payer: Payer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,7 @@ class SegmentUpload:
             on_change=self._note_change,
             on_sent=put.on_sent,
             on_delivered=self._note_delivered,
+            payer=put.payer,
         )
 
     async def run(self) -> PlacedSegment:
@@ -130,6 +137,7 @@ class SegmentUpload:
 
         Raises:
             NotEnoughPeersError: too few donors for the quorum.
+            CreditError: too few of those with space give the payer credit.
             FileChangedError: the source is not what was sealed before.
             NodeError: the source or the journal can't be read or written.
         """
@@ -241,6 +249,8 @@ class SegmentUpload:
             self._refused_here.add(peer_id)
             if failure.code in (messages.REFUSED_FULL, messages.REFUSED_NOT_A_DONOR):
                 donors.full(peer_id)
+            elif failure.code == messages.REFUSED_CREDIT:
+                donors.no_credit(peer_id)
         else:
             donors.fail(peer_id)
             if isinstance(failure, PeerMisbehavedError):
@@ -300,12 +310,28 @@ class SegmentUpload:
         if len(self._closed) < placement.quorum(self._code):
             raise self._too_few(len(self._closed), len(self._put.donors.donors()))
 
-    def _too_few(self, placed: int, donor_count: int) -> NotEnoughPeersError:
+    def _too_few(self, placed: int, donor_count: int) -> NotEnoughPeersError | CreditError:
+        """Why the segment can't be placed: for want of credit, if that alone stands in the way."""
         need = placement.quorum(self._code)
+        refused = self._put.donors.credit_refusals
+        if refused.donors and placed + refused.shards >= need:
+            return self._no_credit(refused)
         return NotEnoughPeersError(
             f"not enough donors: {donor_count} can be used, with room for {placed} of the {need} shards of "
             f"{format_size(self._geometry.shard_bytes)} that {self._code} needs at least; try again when "
             "more nodes give space"
+        )
+
+    def _no_credit(self, refused: CreditRefusals) -> CreditError:
+        put = self._put
+        need = file_price(put.geometry, put.lease_days, without=put.journal.done)
+        price = segment_price(self._geometry, put.lease_days) // self._code.total_shards
+        missing = max(price, need - refused.have)
+        given_bytes = -(-missing // (CREDIT_DAYS * PRICE_MICROCREDITS)) * MIB
+        return CreditError(
+            f"not enough credit: this put needs {_credits(need)} credits and the donors would keep "
+            f"{_credits(refused.have)} for you; give {format_size(given_bytes)} for {CREDIT_DAYS} days "
+            "(cairn donate), ask a donor for a line (cairn credit line), or use a smaller --code or --expires"
         )
 
     def _replace_stragglers(self) -> None:
@@ -433,3 +459,7 @@ class SegmentUpload:
             self._put.scores.delivered(
                 contact.peer_id, byte_count=byte_count, seconds=seconds, now_s=self._put.clock.now_s()
             )
+
+
+def _credits(micros: int) -> str:
+    return f"{micros / PRICE_MICROCREDITS:,.1f}"

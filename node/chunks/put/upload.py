@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from node import limits
+from node.chunks.admission import Payer
 from node.chunks.catalogue import Catalogue, CatalogueEntry
 from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
@@ -29,14 +30,13 @@ from node.chunks.put.journal import IndexStored, Journal, JournalName, PutStarte
 from node.chunks.put.journal import names as journal_names
 from node.chunks.put.publish import Withdrawal, withdraw
 from node.chunks.put.put_file import FilePut, PutServices, StoredFile, stored_bytes
-from node.chunks.put.put_summary import lease_price, withdrawals
+from node.chunks.put.put_summary import file_price, withdrawals
 from node.chunks.put.source import Source, bytes_source, open_source
 from node.chunks.scores import Scoreboard
-from node.chunks.serve.server import PRICE_MICROCREDITS
 from node.crypto.hashing import blake3_256
 from node.crypto.links import Link, wrap_key
 from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES, owner_key
-from node.errors import FileChangedError, NotEnoughPeersError, UsageError
+from node.errors import CreditError, FileChangedError, NotEnoughPeersError, UsageError
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
 from node.units import Contact, FileHash, PeerId
 
@@ -130,6 +130,7 @@ class Uploader:
         account_seed: bytes,
         scores: Scoreboard | None = None,
         settings: PutSettings | None = None,
+        payer: Payer | None = None,
     ) -> None:
         """`files` is the node's home: journals stand in its folder `puts`."""
         settings = settings or PutSettings()
@@ -150,6 +151,7 @@ class Uploader:
             segments_in_flight=settings.segments_in_flight,
             stall_s=settings.stall_s,
             straggler_s=settings.straggler_s,
+            payer=payer,
         )
 
     async def estimate(self, source: Path, options: PutOptions) -> PutEstimate:
@@ -158,15 +160,13 @@ class Uploader:
         opened.reader.close()
         geometry = FileGeometry.of(opened.size_bytes, options.code)
         stored = stored_bytes(geometry)
-        shards = geometry.segment_count * options.code.total_shards
-        billed = stored + shards * limits.SEGMENT_MANIFEST_BYTES_MAX // 4
         return PutEstimate(
             name=opened.name,
             bytes=opened.size_bytes,
             stored_bytes=stored,
             code=options.code,
             segments=geometry.segment_count,
-            price_microcredits=lease_price(billed, options.lease_days, PRICE_MICROCREDITS),
+            price_microcredits=file_price(geometry, options.lease_days),
         )
 
     async def put(
@@ -181,6 +181,7 @@ class Uploader:
             UnsafeNameError: a name can't be given to others.
             FileChangedError: the source changed since or while it was read; what was stored is released.
             NotEnoughPeersError: too few donors, with how many answered and how many are needed.
+            CreditError: enough donors, but for the credit that they ask.
         """
         started_s = trio.current_time()
         progress = _Progress(on_progress or (lambda _: None))
@@ -273,7 +274,7 @@ class Uploader:
         except FileChangedError:
             await self._drop(journal)
             raise
-        except NotEnoughPeersError:
+        except (NotEnoughPeersError, CreditError):
             # Segments that are safe are kept for the next try; with none there is nothing to go on with.
             if journal.done:
                 await self._withdraw(journal, everything=False, reserved=True)
@@ -324,7 +325,7 @@ class Uploader:
                 header,
                 lambda stored: self._entry(stored, header, self._link(stored, None), is_index=True),
             )
-        except NotEnoughPeersError:
+        except (NotEnoughPeersError, CreditError):
             await self._drop(journal)
             raise
         await self._withdraw(journal, everything=False)

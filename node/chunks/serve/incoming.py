@@ -13,6 +13,7 @@ import trio
 
 from node import limits
 from node.chunks import messages
+from node.chunks.admission import Admission, Asker, Wanted, manifest_bytes_max
 from node.chunks.geometry import BLOCK_BYTES, Code
 from node.chunks.store.shard_store import ShardStore
 from node.chunks.store.shard_writer import IncomingPut
@@ -41,6 +42,16 @@ class OpenPut:
         self.feed: BlockFeed | None = None
         self.lock = trio.Lock()
         self.over = False
+
+    @property
+    def asker(self) -> Asker:
+        """Who wants the shards kept, and pays."""
+        return Asker(self.peer_id, self.request.payer)
+
+    @property
+    def reservation(self) -> bytes:
+        """The name of its reservation of credit."""
+        return _reservation(self.peer_id, self.request.put_id)
 
     @property
     def is_complete(self) -> bool:
@@ -105,11 +116,14 @@ class BlockFeed:
 class PutTable:
     """All unfinished puts of a donor."""
 
-    def __init__(self, store: ShardStore, offload: Offload) -> None:
+    def __init__(self, store: ShardStore, offload: Offload, admission: Admission | None = None) -> None:
+        """Without an `admission` everybody's puts are taken, within the room on the disk."""
         self._store = store
         self._offload = offload
+        self._admission = admission
         self._puts: dict[tuple[PeerId, messages.PutId], OpenPut] = {}
         self._opening: dict[PeerId, int] = {}
+        self._beginning: set[bytes] = set()
         self._opened = trio.Event()
 
     def __len__(self) -> int:
@@ -121,6 +135,8 @@ class PutTable:
         Raises:
             ProtocolError: numbers that don't make a segment.
             RefusalError: no room, or too many unfinished puts.
+            CreditError: the payer has not the credit.
+            CryptoError: the payer's certificate does not hold.
         """
         check_geometry(request)
         known = self._puts.get((peer_id, request.put_id))
@@ -130,16 +146,21 @@ class PutTable:
             return await self._take_over(known)
         mine = self._opening.get(peer_id, 0) + sum(1 for owner, _ in self._puts if owner == peer_id)
         everyone = sum(self._opening.values()) + len(self._puts)
+        name = _reservation(peer_id, request.put_id)
+        if name in self._beginning:
+            raise RefusalError(messages.REFUSED_BUSY, "a put of that name is being opened")
         if mine >= limits.PUTS_OPEN_PER_PEER_MAX or everyone >= limits.PUTS_OPEN_MAX:
             raise RefusalError(messages.REFUSED_BUSY, "too many unfinished puts")
+        self._beginning.add(name)
         self._opening[peer_id] = self._opening.get(peer_id, 0) + 1
         try:
-            put = OpenPut(request, peer_id, await self._begin(request))
+            put = OpenPut(request, peer_id, await self._begin(request, peer_id))
             self._puts[peer_id, request.put_id] = put
             self._opened.set()
             self._opened = trio.Event()
             return BlockFeed(put, self._offload)
         finally:
+            self._beginning.discard(name)
             self._opening[peer_id] -= 1
             if not self._opening[peer_id]:
                 del self._opening[peer_id]
@@ -198,7 +219,26 @@ class PutTable:
         for put in list(self._puts.values()):
             await self._end(put)
 
-    async def _begin(self, request: messages.PutOpen) -> IncomingPut:
+    async def _begin(self, request: messages.PutOpen, peer_id: PeerId) -> IncomingPut:
+        """Room on the disk and credit, both or neither."""
+        if self._admission is None:
+            return await self._begin_on_disk(request)
+        name = _reservation(peer_id, request.put_id)
+        wanted = Wanted(
+            lease_count=len(request.shard_indexes),
+            shard_bytes=request.shard_bytes,
+            manifest_bytes=manifest_bytes_max(request.total_shards, request.stripe_count),
+            days=request.lease_days,
+            rate=request.rate,
+        )
+        await self._admission.reserve(name, Asker(peer_id, request.payer), wanted)
+        try:
+            return await self._begin_on_disk(request)
+        except BaseException:
+            self._admission.cancel(name)
+            raise
+
+    async def _begin_on_disk(self, request: messages.PutOpen) -> IncomingPut:
         slots = len(request.shard_indexes)
 
         def begin() -> IncomingPut:
@@ -229,6 +269,12 @@ class PutTable:
 
     def _forget(self, put: OpenPut) -> None:
         self._puts.pop((put.peer_id, put.request.put_id), None)
+        if self._admission is not None:
+            self._admission.cancel(put.reservation)
+
+
+def _reservation(peer_id: PeerId, put_id: messages.PutId) -> bytes:
+    return peer_id + put_id
 
 
 def check_geometry(request: messages.PutOpen) -> None:

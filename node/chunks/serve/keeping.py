@@ -7,13 +7,15 @@ announced is held. Source: design.md, sections 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
 from node import limits, wire
 from node.chunks import messages
+from node.chunks.admission import Admission, Asker, Paid
 from node.chunks.bodies import receive_body
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.merkle import shard_root
@@ -29,7 +31,7 @@ from node.chunks.store.shard_writer import IncomingPut, PutShard
 from node.crypto.hashing import blake3_256, multihash
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
-from node.errors import CryptoError, OwnerInconsistentError, ProtocolError
+from node.errors import CreditError, CryptoError, OwnerInconsistentError, ProtocolError
 from node.framing import FramedStream
 from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
@@ -60,8 +62,10 @@ class Keeper:
         clock: Clock,
         offload: Offload,
         grace_days: int,
+        admission: Admission | None = None,
     ) -> None:
         """`grace_days` is how long a shard is kept beyond its last lease, in case the owner is late."""
+        self._admission = admission
         self._grace_days = grace_days
         self._store = store
         self._puts = puts
@@ -75,6 +79,11 @@ class Keeper:
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self.leases_signed = 0
 
+    @property
+    def peer_id(self) -> PeerId:
+        """This holder."""
+        return self._peer_id
+
     # --- puts and leases ----------------------------------------------------------------------------------
 
     async def close_put(
@@ -86,10 +95,8 @@ class Keeper:
         """
         try:
             body = await receive_body(framed, request.body_bytes)
-            leases = [
-                Lease.decode(data, network=self._network)
-                for data in messages.unpack_records(body, count_max=limits.TOTAL_SHARDS_MAX)
-            ]
+            asked, charges = messages.unpack_charged(body, count_max=limits.TOTAL_SHARDS_MAX)
+            leases = [Lease.decode(data, network=self._network) for data in asked]
             if feed is None:
                 return await self._closed_before(leases)
             await feed.flush()
@@ -101,9 +108,56 @@ class Keeper:
                 with trio.CancelScope(shield=True):
                     await self._puts.abort(request.put_id, framed.peer_id)
             raise
-        await self._puts.commit(feed.put, lambda incoming: self._commit(incoming, manifest, signed))
+        put = feed.put
+        try:
+            async with self._settling(put.reservation, put.asker, manifest, signed, charges):
+                await self._puts.commit(put, lambda incoming: self._commit(incoming, manifest, signed))
+        except (CreditError, ProtocolError, CryptoError):
+            await self._puts.abort(request.put_id, framed.peer_id)
+            raise
         self.leases_signed += len(signed)
         return messages.pack_records([lease.encode() for lease in signed])
+
+    @asynccontextmanager
+    async def _settling(
+        self,
+        name: bytes,
+        asker: Asker,
+        manifest: SegmentManifest,
+        leases: Sequence[Lease],
+        charges: Sequence[bytes],
+    ) -> AsyncIterator[None]:
+        """Have claims durable before the context commits the shards, and undone where it did not.
+
+        Raises `CreditError`, `ProtocolError`, `CryptoError`: nothing was settled then.
+        """
+        if self._admission is None:
+            yield
+            return
+        if len(charges) != len(leases):
+            raise ProtocolError("leases without charges, where somebody has to pay")
+        size = len(manifest.encoded)
+        paid = [Paid(lease, charge, size) for lease, charge in zip(leases, charges, strict=True)]
+        await self._admission.settle(name, asker, paid)
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._note_settled(leases)
+
+    async def _note_settled(self, leases: Sequence[Lease]) -> None:
+        """Tell which of the claims are of shards that are kept: the store knows, whatever was raised."""
+        assert self._admission is not None
+
+        def find() -> set[LeaseId]:
+            return {lease.lease_id for lease in leases if self._store.lease(lease.lease_id) is not None}
+
+        kept = await self._offload.run(find)
+        lost = [lease.lease_id for lease in leases if lease.lease_id not in kept]
+        if lost:
+            await self._admission.settled(lost, kept=False)
+        if kept:
+            await self._admission.settled(sorted(kept), kept=True)
 
     def _check_close(self, put: OpenPut, manifest: SegmentManifest, leases: Sequence[Lease]) -> None:
         opened, geometry = put.request, manifest.geometry
@@ -122,15 +176,15 @@ class Keeper:
         if len({lease.lease_id for lease in leases}) != len(leases):
             raise ProtocolError("two leases of one name")
         for lease in leases:
+            if lease.owner_key != manifest.owner_key:
+                raise ProtocolError("a first lease by another key than the file's owner")
             self._check_lease(lease, manifest)
 
     def _check_lease(self, lease: Lease, manifest: SegmentManifest) -> None:
-        """Accept the owner's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`."""
+        """Accept the asker's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`."""
         today = self._clock.now_s() // DAY_S
-        if (lease.holder, lease.segment_id, lease.owner_key) != (
-            self._peer_id, manifest.segment_id, manifest.owner_key
-        ):  # fmt: skip
-            raise ProtocolError("a lease of another holder, segment or owner")
+        if (lease.holder, lease.segment_id) != (self._peer_id, manifest.segment_id):
+            raise ProtocolError("a lease of another holder or segment")
         if lease.shard_index >= manifest.code.total_shards:
             raise ProtocolError("a lease of a shard that the segment does not have")
         if lease.root != manifest.root(lease.shard_index):
@@ -184,33 +238,43 @@ class Keeper:
         return messages.pack_records(await self._offload.run(find))
 
     async def renew(self, request: messages.Renew, framed: FramedStream) -> bytes:
-        """Further leases on shards that are held, countersigned, as a body; again, the same answer."""
+        """Further leases on shards that are held, countersigned, as a body; again, the same answer.
+
+        Any key may ask for one, where an account pays. Raises `RefusalError`, `CreditError`, `ProtocolError`,
+        `CryptoError`.
+        """
         body = await receive_body(framed, request.body_bytes)
-        records = messages.unpack_records(body, count_max=limits.TOTAL_SHARDS_MAX)
+        records, charges = messages.unpack_charged(body, count_max=limits.TOTAL_SHARDS_MAX)
         leases = [Lease.decode(data, network=self._network) for data in records]
+        manifest = await self._offload.run(lambda: self._check_renewal(request.segment_id, leases))
+        signed = [lease.countersign(self._identity) for lease in leases]
 
-        def add() -> list[bytes]:
-            encoded = self._store.segment_manifest(request.segment_id)
-            if encoded is None:
-                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            manifest = SegmentManifest.decode(encoded)
-            for lease in leases:
-                self._check_lease(lease, manifest)
-                if not self._store.has_shard(lease.segment_id, lease.shard_index):
-                    raise RefusalError(messages.REFUSED_MISSING, f"shard {lease.shard_index} is not here")
-            signed = []
-            for lease in leases:
-                held = self._store.lease(lease.lease_id)
-                if held is not None and not self._same(held, lease):
-                    raise ProtocolError("another lease of that name is kept already")
-                both = lease.countersign(self._identity)
-                self._store.add_lease(lease.segment_id, lease.shard_index, self._stored(both))
-                signed.append(both.encode())
-            return signed
+        def add() -> None:
+            for lease in signed:
+                self._store.add_lease(lease.segment_id, lease.shard_index, self._stored(lease))
 
-        signed = await self._offload.run(add)
+        asker = Asker(framed.peer_id, request.payer)
+        async with self._settling(b"", asker, manifest, signed, charges):
+            await self._offload.run(add)
         self.leases_signed += len(signed)
-        return messages.pack_records(signed)
+        return messages.pack_records([lease.encode() for lease in signed])
+
+    def _check_renewal(self, segment_id: SegmentId, leases: Sequence[Lease]) -> SegmentManifest:
+        """The manifest of a segment on whose shards these leases may begin. Blocks on the disk."""
+        encoded = self._store.segment_manifest(segment_id)
+        if encoded is None:
+            raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+        manifest = SegmentManifest.decode(encoded)
+        if len({lease.lease_id for lease in leases}) != len(leases):
+            raise ProtocolError("two leases of one name")
+        for lease in leases:
+            self._check_lease(lease, manifest)
+            if not self._store.has_shard(lease.segment_id, lease.shard_index):
+                raise RefusalError(messages.REFUSED_MISSING, f"shard {lease.shard_index} is not here")
+            held = self._store.lease(lease.lease_id)
+            if held is not None and not self._same(held, lease):
+                raise ProtocolError("another lease of that name is kept already")
+        return manifest
 
     # --- attachments and rosters --------------------------------------------------------------------------
 
@@ -300,18 +364,25 @@ class Keeper:
             news = [Lease.decode(data, network=self._network) for data in records]
             for lease in news:
                 check_lease(lease, manifest)
-            count = 0
-
-            def union(old: bytes | None) -> bytes:
-                nonlocal count
-                merged = merge_leases([*self._decode_roster(old), *news])
-                count = len(merged)
-                return messages.pack_records([lease.encode() for lease in merged])
-
-            self._store.merge_roster(request.segment_id, union)
-            return count
+            return self._merge(request.segment_id, news)
 
         return await self._offload.run(merge)
+
+    def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
+        """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
+        return self._merge(segment_id, leases)
+
+    def _merge(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        count = 0
+
+        def union(old: bytes | None) -> bytes:
+            nonlocal count
+            merged = merge_leases([*self._decode_roster(old), *news])
+            count = len(merged)
+            return messages.pack_records([lease.encode() for lease in merged])
+
+        self._store.merge_roster(segment_id, union)
+        return count
 
     def _decode_roster(self, data: bytes | None) -> list[Lease]:
         if data is None:
@@ -330,6 +401,28 @@ class Keeper:
 
         return await self._offload.run(read)
 
+    async def keep_granted(
+        self,
+        incoming: IncomingPut,
+        manifest: SegmentManifest,
+        grant: RepairGrant,
+        leases: Sequence[Lease],
+        roster: Sequence[Lease],
+    ) -> None:
+        """Make shards durable that came under a grant: slot i is lease i, countersigned, its case checked.
+
+        The grant and the roster (verified) are kept with them. Raises `ProtocolError`, `StoreError`: nothing
+        is kept then.
+        """
+
+        def keep() -> None:
+            self._commit(incoming, manifest, leases)
+            self._set_grant(manifest.segment_id, grant.encode())
+            self._merge(manifest.segment_id, [*roster, *leases])
+
+        await self._offload.run(keep)
+        self.leases_signed += len(leases)
+
     # --- grants -------------------------------------------------------------------------------------------
 
     async def keep_grant(self, request: messages.GiveGrant) -> None:
@@ -344,12 +437,15 @@ class Keeper:
             if encoded is None:
                 raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
             check_grant_of(grant, SegmentManifest.decode(encoded))
-            self._store.set_grant(request.segment_id, lambda old: max(old or b"", request.record, key=ends))
+            self._set_grant(request.segment_id, request.record)
 
+        await self._offload.run(keep)
+
+    def _set_grant(self, segment_id: SegmentId, record: bytes) -> None:
         def ends(record: bytes) -> tuple[int, bytes]:
             return (RepairGrant.decode(record, network=self._network).expires_s if record else -1), record
 
-        await self._offload.run(keep)
+        self._store.set_grant(segment_id, lambda old: max(old or b"", record, key=ends))
 
     async def grant(self, request: messages.GetGrant) -> bytes:
         """The grant that is kept. Raises `RefusalError`."""
@@ -418,6 +514,8 @@ class Keeper:
             return ended, [multihash(name) for name in names if not self._store.holds(name)]
 
         ended, gone = await self._offload.run(end)
+        if self._admission is not None:
+            await self._admission.released(releases)
         if gone:
             await self._directory.stop_providing(gone)
         return ended

@@ -17,6 +17,7 @@ import trio
 
 from node import limits
 from node.chunks import messages
+from node.chunks.admission import Admission, Asker
 from node.chunks.bodies import send_body
 from node.chunks.serve.incoming import BlockFeed, PutTable, RefusalError
 from node.chunks.serve.keeping import Keeper
@@ -25,6 +26,7 @@ from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.errors import (
     CorruptBlockError,
+    CreditError,
     CryptoError,
     NotFoundError,
     ProtocolError,
@@ -35,15 +37,13 @@ from node.errors import (
 )
 from node.framing import Frame, FramedStream, Preamble
 from node.ports import Clock, Directory, Network, Offload, Stream
-from node.records.offer import Offer
-from node.units import HOUR_S, AccountId
+from node.records.offer import PRICE_MICROCREDITS, Offer
+from node.units import HOUR_S, AccountId, PeerId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
 OFFER_LIFE_S: Final = HOUR_S
-PRICE_MICROCREDITS: Final = 1_000_000
-"""One credit a MiB and day (credit.md)."""
 GRACE_DAYS: Final = 14
 LAPSE_CHECK_S: Final = 5.0
 READ_AHEAD_BLOCKS: Final = 8
@@ -78,8 +78,10 @@ class ShardServer:
         offload: Offload,
         grace_days: int = GRACE_DAYS,
         uptime_permille: Callable[[], int] = lambda: 1000,
+        admission: Admission | None = None,
     ) -> None:
-        """The store's cap decides whether this node is a donor at all."""
+        """The store's cap decides whether this node is a donor at all; `admission` for whom it keeps."""
+        self._admission = admission
         self._network = network
         self._store = store
         self._keys = keys
@@ -87,7 +89,7 @@ class ShardServer:
         self._clock = clock
         self._offload = offload
         self._uptime_permille = uptime_permille
-        self.puts = PutTable(store, offload)
+        self.puts = PutTable(store, offload, admission)
         self.keeper = Keeper(
             store=store,
             puts=self.puts,
@@ -97,6 +99,7 @@ class ShardServer:
             clock=clock,
             offload=offload,
             grace_days=grace_days,
+            admission=admission,
         )
         self.large_bodies = Turns(limits.LARGE_BODIES_PER_PEER_MAX)
         self.blocks_received = 0
@@ -153,14 +156,17 @@ class ShardServer:
         except StoreFullError as error:
             self._refused += 1
             await framed.send_error(messages.REFUSED_FULL, str(error))
+        except CreditError as error:
+            self._refused += 1
+            await framed.send_error(messages.REFUSED_CREDIT, str(error))
         except (ProtocolError, CryptoError) as error:
             self._refused += 1
             await framed.send_error(messages.REFUSED_INVALID, str(error))
 
     # --- requests that need no body -----------------------------------------------------------------------
 
-    async def offer(self) -> messages.OfferReply:
-        """What this donor would keep now. Raises `RefusalError`."""
+    async def offer(self, request: messages.OfferRequest, peer_id: PeerId) -> messages.OfferReply:
+        """What this donor would keep now, and for how much credit. Raises `RefusalError`."""
         statistics = await self._offload.run(self._store.statistics)
         if statistics.cap_bytes == 0:
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
@@ -175,7 +181,11 @@ class ShardServer:
             cap_bytes=statistics.cap_bytes,
             expires_s=self._clock.now_s() + OFFER_LIFE_S,
         )
-        return messages.OfferReply(offer.sign(self._keys.identity).encode())
+        signed = offer.sign(self._keys.identity).encode()
+        if self._admission is None:
+            return messages.OfferReply(signed)
+        room = await self._admission.room(Asker(peer_id, request.payer))
+        return messages.OfferReply(signed, min(limits.CREDIT_MICRO_MAX, max(0, room)))
 
     async def accept_put(self, request: messages.PutOpen, framed: FramedStream) -> BlockFeed:
         """Reserve. Raises `RefusalError`, `ProtocolError`."""
@@ -283,8 +293,8 @@ class _Conversation:
         await self._reply(messages.Body(len(body)))
         await send_body(self._framed, body)
 
-    async def offer(self, _: messages.OfferRequest) -> None:
-        await self._reply(await self._server.offer())
+    async def offer(self, request: messages.OfferRequest) -> None:
+        await self._reply(await self._server.offer(request, self._framed.peer_id))
 
     async def open_put(self, request: messages.PutOpen) -> None:
         await self._begin(await self._server.accept_put(request, self._framed))

@@ -23,6 +23,9 @@ CAP_BYTES_MIN = PACKS_PER_CAP * PACK_BYTES_MIN
 OTHER_BYTES_MIN = 4 * MIB
 OTHER_SHARE = 50  # a fiftieth: 2 %
 PACK_OVERHEAD_BYTES = 8 * KIB  # header, rounding to the file system's block, one block of extents
+RECORDS_SHARE = 8
+"""Of what is kept for everything else, an eighth is room for the DHT's records of others. LMDB's file takes
+up to 2.5 times what its items weigh (measured under a flood of records), the logs take 1 MiB."""
 RENEWAL_BYTES = 2 * KIB  # a shard: leases that renew it on a store that is full
 
 
@@ -66,6 +69,11 @@ class SpaceBudget:
     def other_limit_bytes(self) -> int:
         """What is kept for index, records and logs."""
         return max(OTHER_BYTES_MIN, self.cap_bytes // OTHER_SHARE)
+
+    @property
+    def records_room_bytes(self) -> int | None:
+        """What the DHT's records of others may weigh; None where nothing is given, so no cap holds."""
+        return self.other_limit_bytes // RECORDS_SHARE if self.cap_bytes else None
 
     @property
     def measure_step_bytes(self) -> int:

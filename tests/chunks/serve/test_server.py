@@ -57,7 +57,7 @@ def assert_untouched(donor: Donor) -> None:
 
 async def test_an_offer_is_signed_and_says_what_is_free(autojump_clock: MockClock) -> None:
     async with one_donor() as (_, donor, client), client.session(donor.contact) as session:
-        offer = Offer.decode(await session.offer(1000, 3), network="test")
+        offer = Offer.decode((await session.offer(1000, 3)).record, network="test")
         offer.verify()
         assert offer.donor == donor.peer_id
         assert offer.free_bytes == donor.store.statistics().free_bytes

@@ -1,0 +1,164 @@
+"""What this holder knows of the segments it keeps, as repair wants it. Layer 4.
+
+Invariant: every lease in a view was verified when it entered the roster or the store. Blocks on the disk;
+services call it through `Offload`. Source: credit.md, "Repair".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from node.chunks import messages
+from node.chunks.evidence import Evidence, SegmentEvidence
+from node.chunks.healing.healer import Attachments, SegmentView, Survey
+from node.chunks.healing.prober import Seen
+from node.chunks.manifest import SegmentManifest
+from node.chunks.repair import Copy, Standing, standing
+from node.chunks.roster import live_leases
+from node.chunks.serve.keeping import Keeper
+from node.chunks.store.shard_store import AttachmentKind, ShardStore
+from node.errors import CorruptBlockError
+from node.ports import Clock
+from node.records.lease import Lease
+from node.records.repair import RepairGrant
+from node.units import DAY_S, LeaseId, SegmentId
+
+PROBED_MAX: Final = 20_000
+"""Leases whose own probes are remembered: 3 MB."""
+_KINDS: Final = (
+    (messages.ATTACHED_PLACEMENT, AttachmentKind.PLACEMENT),
+    (messages.ATTACHED_MANIFEST, AttachmentKind.FILE_MANIFEST),
+    (messages.ATTACHED_BUNDLE, AttachmentKind.SEGMENT_MANIFESTS),
+)
+
+
+class HeldSegments:
+    """Segments of this holder's store, with what audits and probes showed of them."""
+
+    def __init__(
+        self,
+        *,
+        store: ShardStore,
+        keeper: Keeper,
+        evidence: Evidence,
+        clock: Clock,
+        network: str,
+        dead_after_s: int,
+    ) -> None:
+        self.store = store
+        self.keeper = keeper
+        self._evidence = evidence
+        self._clock = clock
+        self._network = network
+        self._dead_after_s = dead_after_s
+        self._started_s = clock.now_s()
+        self._probed: OrderedDict[LeaseId, int] = OrderedDict()
+
+    def view(self, segment_id: SegmentId, *, whole: bool = True) -> SegmentView | None:
+        """The segment; None where nothing of it is here, or its owner left no grant. `whole`: attachments."""
+        encoded, record = self.store.segment_manifest(segment_id), self.store.grant(segment_id)
+        if encoded is None or record is None:
+            return None
+        grant = RepairGrant.decode(record, network=self._network)
+        attachments = self._attachments(segment_id) if whole else ()
+        leases = self.keeper.known_leases(segment_id)
+        return SegmentView(SegmentManifest.decode(encoded), grant, leases, attachments)
+
+    def _attachments(self, segment_id: SegmentId) -> tuple[Attachments, ...]:
+        found = []
+        for file_hash in self.store.attached_files(segment_id):
+            items = []
+            for name, kind in _KINDS:
+                try:
+                    content = self.store.attachment(file_hash, kind)
+                except CorruptBlockError:
+                    continue  # what has rotted is as good as never set
+                if content is not None:
+                    items.append((name, content))
+            found.append(Attachments(file_hash, tuple(items)))
+        return tuple(found)
+
+    def last_proof_s(self, segment_id: SegmentId, lease: Lease) -> int:
+        """When a leased shard was last proved to this node, or could not yet have been."""
+        return self._proved_s(lease, self._evidence.of_segment(segment_id))
+
+    def note(self, survey: Survey) -> None:
+        """Remember what this node saw itself."""
+        now_s = self._clock.now_s()
+        for lease in survey.proved:
+            self._probed[lease.lease_id] = now_s
+            self._probed.move_to_end(lease.lease_id)
+        while len(self._probed) > PROBED_MAX:
+            self._probed.popitem(last=False)
+
+    def copies(self, view: SegmentView) -> dict[Lease, Copy]:
+        """The evidence on every live lease."""
+        evidence = self._evidence.of_segment(view.manifest.segment_id)
+        today = self._clock.now_s() // DAY_S
+        found = {}
+        for lease in live_leases(view.leases, today=today):
+            known = evidence.leases.get(lease.lease_id)
+            proved_s = self._proved_s(lease, evidence)
+            found[lease] = Copy(
+                shard_index=lease.shard_index,
+                holder=lease.holder,
+                proved_s=proved_s,
+                is_contradicted=known is not None and known.is_lost,
+                is_silent=known is not None and any(each.time_s > proved_s for each in known.no_answers),
+            )
+            if self.store_has(lease):
+                found[lease] = Copy(lease.shard_index, lease.holder, self._clock.now_s())
+        return found
+
+    def store_has(self, lease: Lease) -> bool:
+        """Whether the lease is this node's own and its shard is here."""
+        return lease.holder == self.keeper.peer_id and self.store.has_shard(
+            lease.segment_id, lease.shard_index
+        )
+
+    def lost_after(
+        self, copies: Mapping[Lease, Copy], survey: Survey, total_shards: int
+    ) -> tuple[dict[int, Lease], int]:
+        """Shards to be remade with the lease that each replaces, and how many are gone in all.
+
+        A shard is gone if this node found no copy of it, and none is silent for too short a time to tell.
+        """
+        now_s = self._clock.now_s()
+        kept = set(survey.proved_shards())
+        candidates: dict[int, Lease] = {}
+        for lease, state in survey.seen.items():
+            copy = copies.get(lease)
+            is_lately_proved = copy is not None and (
+                standing(copy, now_s=now_s, dead_after_s=self._dead_after_s) is not Standing.LOST
+            )
+            if state is Seen.UNKNOWN or (state is Seen.SILENT and is_lately_proved):
+                kept.add(lease.shard_index)
+            elif state is not Seen.PROVED:
+                known = candidates.get(lease.shard_index)
+                if known is None or lease.end_day > known.end_day:
+                    candidates[lease.shard_index] = lease
+        lost = {index: lease for index, lease in candidates.items() if index not in kept}
+        return lost, total_shards - len(kept)
+
+    def _proved_s(self, lease: Lease, evidence: SegmentEvidence) -> int:
+        known = evidence.leases.get(lease.lease_id)
+        proofs = [self._unproved_since_s(lease), self._probed.get(lease.lease_id, 0)]
+        if known is not None and known.proved is not None:
+            proofs.append(known.proved.time_s)
+        return max(proofs)
+
+    def _unproved_since_s(self, lease: Lease) -> int:
+        """From when on a proof could have come: a lease says its day, and nobody hears when it was made."""
+        day_end_s = (lease.start_day + 1) * DAY_S
+        first_s = day_end_s if self._dead_after_s >= DAY_S else 0
+        return min(max(self._started_s, first_s), self._clock.now_s())
+
+
+def holders_of(leases: Iterable[Lease]) -> dict[bytes, set[int]]:
+    """Shards by holder."""
+    held: dict[bytes, set[int]] = {}
+    for lease in leases:
+        held.setdefault(lease.holder, set()).add(lease.shard_index)
+    return held

@@ -1,0 +1,199 @@
+"""The messages of `/cairn/repair/1`: a table from tags to fields, each with its bound. Layer 2, pure.
+
+| request | then, from the opener | reply | then, from the other side |
+|---|---|---|---|
+| Replace | a body: the case; after Ready, Block frames | Ready, then Body | leases with both halves |
+| Intent | | Done | |
+| Witness | | Body | receipts |
+
+The Body answers the last block. A Block frame has header [slot, block index], as while putting: slot i is the
+i-th lease of the case. Declining is an error frame with a code of `node.chunks.messages`. Invariant: every
+field is bounded before anything is allocated for it. Source: credit.md, "Repair".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Final
+
+from node import limits, wire
+from node.chunks.bad_answer import BadAnswer
+from node.errors import ProtocolError
+from node.records.lease import LEASE_ID_BYTES, Lease, Release
+from node.records.receipt import AuditReceipt
+from node.units import LeaseId, SegmentId
+from node.wire import Value
+
+PROTOCOL: Final = "/cairn/repair/1"
+
+REFUSED_CREDIT: Final = "credit"
+"""The grant does not reach, or the donor's ledger declines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Keep shards of this segment under this grant, in the place of others; the body says why (`Case`)."""
+
+    manifest: bytes
+    grant: bytes
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The case holds, and there is room: send the blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A signed `RepairIntent`."""
+
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """See for yourself whether the holders of these leases have their shards; sign it where they don't."""
+
+    segment_id: SegmentId
+    lease_ids: tuple[LeaseId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A reply whose content follows as a body: an array of encoded records."""
+
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Done."""
+
+    count: int
+
+
+Message = Replace | Ready | Intent | Witness | Body | Done
+
+_Field = Callable[[Value], object]
+
+
+def _up_to(size_max: int) -> _Field:
+    return lambda value: wire.expect_bytes(value, size_max=size_max)
+
+
+def _int(low: int, high: int) -> _Field:
+    return lambda value: wire.expect_int(value, low=low, high=high)
+
+
+def _id(value: Value) -> object:
+    return wire.expect_bytes(value, size=32)
+
+
+def _lease_ids(value: Value) -> object:
+    items = wire.expect_list(value, count_max=limits.TOTAL_SHARDS_MAX)
+    if not items:
+        raise ProtocolError("expected at least 1 items, found 0")
+    return tuple(wire.expect_bytes(item, size=LEASE_ID_BYTES) for item in items)
+
+
+_TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
+    "replace": (
+        Replace,
+        (
+            _up_to(limits.SEGMENT_MANIFEST_BYTES_MAX),
+            _up_to(limits.REPAIR_GRANT_BYTES_MAX),
+            _int(1, limits.REPAIR_CASE_BYTES_MAX),
+        ),
+    ),
+    "ready": (Ready, ()),
+    "intent": (Intent, (_up_to(limits.REPAIR_INTENT_BYTES_MAX),)),
+    "witness": (Witness, (_id, _lease_ids)),
+    "body": (Body, (_int(0, limits.REPAIR_CASE_BYTES_MAX),)),
+    "done": (Done, (_int(0, 2**32),)),
+}
+_TAGS: Final = {message: tag for tag, (message, _) in _TABLE.items()}
+
+
+def encode(message: Message) -> Value:
+    """The array to send."""
+    return [_TAGS[type(message)], *astuple(message)]
+
+
+def decode(values: Sequence[Value]) -> Message:
+    """The message in an array that was received. Raises `ProtocolError` for a wrong tag, count or field."""
+    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
+        raise ProtocolError("no such message")
+    message, fields = _TABLE[values[0]]
+    wire.expect_list(list(values[1:]), count=len(fields))
+    return message(*(field(value) for field, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Why a new holder may sign leases that no owner signed. Nothing in it is verified yet."""
+
+    leases: tuple[Lease, ...]
+    """What is asked for: the new holder's leases, under the grant."""
+    lost: tuple[LeaseId, ...]
+    """Of each, the lease in whose place it comes."""
+    roster: tuple[Lease, ...]
+    """The segment's leases, the lost ones among them: who may bear witness."""
+    receipts: tuple[AuditReceipt, ...] = ()
+    """Co-holders' word that a holder did not answer, or did not have the shard."""
+    bad_answers: tuple[BadAnswer, ...] = ()
+    """Holders' own word."""
+    releases: tuple[Release, ...] = ()
+    """The owner's."""
+
+    def encode(self) -> bytes:
+        """The canonical encoding."""
+        return wire.encode([
+            [lease.encode() for lease in self.leases],
+            list(self.lost),
+            [lease.encode() for lease in self.roster],
+            [receipt.encode() for receipt in self.receipts],
+            [bad.encode() for bad in self.bad_answers],
+            [release.encode() for release in self.releases],
+        ])  # fmt: skip
+
+    @classmethod
+    def decode(cls, data: bytes, *, network: str) -> Case:
+        """Raises `ProtocolError` for anything out of bounds."""
+        leases, lost, roster, receipts, bad, releases = wire.expect_list(
+            list(wire.decode(data, size_max=limits.REPAIR_CASE_BYTES_MAX)), count=6
+        )
+        roster_max = limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
+        case = cls(
+            tuple(Lease.decode(each, network=network) for each in _bytes(leases, limits.TOTAL_SHARDS_MAX)),
+            tuple(LeaseId(each) for each in _bytes(lost, limits.TOTAL_SHARDS_MAX)),
+            tuple(Lease.decode(each, network=network) for each in _bytes(roster, roster_max)),
+            tuple(
+                AuditReceipt.decode(each, network=network)
+                for each in _bytes(receipts, limits.REPAIR_RECEIPTS_MAX)
+            ),
+            tuple(
+                BadAnswer.decode(each, network=network) for each in _bytes(bad, limits.REPAIR_BAD_ANSWERS_MAX)
+            ),
+            tuple(
+                Release.decode(each, network=network) for each in _bytes(releases, limits.TOTAL_SHARDS_MAX)
+            ),
+        )
+        if not case.leases or len(case.lost) != len(case.leases):
+            raise ProtocolError("a case names leases, and the lost lease of each")
+        return case
+
+
+def pack_records(records: Sequence[bytes]) -> bytes:
+    """A body of several records."""
+    return wire.encode(list(records))
+
+
+def unpack_records(body: bytes, *, count_max: int) -> tuple[bytes, ...]:
+    """The records of a body. Raises `ProtocolError`."""
+    return _bytes(wire.decode(body, size_max=limits.REPAIR_CASE_BYTES_MAX), count_max)
+
+
+def _bytes(value: Value, count_max: int) -> tuple[bytes, ...]:
+    return tuple(wire.expect_bytes(item) for item in wire.expect_list(value, count_max=count_max))

@@ -1,0 +1,267 @@
+"""Every holder's watch over the segments it keeps: looks, waits its turn, repairs. Layer 4.
+
+Invariants: a segment is repaired when a share of its parity is lost by the evidence *and* by this node's own
+look just before; of all live holders the first in the day's order goes first, the others stand back while its
+intent lives; what repair moves a day is capped; one segment at a time, so memory is one window of stripes; a
+node that keeps nothing does nothing. Source: credit.md, "Repair".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from node import limits
+from node.chunks import repair
+from node.chunks.healing.client import RepairClient
+from node.chunks.healing.healer import Healer, RepairOutcome, SegmentView, Survey
+from node.chunks.healing.held import HeldSegments
+from node.chunks.healing.intents import Intents
+from node.chunks.healing.prober import Prober
+from node.crypto.signing import KeyPair
+from node.errors import AvailabilityError, RemoteError, StoreError
+from node.ports import Clock, Offload
+from node.records.lease import Lease
+from node.records.repair import RepairIntent
+from node.units import DAY_S, HOUR_S, PeerId, SegmentId
+
+PAGE_SEGMENTS: Final = 64
+"""Segments looked at in one go off the loop: some 100 ms."""
+SEGMENTS_PER_CHECK: Final = 20_000
+"""Segments looked at in one interval: a minute of processor an hour; the rest is for the next ones."""
+INTENT_DEADLINE_S: Final = 15.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HealingSettings:
+    """The settings `repair.*`."""
+
+    check_interval_s: float = 3600
+    dead_after_s: int = 2 * DAY_S
+    stagger_s: int = 900
+    threshold: float = 0.5
+    bytes_per_day: int = limits.REPAIR_BYTES_PER_DAY
+
+
+@dataclass(slots=True)
+class HealingStatistics:
+    """Counts since the start, for status and tests."""
+
+    checks: int = 0
+    repairs: int = 0
+    shards_remade: int = 0
+    bytes_moved: int = 0
+
+
+class _Budget:
+    """Bytes that repair may still move today."""
+
+    def __init__(self, bytes_per_day: int, clock: Clock) -> None:
+        self._bytes_per_day = bytes_per_day
+        self._clock = clock
+        self._day = -1
+        self._spent = 0
+
+    def left(self) -> int:
+        """As of now."""
+        day = self._clock.now_s() // DAY_S
+        if day != self._day:
+            self._day, self._spent = day, 0
+        return self._bytes_per_day - self._spent
+
+    def spend(self, byte_count: int) -> None:
+        """Moved."""
+        self.left()
+        self._spent += byte_count
+
+
+class HealingService:
+    """Runs beside the server of a holder."""
+
+    def __init__(
+        self,
+        *,
+        held: HeldSegments,
+        healer: Healer,
+        prober: Prober,
+        intents: Intents,
+        client: RepairClient,
+        identity: KeyPair,
+        settings: HealingSettings,
+        clock: Clock,
+        offload: Offload,
+    ) -> None:
+        self._held = held
+        self._healer = healer
+        self._prober = prober
+        self._intents = intents
+        self._client = client
+        self._identity = identity
+        self._settings = settings
+        self._clock = clock
+        self._offload = offload
+        self._budget = _Budget(settings.bytes_per_day, clock)
+        self._pending: dict[SegmentId, float] = {}
+        self._cursor = b""
+        self._lock = trio.Lock()
+        self.statistics = HealingStatistics()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            next_check = trio.current_time() + self._settings.check_interval_s
+            try:
+                await self.check()
+                await self._attempt_due(next_check)
+            except (StoreError, AvailabilityError) as error:
+                _logger.warning("healing failed, again at the next interval: %s", error)
+            await trio.sleep_until(next_check)
+
+    async def check(self) -> int:
+        """Look at the evidence on what is held; how many segments are due for repair. Raises `StoreError`."""
+        self.statistics.checks += 1
+        looked = 0
+        while looked < SEGMENTS_PER_CHECK:
+            page = await self._offload.run(
+                partial(self._held.store.segments, self._cursor, limit=PAGE_SEGMENTS)
+            )
+            ranks = await self._offload.run(partial(self._due, page))
+            for segment_id in page:
+                if segment_id not in ranks:
+                    self._pending.pop(segment_id, None)
+                elif segment_id not in self._pending:
+                    wait_s = ranks[segment_id] * self._settings.stagger_s
+                    self._pending[segment_id] = trio.current_time() + wait_s
+            looked += len(page)
+            if len(page) < PAGE_SEGMENTS:
+                self._cursor = b""
+                break
+            self._cursor = page[-1] + b"\0"
+        return len(self._pending)
+
+    def _due(self, page: list[SegmentId]) -> dict[SegmentId, int]:
+        """Segments of a page that are due, each with this node's rank. Blocks on the disk."""
+        ranks: dict[SegmentId, int] = {}
+        for segment_id in page:
+            if segment_id in self._healer.inconsistent:
+                continue
+            view = self._held.view(segment_id, whole=False)
+            if view is not None and (rank := self._rank(view)) is not None:
+                ranks[segment_id] = rank
+        return ranks
+
+    def _rank(self, view: SegmentView) -> int | None:
+        """This node's place in the order, if the segment is due by the evidence."""
+        now_s, dead_after_s = self._clock.now_s(), self._settings.dead_after_s
+        code, copies = view.manifest.code, list(self._held.copies(view).values())
+        lost = repair.lost_shards(code, copies, now_s=now_s, dead_after_s=dead_after_s)
+        # Evidence of everybody's death says that this node was cut off: its own look decides then, too.
+        if len(lost) < repair.trigger_count(code, self._settings.threshold):
+            return None
+        live = {
+            copy.holder
+            for copy in copies
+            if repair.standing(copy, now_s=now_s, dead_after_s=dead_after_s) is repair.Standing.ALIVE
+        }
+        me = self._healer.me
+        order = repair.order(view.manifest.segment_id, {*live, me}, day=now_s // DAY_S)
+        return order.index(me)
+
+    async def _attempt_due(self, until: float) -> None:
+        """Repair what is due, each at its time, until then."""
+        while self._pending:
+            segment_id = min(self._pending, key=self._pending.__getitem__)
+            if self._pending[segment_id] >= until:
+                return
+            await trio.sleep_until(self._pending[segment_id])
+            lapses = self._intents.until(segment_id)
+            if lapses is not None:
+                self._pending[segment_id] = lapses
+                continue
+            del self._pending[segment_id]
+            async with self._lock:
+                await self._attempt(segment_id)
+
+    async def _attempt(self, segment_id: SegmentId) -> None:
+        view = await self._offload.run(partial(self._held.view, segment_id))
+        if view is None or await self._offload.run(partial(self._rank, view)) is None:
+            return
+        geometry = view.manifest.geometry
+        if self._budget.left() < 2 * geometry.code.data_shards * geometry.shard_bytes:
+            _logger.info("repair has moved what it may today")
+            self._pending[segment_id] = trio.current_time() + HOUR_S
+            return
+        survey, lost, gone = await self._look(view)
+        if not lost or not repair.is_due(geometry.code, gone, self._settings.threshold):
+            return
+        await self._announce(view, survey, lost)
+        await self._repair(view, survey, lost)
+
+    async def repair_now(self, segment_id: SegmentId) -> RepairOutcome | None:
+        """Repair a held segment without waiting for a threshold or a turn; None if it is not held.
+
+        Raises `NotEnoughShardsError`, `StoreError`.
+        """
+        async with self._lock:
+            view = await self._offload.run(partial(self._held.view, segment_id))
+            if view is None:
+                return None
+            survey, lost, _ = await self._look(view)
+            return await self._repair(view, survey, lost) if lost else RepairOutcome()
+
+    async def _look(self, view: SegmentView) -> tuple[Survey, dict[int, Lease], int]:
+        """What this node sees itself: the survey, what is to be remade, and how many shards are gone."""
+        survey = await self._healer.survey(view)
+        self._held.note(survey)
+        copies = await self._offload.run(partial(self._held.copies, view))
+        lost, gone = self._held.lost_after(copies, survey, view.manifest.code.total_shards)
+        return survey, lost, gone
+
+    async def _repair(self, view: SegmentView, survey: Survey, lost: Mapping[int, Lease]) -> RepairOutcome:
+        outcome = await self._healer.repair(view, survey, lost)
+        moved = outcome.traffic.total_bytes
+        self._budget.spend(moved)
+        self.statistics.bytes_moved += moved
+        self.statistics.repairs += bool(outcome.leases)
+        self.statistics.shards_remade += len(outcome.leases)
+        if outcome.leases or outcome.why_not:
+            _logger.info(
+                "repair of a segment: %d of %d lost shards remade%s",
+                len(outcome.leases),
+                outcome.lost,
+                f"; {outcome.why_not}" if outcome.why_not else "",
+            )
+        return outcome
+
+    async def _announce(self, view: SegmentView, survey: Survey, lost: Mapping[int, Lease]) -> None:
+        """Let the live holders know, so that they stand back."""
+        generation = 1 + max(
+            (lease.generation for lease in view.leases if lease.shard_index in lost), default=0
+        )
+        intent = RepairIntent(
+            network=view.grant.network,
+            segment_id=view.manifest.segment_id,
+            indexes=bytes(sorted(lost)),
+            generation=generation,
+            day=self._clock.now_s() // DAY_S,
+            holder=self._healer.me,
+        ).sign(self._identity)
+
+        async def tell(peer_id: PeerId) -> None:
+            with trio.move_on_after(INTENT_DEADLINE_S):
+                try:
+                    async with self._client.session(self._prober.contact(peer_id)) as session:
+                        await session.announce(intent)
+                except RemoteError:
+                    return  # whoever does not hear does harmless work twice
+
+        async with trio.open_nursery() as nursery:
+            for peer_id in {lease.holder for lease in survey.proved} - {self._healer.me}:
+                nursery.start_soon(tell, peer_id)

@@ -1,0 +1,331 @@
+"""The ledger of one account: pairs as sets of records, and how each account stands. Layer 3, over its store.
+
+Synchronous and used by one thread at a time. Invariants: a row is what its pair's book says on the day it was
+last looked at, and is looked at again when a record comes in or when time may have changed it; books are a
+cache of the store, dropped when a transaction fails. Source: credit.md, "Records", "Spending".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from node import limits
+from node.credit.admission import Policy, Standing
+from node.credit.ledger_store import (
+    GIFT_TAG,
+    AccountRow,
+    Entry,
+    LedgerChange,
+    LedgerStore,
+    LedgerView,
+    PairRecord,
+    entry_of,
+)
+from node.credit.pair_book import PairBook
+from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
+from node.credit.units import SERVE_MICROS_PER_MIB, period_of
+from node.crypto.hashing import blake3_256
+from node.records.charge import Charge
+from node.records.clear import Clear
+from node.records.lease import Lease, Release
+from node.records.offer import DeviceCert
+from node.records.pair_state import PairState
+from node.records.receipt import AuditReceipt
+from node.units import AccountId, LeaseId, PeerId, SegmentId
+
+T = TypeVar("T")
+
+IsAssigned = Callable[[AuditReceipt, Lease], bool]
+NO_LAPSE: Final = limits.CREDIT_PERIOD_MAX
+"""The period of an entry that closes with none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gift:
+    """The holder's word that nothing is owed for a lease: it only ever lowers what the holder claims."""
+
+    lease_record: bytes
+
+    def entry(self, period: int) -> Entry:
+        """As it stands in the pair's set."""
+        return Entry(GIFT_TAG, blake3_256(b"gift" + self.lease_record), self.lease_record, period)
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What a pair's book reads, growing with the records."""
+
+    pair: Pair
+    manifest_bytes: dict[SegmentId, int]
+    gifts: set[LeaseId]
+
+
+class Ledger:
+    """All pairs of `me`."""
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        *,
+        me: AccountId,
+        peer_id: PeerId,
+        is_assigned: IsAssigned = lambda receipt, lease: False,
+        serve_micros_per_mib: int = SERVE_MICROS_PER_MIB,
+        books_max: int = limits.PAIR_BOOKS_MAX,
+    ) -> None:
+        """`is_assigned` says whether a receipt's auditor was due to audit that lease on that day."""
+        self.store = store
+        self.me = me
+        self._peer_id = peer_id
+        self._is_assigned = is_assigned
+        self._serve_micros_per_mib = serve_micros_per_mib
+        self._books: OrderedDict[AccountId, tuple[PairBook, _Terms]] = OrderedDict()
+        self._books_max = books_max
+        self._policy = Policy(0, 0, 0, 0)
+        self._today = 0
+
+    @property
+    def policy(self) -> Policy:
+        """The donor's caps."""
+        return self._policy
+
+    def set_policy(self, policy: Policy) -> None:
+        """Give under these caps from now on; the sums are made anew where they were made under others."""
+        self._policy = policy
+        key = repr(policy).encode()
+
+        def change(ledger: LedgerChange) -> None:
+            if ledger.policy_key() != key:
+                ledger.recount(policy, key)
+
+        self.store.update(change)
+
+    def today(self, day: int) -> int:
+        """The day, as far as this ledger has come: a calendar that steps back does not undo anything."""
+        self._today = max(self._today, day)
+        return self._today
+
+    def update(self, change: Callable[[LedgerChange], T]) -> T:
+        """Run and commit a change. Books that it may have touched in vain are dropped."""
+        try:
+            return self.store.update(change)
+        except BaseException:
+            self._books.clear()
+            raise
+
+    # --- one pair -----------------------------------------------------------------------------------------
+
+    def book(self, view: LedgerView, other: AccountId) -> PairBook:
+        """The book of the pair with `other`; from the store if it is not at hand."""
+        known = self._books.get(other)
+        if known is None:
+            known = self._load(view, other)
+            self._books[other] = known
+            if len(self._books) > self._books_max:
+                self._books.popitem(last=False)
+        self._books.move_to_end(other)
+        return known[0]
+
+    def forget_book(self, other: AccountId) -> None:
+        """Read the pair's set again when it is needed: its terms have changed."""
+        self._books.pop(other, None)
+
+    def add(
+        self, change: LedgerChange, other: AccountId, records: Iterable[PairRecord | Gift], *, day: int
+    ) -> int:
+        """Put verified records into the pair's set and bring the account's row up to it; how many are new."""
+        book = self.book(change, other)
+        terms = self._books[other][1]
+        new = 0
+        for record in _in_order(records):
+            if isinstance(record, Gift):
+                new += self._add_gift(change, other, record, terms)
+                continue
+            if not change.add_entry(other, entry_of(record, self.period_of(change, other, record))):
+                continue
+            new += 1
+            self._note(change, other, record, terms)
+            if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
+                book.add(record)
+        if new:
+            self.refresh(change, other, day=day)
+        return new
+
+    def withdraw(self, change: LedgerChange, other: AccountId, lease_record: bytes, *, day: int) -> None:
+        """Take a lease that was never kept out of the pair's set, with its charge and gift."""
+        for entry in list(change.entries(other)):
+            is_charge = entry.tag == Charge.TYPE and lease_record == _charged(entry, self.store.network)
+            is_gift = entry.tag == GIFT_TAG and entry.data == lease_record
+            if is_charge or is_gift or entry.entry_id == lease_record:
+                change.drop_entry(other, entry.entry_id)
+                if entry.entry_id == lease_record:
+                    lease = entry.record(self.store.network)
+                    assert isinstance(lease, Lease)
+                    change.forget_lease(lease)
+        self.forget_book(other)
+        self.refresh(change, other, day=day)
+
+    def refresh(self, change: LedgerChange, other: AccountId, *, day: int) -> AccountRow:
+        """Bring the account's row up to its book."""
+        book, today = self.book(change, other), self.today(day)
+        balance = book.balance(today=today)
+        old = change.account(other)
+        ours, theirs = balance.given_by(self.me), balance.given_by(other)
+        standing = replace(
+            old.standing,
+            owes=-balance.confirmed(other),
+            unvested=book.unvested(other, today=today),
+            line=max(0, old.line - book.gifts_open(other, today=today)),
+            is_known=self._policy.knows(theirs.total - theirs.vouched + ours.cleared),
+        )
+        row = replace(
+            old,
+            standing=standing,
+            due=book.next_change(today=today) or 0,
+            given=theirs.total,
+            received=ours.total,
+            gifts=ours.gifts,
+        )
+        return change.set_account(other, row, self._policy)
+
+    def refresh_due(self, change: LedgerChange, *, day: int) -> None:
+        """Look again at every account whose row time has changed."""
+        for account in change.due(self.today(day)):
+            self.refresh(change, account, day=day)
+
+    def place(self, change: LedgerChange, other: AccountId, *, is_local: bool, subnet: str | None) -> None:
+        """Remember where an account asks from; one with open claims stays in the subnet of the oldest."""
+        row = change.account(other)
+        if row.standing.position > 0:
+            subnet = row.standing.subnet
+        standing = replace(row.standing, is_local=is_local, subnet=subnet)
+        change.set_account(other, replace(row, standing=standing), self._policy)
+
+    def set_line(self, other: AccountId, micros: int, *, day: int) -> AccountRow:
+        """Set a friend's line on this disk."""
+
+        def change(ledger: LedgerChange) -> AccountRow:
+            ledger.set_account(other, replace(ledger.account(other), line=micros), self._policy)
+            return self.refresh(ledger, other, day=day)
+
+        return self.update(change)
+
+    def standing(self, view: LedgerView, account: AccountId, *, day: int) -> Standing:
+        """How an account stands on that day, running uploads aside."""
+        row = view.account(account)
+        return replace(row.standing, is_frozen=self.today(day) < row.frozen_until)
+
+    def learn(self, cert: DeviceCert) -> bool:
+        """Remember a certificate that its own peer has shown, verified; whether it is news.
+
+        The newest epochs are kept; older machines of an account may have given on its behalf.
+        """
+
+        def change(ledger: LedgerChange) -> bool:
+            known = ledger.certs(cert.account)
+            if any((c.peer_id, c.epoch) == (cert.peer_id, cert.epoch) and c.expires_s >= cert.expires_s
+                   for c in known):  # fmt: skip
+                return False
+            others = [c for c in known if (c.peer_id, c.epoch) != (cert.peer_id, cert.epoch)]
+            newest = sorted([*others, cert], key=lambda c: -c.epoch)
+            ledger.set_certs(cert.account, tuple(newest[: limits.DEVICE_CERTS_PER_ACCOUNT_MAX]))
+            return True
+
+        is_news = self.store.update(change)
+        if is_news:
+            self.forget_book(cert.account)
+        return is_news
+
+    def period_of(self, view: LedgerView, other: AccountId, record: PairRecord) -> int:
+        """The period with whose closing a record may go."""
+        match record:
+            case Lease():
+                return period_of(record.end_day + LATE_PASS_DAYS)
+            case Charge() | Release():
+                lease = self._lease_of(view, other, record)
+                return NO_LAPSE if lease is None else period_of(lease.end_day + LATE_PASS_DAYS)
+            case PairState():
+                return record.period
+            case Clear():
+                return NO_LAPSE
+            case _:
+                return period_of(record.day)
+
+    def _lease_of(self, view: LedgerView, other: AccountId, record: Charge | Release) -> Lease | None:
+        if isinstance(record, Charge):
+            entry = view.entry(other, record.lease_record)
+        else:
+            place = view.lease_place(record.lease_id, record.holder)
+            entry = None if place is None or place[0] != other else view.entry(other, place[1])
+        found = None if entry is None else entry.record(self.store.network)
+        return found if isinstance(found, Lease) else None
+
+    # --- books --------------------------------------------------------------------------------------------
+
+    def _load(self, view: LedgerView, other: AccountId) -> tuple[PairBook, _Terms]:
+        terms = self._terms(view, other)
+        book = PairBook(terms.pair)
+        records: list[PairRecord | Gift] = []
+        gifts: list[bytes] = []
+        for entry in view.entries(other):
+            if entry.tag == GIFT_TAG:
+                gifts.append(entry.data)
+            else:
+                records.append(entry.record(self.store.network))
+        leases = {record.record_id(): record for record in records if isinstance(record, Lease)}
+        terms.gifts.update(leases[gift].lease_id for gift in gifts if gift in leases)
+        for record in records:
+            if isinstance(record, Charge) and record.lease_record in leases:
+                terms.manifest_bytes[leases[record.lease_record].segment_id] = record.manifest_bytes
+        for record in _in_order(records):
+            if isinstance(record, Gift):
+                continue
+            if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
+                book.add(record)
+        return book, terms
+
+    def _terms(self, view: LedgerView, other: AccountId) -> _Terms:
+        mine = {self._peer_id, *(cert.peer_id for cert in view.certs(self.me))}
+        theirs = {cert.peer_id for cert in view.certs(other)} - mine
+        low, high = sorted((self.me, other))
+        manifest_bytes: dict[SegmentId, int] = {}
+        gifts: set[LeaseId] = set()
+        pair = Pair(
+            low, high,
+            frozenset(mine if low == self.me else theirs),
+            frozenset(theirs if low == self.me else mine),
+            manifest_bytes, self._is_assigned, gifts, self._serve_micros_per_mib,
+        )  # fmt: skip
+        return _Terms(pair, manifest_bytes, gifts)
+
+    def _note(self, change: LedgerChange, other: AccountId, record: PairRecord, terms: _Terms) -> None:
+        if isinstance(record, Lease):
+            change.place_lease(record, other)
+        elif isinstance(record, Charge):
+            lease = self._lease_of(change, other, record)
+            if lease is not None:
+                terms.manifest_bytes[lease.segment_id] = record.manifest_bytes
+
+    def _add_gift(self, change: LedgerChange, other: AccountId, gift: Gift, terms: _Terms) -> int:
+        entry = change.entry(other, gift.lease_record)
+        lease = None if entry is None else entry.record(self.store.network)
+        if not isinstance(lease, Lease):
+            return 0
+        terms.gifts.add(lease.lease_id)
+        return change.add_entry(other, gift.entry(period_of(lease.end_day + LATE_PASS_DAYS)))
+
+
+def _charged(entry: Entry, network: str) -> bytes | None:
+    record = entry.record(network)
+    return record.lease_record if isinstance(record, Charge) else None
+
+
+_ORDER: Final = {Lease: 0, Gift: 1, Charge: 2}
+
+
+def _in_order(records: Iterable[PairRecord | Gift]) -> Sequence[PairRecord | Gift]:
+    """Leases, then what is said of them, then the rest."""
+    return sorted(records, key=lambda record: _ORDER.get(type(record), 3))
