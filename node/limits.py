@@ -98,6 +98,12 @@ DHT_MESSAGE_BYTES_MAX: Final = 65_536  # bytes: 20 contacts, 64 providers and a 
 DHT_REPLY_PROVIDERS_BYTES_MAX: Final = 8_192  # bytes: half of what rust-libp2p reads of a message
 DHT_PROVIDER_EXPIRY_S: Final = 48 * 3_600  # seconds: outlives one missed sweep
 DHT_VALUE_EXPIRY_S: Final = 48 * 3_600  # seconds: whoever cares stores it again, like a provider record
+DHT_RESTORE_S: Final = 12 * 3_600  # seconds: half of 20 holders must not leave for good in that time
+DHT_RESTORE_SPREAD_S: Final = (
+    6 * 3_600
+)  # seconds over which the holders of a value spread: one does it for all
+DHT_RESTORE_STEP_RECORDS: Final = 16  # values stored again in one step: each is a lookup and 20 stores
+DHT_RESTORE_RETRY_S: Final = 600  # seconds until a value that nobody took is offered again
 DHT_PROVIDERS_PER_KEY_MAX: Final = 64  # provider records of a key: five holders announce a segment
 DHT_PROVIDER_RECORDS_PER_PEER_MAX: Final = (
     50_000  # records: in a small network each node keeps all keys of all
@@ -134,7 +140,7 @@ DHT_EXPIRE_STEP_RECORDS: Final = 1_000  # records dropped in one commit: 30 ms
 DHT_SNAPSHOT_S: Final = 900.0  # seconds between saves of the routing table
 DHT_CORRECTIONS_MAX: Final = 16  # holders of outdated values corrected at once
 DHT_HOLDERS_MAX: Final = 128  # nodes that get a record: 64 within the radius and as many behind a crowd
-DHT_EXPIRE_PAUSE_S: Final = 60.0  # seconds between looks for expired records
+DHT_EXPIRE_PAUSE_S: Final = 600.0  # seconds between looks for expired records, which nobody is told
 DHT_CONTACT_CACHE_ITEMS: Final = 2_048  # contacts whose decoded form is remembered: 8 MB at the longest
 
 # --- framing (node/framing.py) ------------------------------------------------------------------------
@@ -233,6 +239,15 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+LIST_POINTER_BYTES_MAX: Final = 8 * 1024  # bytes: what the DHT takes as a value record
+LIST_POINTER_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a pointer may stay valid: as a hint
+LIST_ROOT_BYTES_MAX: Final = 7 * 1024  # bytes: a pointer less its seal, its signature and its other fields
+LIST_PARTS_MAX: Final = 64  # parts a root names: 5 KiB of hashes and keys
+LIST_PART_CLASS_MAX: Final = 6  # powers of 4: parts from 16,384 rows on stay, so a merge holds 65,536 (25 MB)
+LIST_REMOVAL_KEPT_S: Final = (
+    LEASE_DAYS_MAX * 86_400
+)  # seconds that a removal outlives the removed file's leases
+LIST_ROW_BYTES_MAX: Final = 16 * 1024  # bytes: the longest link, a name and a dozen numbers are 5 KB
 
 # --- credit and audits (credit.md) ----------------------------------------------------------------------
 
@@ -268,6 +283,7 @@ CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its 
 DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
 DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
+BALANCES_SHOWN_MAX: Final = 1_000  # accounts that one answer of `cairn credit` lists
 PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
 CREDIT_ENTRY_BYTES_MAX: Final = (
     AUDIT_RECEIPT_BYTES_MAX + 64

@@ -10,6 +10,7 @@ the port allows both (network.md, trap 3).
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -84,6 +85,7 @@ class Internet:
             finally:
                 del self._nodes[peer_id]
                 self._listeners.pop(address, None)
+                node.is_up = False  # a handler that is still to be unwound dials nobody
                 node.drop_all_connections()
                 nursery.cancel_scope.cancel()
 
@@ -223,7 +225,6 @@ class SimulatedNetwork:
         service.open_streams[self._peer_id] += 1
         ours, theirs = connection.new_stream_pair(self)
         other.nursery.start_soon(other.run_handler, service, theirs)
-        await trio.lowlevel.checkpoint()
         return ours
 
     def serve(
@@ -380,14 +381,16 @@ class _Pipe:
         self._chunks: deque[tuple[float, bytes]] = deque()
         self._size_bytes = 0
         self._last_arrival_s = 0.0
-        self._changed = trio.Event()
+        self._room: trio.Event | None = None  # somebody waits to send
+        self._reader: trio.CancelScope | None = None  # somebody waits to receive
 
     async def send(self, data: bytes) -> None:
         while not self.broken and self._size_bytes >= WINDOW_BYTES:
             if self.abandoned:
                 self.break_now()
             else:
-                await self._changed.wait()
+                self._room = self._room or trio.Event()
+                await self._room.wait()
         if self.broken:
             raise UnreachableError(peer_id_text(self._receiver), "the stream was reset")
         link = self._internet.link(self._sender, self._receiver)
@@ -398,30 +401,40 @@ class _Pipe:
         self._chunks.append((self._last_arrival_s, data))
         self._size_bytes += len(data)
         self._internet.on_sent(self._sender, self._receiver, data)
-        self.wake()
+        if self._reader is not None:
+            self._reader.deadline = self._due_s()
 
     async def receive(self, max_bytes: int) -> bytes:
-        while True:
-            if self.broken:
-                if self.disguised:
-                    return b""
-                raise UnreachableError(peer_id_text(self._sender), "the stream was reset")
-            if self._chunks and self._internet.passes(self._sender, self._receiver):
-                arrival_s, chunk = self._chunks[0]
-                if arrival_s <= trio.current_time():
-                    self._chunks.popleft()
-                    if len(chunk) > max_bytes:
-                        self._chunks.appendleft((arrival_s, chunk[max_bytes:]))
-                        chunk = chunk[:max_bytes]
-                    self._size_bytes -= len(chunk)
-                    self.wake()
-                    return chunk
-                with trio.move_on_at(arrival_s):
-                    await self._changed.wait()
-            elif self.ended and not self._chunks:
+        if self._due_s() <= trio.current_time():
+            await trio.lowlevel.checkpoint()
+        while self._due_s() > trio.current_time():
+            assert self._reader is None, "a stream has one reader at a time"
+            with trio.CancelScope(deadline=self._due_s()) as self._reader:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._reader = None
+        if self.broken:
+            if self.disguised:
                 return b""
-            else:
-                await self._changed.wait()
+            raise UnreachableError(peer_id_text(self._sender), "the stream was reset")
+        if not self._chunks:
+            return b""
+        arrival_s, chunk = self._chunks.popleft()
+        if len(chunk) > max_bytes:
+            self._chunks.appendleft((arrival_s, chunk[max_bytes:]))
+            chunk = chunk[:max_bytes]
+        self._size_bytes -= len(chunk)
+        self._wake_senders()
+        return chunk
+
+    def _due_s(self) -> float:
+        """When there is something to receive, be it bytes or the end, as far as is known now."""
+        if self.broken or (self.ended and not self._chunks):
+            return -math.inf
+        if self._chunks and self._internet.passes(self._sender, self._receiver):
+            return self._chunks[0][0]
+        return math.inf
 
     def end(self) -> None:
         self.ended = True
@@ -435,8 +448,15 @@ class _Pipe:
             self.wake()
 
     def wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        """Something other than bytes changed: whoever waits looks again."""
+        self._wake_senders()
+        if self._reader is not None:
+            self._reader.deadline = self._due_s()
+
+    def _wake_senders(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
 
 class SimulatedStream:
@@ -473,15 +493,14 @@ class SimulatedStream:
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """As the port says."""
-        await trio.lowlevel.checkpoint()
         if self._closed:
+            await trio.lowlevel.checkpoint()
             raise UnreachableError(peer_id_text(self._peer_id), "this end of the stream is closed")
         return await self._incoming.receive(max_bytes)
 
     async def close_write(self) -> None:
         """As the port says."""
         self._outgoing.end()
-        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         """As the port says."""
@@ -489,13 +508,11 @@ class SimulatedStream:
         self._outgoing.end()
         self._incoming.abandoned = True
         self._incoming.wake()
-        await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
         """As the port says; the other end may take it for a clean end."""
         self._closed = True
         self._break(disguised=self._outgoing._internet.rng.random() < 0.5)
-        await trio.lowlevel.checkpoint()
 
     def break_now(self) -> None:
         """The connection is gone."""

@@ -18,7 +18,7 @@ from node.chunks.get.download import RemoteFile
 from node.chunks.put.upload import PutOptions, PutReport
 from node.crypto.hashing import multihash
 from node.daemon.compose import Node
-from node.errors import AvailabilityError, NodeError, StoreError, TransferInterruptedError
+from node.errors import AvailabilityError, CreditError, NodeError, StoreError, TransferInterruptedError
 from node.records.lease import Lease
 from node.units import PeerId
 from simulations.host import Host
@@ -299,6 +299,10 @@ class Actions:
         except (AvailabilityError, TransferInterruptedError) as error:
             figures.add(f"{name} unavailable")
             self._world.trace.note(f"{name} unavailable", f"{host}: {error}")
+        except CreditError as error:
+            # Donors among strangers keep what they pledged and no more: refusing is right, saying so too.
+            figures.add(f"{name} refused for credit")
+            self._world.trace.note(f"{name} refused for credit", f"{host}: {error}")
         except StoreError as error:
             figures.add(f"{name} failed on the own disk")
             if not (host.disk.fail_syncs or host.disk.capacity_bytes is not None):

@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 
 from node import __version__, errors, limits, wire
-from node.chunks import catalogue, evidence, messages, score_store
+from node.chunks import catalogue, evidence, list_store, messages, score_store
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
-from node.credit import reputation_store
+from node.credit import ledger_store, reputation_store
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
@@ -27,6 +27,7 @@ from node.net import bootstrap
 from node.records.base import Record
 from node.records.charge import Charge
 from node.records.lease import Lease, Release
+from node.records.list_pointer import ListPointer
 from node.records.offer import DeviceCert, Offer
 from node.records.placement_hint import PlacementHint
 from node.records.repair import Handover, RepairGrant, RepairIntent
@@ -298,7 +299,8 @@ def test_messages_of_the_dht() -> None:
 
 def test_sizes_of_records() -> None:
     records: list[type[Record]] = [
-        Lease, Release, Offer, DeviceCert, Charge, RepairGrant, Handover, RepairIntent, PlacementHint
+        Lease, Release, Offer, DeviceCert, Charge, RepairGrant, Handover, RepairIntent, PlacementHint,
+        ListPointer,
     ]  # fmt: skip
     rows = table("formats/keys-links-records.md", ["type", "fields", "signatures", "at most"])
     stated = {code_of(row[0])[0]: int(row[3].removesuffix(" bytes").replace(",", "")) for row in rows}
@@ -312,9 +314,11 @@ def test_tables_of_the_home() -> None:
     dht = {value for value in vars(record_store).values() if isinstance(value, str) and value[:4] == "dht_"}
     assert state == dht | {
         catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE, score_store.TABLE,
-        memory._TABLE, bootstrap._TABLE, reputation_store.TABLE,
+        memory._TABLE, bootstrap._TABLE, catalogue.VERSIONS_TABLE, catalogue.CARRIERS_TABLE,
+        list_store.META_TABLE, reputation_store.TABLE,
         evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
         evidence.ANSWERS_TABLE,
+        *(name for name in vars(ledger_store).values() if isinstance(name, str) and name[:7] == "credit_"),
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}
     assert index == set(shard_index.TABLES)

@@ -19,6 +19,7 @@ from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
 from node.chunks.get.health import HealthReport
 from node.chunks.put.upload import PutOptions, PutProgress
+from node.control.api_credit import credit
 from node.control.api_node import donate, peers, status
 from node.control.fields import field, required
 from node.control.server import Events, Handler, Json
@@ -31,6 +32,8 @@ from node.net.bootstrap import parse_contact, peer_multiaddr
 from node.units import DAY_S, FileHash, Multiaddr
 
 JOIN_WAIT_S = 15.0
+LIST_WAIT_S = 5.0  # the file is stored by then; what is missing is that another machine would know of it
+LIST_FOUND_WAIT_S = 30.0  # after a restore: the lookup, and parts of a long list
 LS_HEALTH_WAIT_S = 20.0  # a list is worth more at once than complete
 LS_CHECKS_AT_ONCE = 4
 LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR code has to hold them
@@ -47,6 +50,7 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "renew": renew,
         "rm": rm,
         "donate": donate,
+        "credit": credit,
         "status": status,
         "peers": peers,
     }
@@ -66,6 +70,7 @@ async def put(node: Node, request: Json, events: Events) -> Json:
         name=field(request, "name", str),
         password=field(request, "password", str),
         lease_days=_days(field(request, "expires_s", int), node.config.lease.days),
+        renews=field(request, "expires_s", int) is None,
     )
     if field(request, "dry_run", bool):
         return await _estimate(node, source, options)
@@ -79,6 +84,10 @@ async def put(node: Node, request: Json, events: Events) -> Json:
     report = await node.uploader.put(source, options, on_progress)
     for note in report.notes:
         await events.note(note)
+    if not await node.file_list.wait_published(LIST_WAIT_S):
+        await events.note(
+            "the list of your files in the network does not have it yet: this node goes on trying"
+        )
     return {
         "link": str(report.link),
         "hash": cid_text(report.file_hash),
@@ -178,10 +187,11 @@ async def _get_stream(
 # --- my files -------------------------------------------------------------------------------------------
 
 
-async def link(node: Node, request: Json, _events: Events) -> Json:
+async def link(node: Node, request: Json, events: Events) -> Json:
     """The link of one of my files, or of the link given."""
     given = parse_hash_or_link(required(request, "link", str))
     if given.key is None and given.wrapped is None:
+        await _wait_list(node, events)
         entry = node.catalogue.get(given.file_hash)
         if entry is None:
             raise NotFoundError(f"{cid_text(given.file_hash)} isn't one of my files: see `cairn ls`")
@@ -210,6 +220,7 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     """My files with their health, or the entries of a folder."""
     text = field(request, "link", str)
     if text is None:
+        await _wait_list(node, events)
         files = node.catalogue.files()
         states = await _health_of_all(node, [entry.file_hash for entry in files])
         return {"files": [_file_json(entry, states.get(entry.file_hash, "unknown")) for entry in files]}
@@ -323,6 +334,7 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
     """Release the leases of a file of mine, and forget it once every holder has let go."""
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     await _wait_joined(node, events)
+    await _wait_list(node, events)
     leases = unreachable = 0
     missing: NotFoundError | None = None
     # The index first: a repetition of what was cut short still finds it through the file.
@@ -345,6 +357,7 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
     else:
         for each in _with_index(node, file_hash):
             await node.ports.offload.run(partial(node.catalogue.remove, each))
+        await node.file_list.wait_published(LIST_WAIT_S)
     return {"hash": cid_text(file_hash), "leases": leases}
 
 
@@ -364,6 +377,12 @@ async def _join(node: Node, wanted: Link, events: Events) -> None:
     if wanted.via:
         node.join_through([parse_contact(address) for address in wanted.via])
     await _wait_joined(node, events)
+
+
+async def _wait_list(node: Node, events: Events) -> None:
+    """In a home restored from its words, wait for the list of files."""
+    if not await node.file_list.wait_found(LIST_FOUND_WAIT_S):
+        await events.note("the list of files of this account is not found yet: this node goes on looking")
 
 
 async def _wait_joined(node: Node, events: Events) -> None:

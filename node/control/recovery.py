@@ -6,6 +6,7 @@ go on with the account it has in memory, and so does another passphrase, which m
 
 from __future__ import annotations
 
+from node.chunks.list_store import ListStore
 from node.control.client import Json
 from node.crypto.identity import account_text
 from node.crypto.keystore import (
@@ -15,10 +16,12 @@ from node.crypto.keystore import (
     replace_account,
     set_passphrase,
 )
+from node.crypto.recovery import account_of, entropy_of
 from node.daemon.home import Home
-from node.errors import StoreInUseError
+from node.errors import StoreInUseError, UsageError
 from node.system.disk import DiskFiles, HomeLock
 from node.system.entropy import SystemEntropy
+from node.system.lmdb_store import LmdbStore
 
 
 def needs_passphrase(home: Home) -> bool:
@@ -46,11 +49,29 @@ def show(home: Home, *, reveal: bool, passphrase: str | None = None) -> Json:
 def restore(home: Home, phrase: str, passphrase: str | None = None) -> Json:
     """Put the account of `phrase` into this home; the node's identity stays.
 
-    `passphrase` opens the keystore and seals it again. Raises `WrongPassphraseError` (naming the word),
+    The list of its files comes when the node runs next. `passphrase` opens the keystore and seals it again.
+    Raises `WrongPassphraseError` (naming the word), `UsageError` where the home has files of another account,
     `StoreInUseError`, `StoreError`.
     """
     with _stopped(home, "restore"):
-        keys = replace_account(DiskFiles(home.path), SystemEntropy(), phrase, passphrase)
+        files = DiskFiles(home.path)
+        account = account_of(entropy_of(phrase)).public
+        is_same = files.read(KEYSTORE_PATH) is not None and (
+            open_or_create(files, SystemEntropy(), passphrase).account_id == account
+        )
+        state = LmdbStore(home.path / "state")
+        try:
+            file_list = ListStore(state)
+            if not is_same and file_list.has_files():
+                raise UsageError(
+                    "this home has files of another account: write down its words with `cairn recovery show "
+                    "--reveal`, and restore into an empty home with --home"
+                )
+            # First: a restore cut short in between looks for a list that it need not find.
+            file_list.want(forget=not is_same)
+        finally:
+            state.close()
+        keys = replace_account(files, SystemEntropy(), phrase, passphrase)
     return {"account": account_text(keys.account_id)}
 
 

@@ -229,6 +229,7 @@ class Ledger:
             if any((c.peer_id, c.epoch) == (cert.peer_id, cert.epoch) and c.expires_s >= cert.expires_s
                    for c in known):  # fmt: skip
                 return False
+            ledger.set_account_of(cert.peer_id, cert.account)
             others = [c for c in known if (c.peer_id, c.epoch) != (cert.peer_id, cert.epoch)]
             newest = sorted([*others, cert], key=lambda c: -c.epoch)
             ledger.set_certs(cert.account, tuple(newest[: limits.DEVICE_CERTS_PER_ACCOUNT_MAX]))

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 RECORDS: Final = "credit_records"
 CERTS: Final = "credit_certs"
+PEERS: Final = "credit_peers"
 ACCOUNTS: Final = "credit_accounts"
 DUE: Final = "credit_due"
 SUMS: Final = "credit_sums"
@@ -200,6 +201,11 @@ class LedgerView:
             for item in wire.decode(data, size_max=limits.DEVICE_CERTS_BYTES_MAX)
         )
 
+    def account_of(self, peer_id: PeerId) -> AccountId | None:
+        """The account that a peer last acted for."""
+        data = self._read.get(PEERS, peer_id)
+        return None if data is None else AccountId(data)
+
     def own_cert(self) -> DeviceCert | None:
         """This node's own certificate as last made."""
         data = self._read.get(META, _OWN_CERT)
@@ -308,6 +314,10 @@ class LedgerChange(LedgerView):
     def set_certs(self, account: AccountId, certs: tuple[DeviceCert, ...]) -> None:
         """The certificates of an account's newest epoch."""
         self._write.put(CERTS, account, wire.encode([cert.encode() for cert in certs]))
+
+    def set_account_of(self, peer_id: PeerId, account: AccountId) -> None:
+        """The account that a peer acts for."""
+        self._write.put(PEERS, peer_id, account)
 
     def set_own_cert(self, cert: DeviceCert) -> None:
         """This node's own certificate."""

@@ -7,18 +7,117 @@ Source: credit.md.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
+from node import limits
 from node.credit.admission import Policy
 from node.credit.admitting import CreditAdmission
 from node.credit.ledger import IsAssigned, Ledger
-from node.credit.ledger_store import LedgerStore
+from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView
+from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.credit.wallet import Wallet
 from node.crypto.keystore import NodeKeys
+from node.errors import UsageError
 from node.ports import Clock, KeyValue, Network, Offload
-from node.units import LeaseId
+from node.units import MIB, AccountId, LeaseId, PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBalance:
+    """How this account stands with another one, in micro-credits."""
+
+    account: AccountId
+    balance: int
+    """What the other one owes; negative where this account does."""
+    line: int
+    """What it may have kept here for nothing, as set."""
+    line_left: int
+    """What its running leases leave of that."""
+    given: int
+    """What this account has given it, gifts included."""
+    received: int
+    """What it has given this account."""
+    gifts: int
+    """The part of `given` that went under its line."""
+    open_leases: int
+    """What its leases here may still come to."""
+    is_known: bool
+    is_frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreditSummary:
+    """How this account stands with everybody, in micro-credits."""
+
+    earned: int
+    """All that was given and is not a gift."""
+    gifts: int
+    received: int
+    owed: int
+    """What others owe this account."""
+    owes: int
+    """What this account owes others."""
+    open_leases: int
+    """What others' leases here may still come to."""
+    friends: int
+    """Accounts with a line."""
+    lines: int
+    """Of all of them together."""
+    accounts: int
+    """Accounts that this one has dealt with."""
+    peers: tuple[PeerBalance, ...]
+    """The largest balances and all lines, up to a limit."""
+
+    @property
+    def net(self) -> int:
+        """What this account is owed, all in all."""
+        return self.owed - self.owes
+
+
+def line_micros(byte_count: int) -> int:
+    """A line of so many bytes, kept for a period, in micro-credits."""
+    return byte_count * PERIOD_DAYS * MICROS_PER_CREDIT // MIB
+
+
+def line_bytes(micros: int) -> int:
+    """The bytes that so many micro-credits keep for a period."""
+    return micros * MIB // (PERIOD_DAYS * MICROS_PER_CREDIT)
+
+
+def _balance(account: AccountId, row: AccountRow) -> PeerBalance:
+    standing = row.standing
+    return PeerBalance(
+        account=account,
+        balance=standing.owes,
+        line=row.line,
+        line_left=standing.line,
+        given=row.received,
+        received=row.given,
+        gifts=row.gifts,
+        open_leases=standing.unvested,
+        is_known=standing.is_known,
+        is_frozen=row.frozen_until > 0,
+    )
+
+
+def _summary(view: LedgerView, peers_max: int) -> CreditSummary:
+    earned = gifts = received = owed = owes = open_leases = friends = lines = accounts = 0
+    shown: list[tuple[int, bytes, PeerBalance]] = []
+    for account, row in view.accounts():
+        accounts += 1
+        earned, gifts = earned + row.received - row.gifts, gifts + row.gifts
+        received, open_leases = received + row.given, open_leases + row.standing.unvested
+        owed, owes = owed + max(0, row.standing.owes), owes + max(0, -row.standing.owes)
+        friends, lines = friends + bool(row.line), lines + row.line
+        entry = (abs(row.standing.owes) + row.line + row.standing.unvested, account, _balance(account, row))
+        push = heapq.heappush if len(shown) < peers_max else heapq.heappushpop
+        push(shown, entry)
+    peers = tuple(peer for _, _, peer in sorted(shown, key=lambda item: (-item[0], item[1])))
+    return CreditSummary(earned, gifts, received, owed, owes, open_leases, friends, lines, accounts, peers)
 
 
 class CreditService:
@@ -53,6 +152,38 @@ class CreditService:
         await self.set_policy(self._policy)
         await self.admission.recover(is_kept)
         await self._offload.run(self.wallet.device_cert)
+
+    async def summary(self, *, peers_max: int = limits.BALANCES_SHOWN_MAX) -> CreditSummary:
+        """How this account stands, all in all and with each other one, the largest balances first."""
+
+        def look() -> CreditSummary:
+            day = self.ledger.today(self.admission.day)
+            if self.ledger.store.read(lambda view: view.due(day)):
+                self.ledger.update(lambda change: self.ledger.refresh_due(change, day=day))
+            return self.ledger.store.read(lambda view: _summary(view, peers_max))
+
+        return await self.admission.run(look)
+
+    async def balance(self, account: AccountId) -> PeerBalance:
+        """How this account stands with another one."""
+        return await self.admission.run(
+            lambda: self.ledger.store.read(lambda view: _balance(account, view.account(account)))
+        )
+
+    async def set_line(self, account: AccountId, byte_count: int) -> PeerBalance:
+        """Let a friend keep so many bytes here for nothing; 0 takes that back for what is still to come.
+
+        Raises `UsageError` for this account itself.
+        """
+        if account == self.ledger.me:
+            raise UsageError("that is this node's own account: a line is for somebody else's")
+        day, micros = self.admission.day, line_micros(byte_count)
+        await self.admission.run(lambda: self.ledger.set_line(account, micros, day=day))
+        return await self.balance(account)
+
+    async def account_of(self, peer_id: PeerId) -> AccountId | None:
+        """The account that a peer has said to act for, if this node has met it."""
+        return await self.admission.run(lambda: self.ledger.store.read(lambda view: view.account_of(peer_id)))
 
     async def set_policy(self, policy: Policy) -> None:
         """Give under these caps from now on."""

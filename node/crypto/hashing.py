@@ -40,6 +40,10 @@ class Context(Enum):
     """Material: left child (32), right child (32) of a shard's Merkle tree."""
     KEYSTORE_CHECK = "cairn/1 keystore check"
     """Material: the encoded keystore without its check."""
+    LIST_OWNER_SALT = "cairn/1 list owner salt"
+    """Material: account seed (32). The first 16 bytes are the owner salt of the list of files."""
+    LIST_ROOT_KEY = "cairn/1 list root key"
+    """Material: account seed (32), salt of one root (16)."""
 
 
 def blake3_256(data: Buffer) -> bytes:

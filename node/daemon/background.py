@@ -30,6 +30,7 @@ ROUND_S = MINUTE_S
 COMPACT_STEP_BYTES = 8 * MIB  # a step of some 20 ms on a slow disk, so that puts and gets get between
 COMPACT_PAUSE_S = 0.25
 SCRUB_INTERVAL_S = 7 * DAY_S
+SCRUB_CHECK_S = 3_600.0  # between looks whether a week has passed
 SCRUB_STEP_BLOCKS = 32
 SCRUB_BYTES_S = 4 * MIB  # a tenth of what the slowest disks read; 1 TB takes under three days
 DROP_STALE_INTERVAL_S = DAY_S
@@ -68,11 +69,9 @@ class Housekeeping:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._repeat, "expiry and compaction", ROUND_S, self.tidy)
-            nursery.start_soon(self._repeat, "scrub", ROUND_S, self.scrub)
-            nursery.start_soon(self._repeat, "change of announcers", ROUND_S, self.change_turns)
+            nursery.start_soon(self._keep_rounds)
+            nursery.start_soon(self._repeat, "scrub", SCRUB_CHECK_S, self.scrub)
             nursery.start_soon(self._repeat, "end of announcements", DAY_S, self._turns.drop_gone)
-            nursery.start_soon(self._repeat, "choice of DHT mode", ROUND_S, self._choose_mode)
             nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
 
     async def tidy(self) -> None:
@@ -129,10 +128,21 @@ class Housekeeping:
         if dropped:
             _logger.info("dropped %d puts that nobody resumed", dropped)
 
+    async def _keep_rounds(self) -> None:
+        """What is looked at every minute, in one go: a node at rest should hardly wake up."""
+        while True:
+            await self._try("choice of DHT mode", ROUND_S, self._choose_mode)
+            await self._try("change of announcers", ROUND_S, self.change_turns)
+            await self._try("expiry and compaction", ROUND_S, self.tidy)
+            await trio.sleep(ROUND_S)
+
     async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:
-            try:
-                await step()
-            except (StoreError, AvailabilityError) as error:
-                _logger.warning("%s failed, again in %d s: %s", name, interval_s, error)
+            await self._try(name, interval_s, step)
             await trio.sleep(interval_s)
+
+    async def _try(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await step()
+        except (StoreError, AvailabilityError) as error:
+            _logger.warning("%s failed, again in %d s: %s", name, interval_s, error)

@@ -18,9 +18,12 @@ from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.evidence import Evidence
+from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
+from node.chunks.list_keeper import ListKeeper
+from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
@@ -45,6 +48,7 @@ from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
 from node.units import MIB, Contact, PeerId
 
@@ -98,6 +102,7 @@ class Node:
     downloader: Downloader
     health: HealthChecker
     renewer: Renewer
+    file_list: ListKeeper
     scores: Scoreboard
     credit: CreditService
     evidence: Evidence
@@ -183,6 +188,7 @@ async def open_node(
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
+            nursery.start_soon(node.file_list.run)
             try:
                 yield node
             finally:
@@ -238,6 +244,7 @@ async def _build(
         offload,
         validators={
             HINT_NAMESPACE: HintValidator(NETWORK_ID),
+            LIST_NAMESPACE: ListPointerValidator(NETWORK_ID),
             PUBLIC_KEY_NAMESPACE: PublicKeyValidator(),  # what other libp2p nodes store in any DHT
         },
         settings=DhtSettings(announce_interval_s=config.announce.interval_s),
@@ -342,6 +349,20 @@ async def _build(
         downloader=downloader,
         health=health,
         renewer=renewer,
+        file_list=ListKeeper(
+            store=ListStore(ports.state),
+            catalogue=catalogue,
+            uploader=uploader,
+            downloader=downloader,
+            renewer=renewer,
+            directory=dht,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+            network=NETWORK_ID,
+            account_seed=keys.account.seed,
+            code=Code(config.code.data_shards, config.code.total_shards),
+        ),
         scores=scores,
         credit=credit,
         evidence=evidence,

@@ -6,6 +6,7 @@ Whoever answers is known to serve the protocol, and `on_answer` hears of it; who
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -111,12 +112,18 @@ class DhtClient:
         """
         lookup = Lookup(target, seeds, own_id=self._network.peer_id, radius=radius)
         slow: set[PeerId] = set()
+        asked: deque[tuple[float, PeerId]] = deque()
+        is_watched = False
         async with trio.open_nursery() as nursery:
 
             def go_on() -> None:
+                nonlocal is_watched
                 for contact in lookup.next_queries():
                     nursery.start_soon(put_question, contact)
-                    nursery.start_soon(notice_slow, contact.peer_id)
+                    asked.append((trio.current_time() + limits.DHT_LOOKUP_SLOW_S, contact.peer_id))
+                    if not is_watched:
+                        is_watched = True
+                        nursery.start_soon(notice_slow)
                 if lookup.is_finished:
                     nursery.cancel_scope.cancel()
 
@@ -135,11 +142,16 @@ class DhtClient:
                         lookup.stop()
                 go_on()
 
-            async def notice_slow(peer_id: PeerId) -> None:
-                await trio.sleep(limits.DHT_LOOKUP_SLOW_S)
-                if lookup.on_slow(peer_id):
-                    slow.add(peer_id)
-                    go_on()
+            async def notice_slow() -> None:
+                """One timer for all questions: they turn slow in the order in which they were put."""
+                nonlocal is_watched
+                while asked:
+                    slow_s, peer_id = asked.popleft()
+                    await trio.sleep_until(slow_s)
+                    if lookup.on_slow(peer_id):
+                        slow.add(peer_id)
+                        go_on()
+                is_watched = False
 
             go_on()
         return lookup
@@ -148,17 +160,18 @@ class DhtClient:
         """Contacts with those of their addresses that this teller may make us dial."""
         teller = self._network.observed_address(teller_id)
         return [
-            replace(contact, addresses=addresses.dialable(contact.addresses, teller=teller))
+            contact
+            if (allowed := addresses.dialable(contact.addresses, teller=teller)) == contact.addresses
+            else replace(contact, addresses=allowed)
             for contact in contacts
         ]
 
     async def _exchange(self, contact: Contact, message: Message) -> Message:
+        """The reply to a message; the deadline is the caller's."""
         stream = await self._network.open_stream(contact, messages.PROTOCOL)
         name = messages.id_text(contact.peer_id)
         try:
-            exchange = Exchange(stream)
-            await exchange.send(message)
-            reply = await exchange.receive(limits.DHT_REQUEST_S)
+            reply = await Exchange(stream).ask(message)
         except (ProtocolError, UnreachableError) as error:
             await stream.reset()
             raise PeerMisbehavedError(name, str(error)) from error

@@ -36,14 +36,22 @@ class Exchange:
             ProtocolError: what came is no message, or an incomplete one at the end.
         """
         with trio.move_on_after(deadline_s):
-            while True:
-                data = messages.take_frame(self._buffer)
-                if data is not None:
-                    return messages.decode(data)
-                received = await self._stream.receive_some(limits.STREAM_READ_BYTES)
-                if not received:
-                    if self._buffer:
-                        raise ProtocolError("the stream ended within a message")
-                    return None
-                self._buffer += received
+            return await self._receive()
         raise UnreachableError(messages.id_text(self._stream.peer_id), "sent no message in time")
+
+    async def ask(self, message: Message) -> Message | None:
+        """Send one message and wait for the next; for who has a deadline for both. Raises as they do."""
+        await self._stream.send_all(messages.frame(messages.encode(message)))
+        return await self._receive()
+
+    async def _receive(self) -> Message | None:
+        while True:
+            data = messages.take_frame(self._buffer)
+            if data is not None:
+                return messages.decode(data)
+            received = await self._stream.receive_some(limits.STREAM_READ_BYTES)
+            if not received:
+                if self._buffer:
+                    raise ProtocolError("the stream ended within a message")
+                return None
+            self._buffer += received

@@ -124,12 +124,20 @@ class Membership:
 
     async def find_neighbourhood(self, finder: Finder) -> None:
         """Look up the own key: whoever is asked then hears of this node."""
+        known = {entry.contact.peer_id for _, entry in self._table.entries()}
         lookup = await finder.survey(self._network.peer_id)
         now_s = trio.current_time()
-        self._neighbourhood_due_s = now_s + self._neighbourhood_pause_s
-        self._neighbourhood_pause_s = min(2 * self._neighbourhood_pause_s, limits.DHT_NEIGHBOURHOOD_S)
-        near = [key_of(contact.peer_id) for contact in lookup.closest()[: limits.DHT_BUCKET_CONTACTS]]
+        nearest = lookup.closest()[: limits.DHT_BUCKET_CONTACTS]
+        near = [key_of(contact.peer_id) for contact in nearest]
         is_everyone = len(near) < limits.DHT_BUCKET_CONTACTS
+        # A network that has just begun shows somebody new each time; one that stands, hardly ever. Where
+        # everyone is known, whoever comes introduces itself, and a look at the own neighbourhood asks all.
+        has_shown = any(contact.peer_id not in known for contact in nearest)
+        longest_s = (
+            limits.DHT_BUCKET_REFRESH_S if is_everyone and not has_shown else limits.DHT_NEIGHBOURHOOD_S
+        )
+        self._neighbourhood_due_s = now_s + min(self._neighbourhood_pause_s, longest_s)
+        self._neighbourhood_pause_s = min((2 if has_shown else 4) * self._neighbourhood_pause_s, longest_s)
         shared = -1 if is_everyone else min(common_prefix_bits(key, self._table.own_key) for key in near)
         if near:
             self._table.refreshed_from(shared + 1, now_s=now_s)

@@ -1,13 +1,15 @@
 """Everything of the DHT that outlives a restart, in tables of the KeyValue port. Layer 3.
 
 Tables: `dht_providers`, `dht_values` (records of others), `dht_peers` (who stored them: addresses and
-quotas), `dht_expiry` (what to drop when), `dht_provided` (what this node announces, in key space order),
-`dht_contacts` (the routing table at its last save) and `dht_meta`.
+quotas), `dht_expiry` (what to drop when), `dht_restore` and `dht_restore_of` (which values to store again
+when), `dht_provided` (what this node announces, in key space order), `dht_contacts` (the routing table at its
+last save) and `dht_meta`.
 
 Changes take a transaction, so that many commit at once; reads open a short one. Invariants: the counts in
-`dht_peers` equal the records that exist; every record has exactly one entry in `dht_expiry`; no call
-touches more than a bounded number of items, whatever is stored; the records of others weigh no more than the
-room that the donor's cap leaves them (design.md, section 8, number 5).
+`dht_peers` equal the records that exist; every record has exactly one entry in `dht_expiry`, every value that
+nodes keep alive one in `dht_restore`; no call touches more than a bounded number of items, whatever is
+stored; the records of others weigh no more than the room that the donor's cap leaves them (design.md, section
+8, number 5).
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ PROVIDERS = "dht_providers"
 VALUES = "dht_values"
 PEERS = "dht_peers"
 EXPIRY = "dht_expiry"
+RESTORE = "dht_restore"
+RESTORE_OF = "dht_restore_of"
 PROVIDED = "dht_provided"
 CONTACTS = "dht_contacts"
 META = "dht_meta"
@@ -139,11 +143,17 @@ class RecordStore:
         return stored[0]
 
     def put_value(
-        self, transaction: WriteTransaction, record: ValueRecord, *, sender_id: PeerId, rules: ValueRules
+        self,
+        transaction: WriteTransaction,
+        record: ValueRecord,
+        *,
+        sender_id: PeerId,
+        rules: ValueRules,
+        due_s: int | None = None,
     ) -> bool:
         """Store a value that `rules` accepted; False if a better one is stored or a quota leaves no room.
 
-        The same value again renews its time.
+        The same value again renews its time. `due_s` is when this node is to store it again.
         """
         stored = _value(transaction, record.key)
         is_same = False
@@ -174,7 +184,50 @@ class RecordStore:
             _drop(transaction, EXPIRY, _value_expiry(old))
         _put_value(transaction, record, payer_id)
         _keep(transaction, EXPIRY, _value_expiry(record), b"")
+        self._set_due(transaction, record.key, due_s if record.is_restored else None)
         return True
+
+    def due_values(self, *, now_s: int, count_max: int) -> list[ValueRecord]:
+        """Up to `count_max` values whose time has come to be stored again, and which still hold."""
+        found: list[ValueRecord] = []
+        with self._key_values.view() as transaction:
+            for item, _ in transaction.scan(RESTORE):
+                if int.from_bytes(item[:8], "big") > now_s or len(found) == count_max:
+                    break
+                stored = _value(transaction, item[8:])
+                if stored is not None and stored[0].expires_s > now_s:
+                    found.append(stored[0])
+        return found
+
+    def restored(
+        self, transaction: WriteTransaction, record: ValueRecord, *, is_kept: bool, due_s: int
+    ) -> None:
+        """After a value was stored again: whether it stays here too, and then until when it rests.
+
+        Nothing happens to one that was replaced meanwhile.
+        """
+        stored = _value(transaction, record.key)
+        if stored is None or stored[0].value != record.value:
+            return
+        if is_kept:
+            self._set_due(transaction, record.key, due_s)
+            return
+        _drop(transaction, EXPIRY, _value_expiry(stored[0]))
+        self._drop_value(transaction, record.key, stored[1])
+
+    def _set_due(self, transaction: WriteTransaction, key: bytes, due_s: int | None) -> None:
+        known = transaction.get(RESTORE_OF, key)
+        if known is not None:
+            _drop(transaction, RESTORE, known + key)
+            _drop(transaction, RESTORE_OF, key)
+        if due_s is not None:
+            _keep(transaction, RESTORE, due_s.to_bytes(8, "big") + key, b"")
+            _keep(transaction, RESTORE_OF, key, due_s.to_bytes(8, "big"))
+
+    def _drop_value(self, transaction: WriteTransaction, key: bytes, payer_id: PeerId) -> None:
+        _drop(transaction, VALUES, key)
+        self._set_due(transaction, key, None)
+        self._count_value(transaction, payer_id, -1)
 
     def expire(self, transaction: WriteTransaction, *, now_s: int, count_max: int) -> int:
         """Drop up to `count_max` records whose time is over; how many."""
@@ -192,8 +245,7 @@ class RecordStore:
                 stored = _value(transaction, record_key)
                 _drop(transaction, EXPIRY, item)
                 if stored is not None:
-                    _drop(transaction, VALUES, record_key)
-                    self._count_value(transaction, stored[1], -1)
+                    self._drop_value(transaction, record_key, stored[1])
         return len(due)
 
     def has_expired(self, *, now_s: int) -> bool:
@@ -339,7 +391,8 @@ def _sender_weight(peer_id: PeerId, addresses: Sequence[Multiaddr]) -> int:
 
 
 def _value_weight(key: bytes, value: bytes) -> int:
-    return _item_weight(key, bytes(96) + value) + _item_weight(bytes(9) + key, b"")
+    due = _item_weight(bytes(8) + key, b"") + _item_weight(key, bytes(8))
+    return _item_weight(key, bytes(96) + value) + _item_weight(bytes(9) + key, b"") + due
 
 
 def _provider_prefix(key: bytes) -> bytes:
@@ -364,6 +417,7 @@ def _value(transaction: ReadTransaction, key: bytes) -> tuple[ValueRecord, PeerI
         wire.expect_bytes(value),
         wire.expect_int(received_s, low=0, high=2**63),
         wire.expect_int(expires_s, low=0, high=2**63),
+        is_restored=transaction.get(RESTORE_OF, key) is not None,
     )
     return record, PeerId(wire.expect_bytes(sender_id))
 

@@ -36,6 +36,13 @@ class Validator(Protocol):
         """Version of a value that `validate` accepted: the highest wins, the greater bytes among equals."""
         ...
 
+    def expires_s(self, key: bytes, value: bytes) -> int | None:
+        """Until when a value that `validate` accepted says itself that it holds; None if it does not say.
+
+        One that says is kept alive by the nodes that hold it, until then.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderRecord:
@@ -54,6 +61,8 @@ class ValueRecord:
     value: bytes
     received_s: int
     expires_s: int
+    is_restored: bool = False
+    """Whether nodes that hold it store it again, so that it needs nobody's care before `expires_s`."""
 
 
 def check_multihash(data: bytes) -> None:
@@ -115,6 +124,12 @@ class ValueRules:
         validator = self._validator(key)
         return (validator.sequence(key, value), value) > (validator.sequence(key, than), than)
 
+    def record(self, key: bytes, value: bytes, *, now_s: int) -> ValueRecord:
+        """The record of a value that `check` accepted, received now."""
+        own_s = self._validator(key).expires_s(key, value)
+        expires_s = now_s + limits.DHT_VALUE_EXPIRY_S if own_s is None else own_s
+        return ValueRecord(key, value, now_s, expires_s, is_restored=own_s is not None)
+
     def _validator(self, key: bytes) -> Validator:
         namespace = namespace_of(key)
         validator = self._validators.get(namespace)
@@ -143,6 +158,20 @@ class PublicKeyValidator:
     def sequence(self, key: bytes, value: bytes) -> int:
         """There is only one valid value."""
         return 0
+
+    def expires_s(self, key: bytes, value: bytes) -> int | None:
+        """A public key does not say: whoever cares stores it again."""
+        return None
+
+
+def restore_due_s(record_key: bytes, node_key: int, *, received_s: int) -> int:
+    """When this node stores a value again that it last received at `received_s`.
+
+    Each holder of a value has a time of its own, and the first one's store renews the others' copies: so a
+    value costs one store a period, not one a holder.
+    """
+    spread = int.from_bytes(sha256(node_key.to_bytes(32, "big") + record_key).digest()[:4], "big")
+    return received_s + limits.DHT_RESTORE_S + spread % limits.DHT_RESTORE_SPREAD_S
 
 
 @dataclass(frozen=True, slots=True)

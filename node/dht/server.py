@@ -18,7 +18,7 @@ from node.dht.distance import key_of
 from node.dht.exchange import Exchange
 from node.dht.messages import Message, MessageType, Record
 from node.dht.record_store import RecordStore
-from node.dht.records import ProviderRecord, ValueRecord, ValueRules, check_multihash
+from node.dht.records import ProviderRecord, ValueRules, check_multihash, restore_due_s
 from node.dht.routing_table import RoutingTable
 from node.errors import ProtocolError, RefusedError
 from node.ports import Clock, Network, Stream
@@ -47,6 +47,7 @@ class DhtServer:
         self._rules = rules
         self._clock = clock
         self._on_request = on_request
+        self._own_key = key_of(network.peer_id)
         self.is_serving = False
         self.served_count = 0
 
@@ -155,10 +156,11 @@ class DhtServer:
         """Check a value and keep it if it is the best one; whether it was kept. Raises `ProtocolError`."""
         now_s = self._clock.now_s()
         self._rules.check(key, value, now_s=now_s)
-        record = ValueRecord(key, value, now_s, now_s + limits.DHT_VALUE_EXPIRY_S)
+        record = self._rules.record(key, value, now_s=now_s)
+        due_s = restore_due_s(key, self._own_key, received_s=now_s)
         return await self._committer.submit(
             lambda transaction: self._store.put_value(
-                transaction, record, sender_id=sender_id, rules=self._rules
+                transaction, record, sender_id=sender_id, rules=self._rules, due_s=due_s
             )
         )
 

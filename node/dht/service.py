@@ -25,7 +25,7 @@ from node.dht.finder import Finder
 from node.dht.membership import Membership
 from node.dht.messages import Message, MessageType, Record, received_text
 from node.dht.record_store import RecordStore
-from node.dht.records import Validator, ValueRules, check_multihash
+from node.dht.records import Validator, ValueRecord, ValueRules, check_multihash, restore_due_s
 from node.dht.routing_table import RoutingTable
 from node.dht.server import DhtServer
 from node.errors import ProtocolError, RemoteError, StoreError
@@ -144,6 +144,7 @@ class DhtService:
                 nursery.start_soon(self._membership.run_verifying, self._client)
                 nursery.start_soon(self._membership.keep_known, self._finder)
                 nursery.start_soon(self._keep_expiring)
+                nursery.start_soon(self._keep_restoring)
                 nursery.start_soon(self._keep_saving)
                 nursery.start_soon(self._keep_corrected)
                 nursery.start_soon(self._announcer.run_sweep)
@@ -270,11 +271,17 @@ class DhtService:
 
         Raises `ProtocolError` if the value is not valid under its key.
         """
+        taken, _ = await self._store_value(key, value)
+        return taken
+
+    async def _store_value(self, key: bytes, value: bytes) -> tuple[int, bool]:
+        """How many others took a value, and whether this node is one of those that should have it."""
         self._rules.check(key, value, now_s=self._clock.now_s())
         lookup = await self._finder.find_nodes(key)
         holders = await self._finder.holders(key, lookup)
         farthest = max((key_of(contact.peer_id) ^ key_of(key) for contact in holders), default=0)
-        if len(holders) < limits.DHT_BUCKET_CONTACTS or self._own_key ^ key_of(key) < farthest:
+        is_near = len(holders) < limits.DHT_BUCKET_CONTACTS or self._own_key ^ key_of(key) < farthest
+        if is_near:
             await self._server.store_value(key, value, sender_id=self._network.peer_id)
         taken = 0
 
@@ -286,7 +293,7 @@ class DhtService:
         async with trio.open_nursery() as nursery:
             for contact in holders:
                 nursery.start_soon(put, contact)
-        return taken
+        return taken, is_near
 
     async def get_value(self, key: bytes) -> bytes | None:
         """The best valid value found, or None. Holders of a worse one are given the best."""
@@ -409,6 +416,41 @@ class DhtService:
 
         while self._store.has_expired(now_s=self._clock.now_s()):
             await self._committer.submit(expire)
+
+    async def _keep_restoring(self) -> None:
+        """Store values again whose turn it is here: they live until the day that they state themselves."""
+        while True:
+            await trio.sleep(limits.DHT_EXPIRE_PAUSE_S)
+            try:
+                while await self._restore_step():
+                    pass
+            except StoreError as error:
+                logger.warning("DHT values are not stored again for now: %s", error)
+
+    async def _restore_step(self) -> bool:
+        """Store some values again; whether more may be due."""
+        due = self._store.due_values(now_s=self._clock.now_s(), count_max=limits.DHT_RESTORE_STEP_RECORDS)
+        for record in due:
+            await self._restore(record)
+        return len(due) == limits.DHT_RESTORE_STEP_RECORDS
+
+    async def _restore(self, record: ValueRecord) -> None:
+        """Store a value at every node near its key. It is let go here once others nearer have it."""
+        taken, is_near = 0, True
+        with suppress(ProtocolError):  # it holds no more: its expiry is at hand
+            taken, is_near = await self._store_value(record.key, record.value)
+        now_s = self._clock.now_s()
+        if taken:
+            due_s = restore_due_s(record.key, self._own_key, received_s=now_s)
+        else:
+            due_s = now_s + limits.DHT_RESTORE_RETRY_S
+        if taken < limits.DHT_BUCKET_CONTACTS // 2:
+            await self.get_value(record.key)  # where a better one refused it, that one comes here
+        # In a network that is away or falling apart what is here may be the last copy.
+        is_kept = is_near or taken < limits.DHT_BUCKET_CONTACTS // 2
+        await self._committer.submit(
+            lambda transaction: self._store.restored(transaction, record, is_kept=is_kept, due_s=due_s)
+        )
 
     async def _save_contacts(self) -> None:
         contacts = [entry.contact for _, entry in self._table.entries()]

@@ -82,6 +82,7 @@ class Bootstrap:
         self._met: dict[PeerId, Contact] = {}
         self._woken = trio.Event()
         self._connected = trio.Event()
+        self._has_met = trio.Event()
         for contact in listed:
             self._add(contact, is_listed=True)
         for contact in self._load():
@@ -109,6 +110,7 @@ class Bootstrap:
         """A peer worth coming back to after a restart."""
         if contact.addresses and len(self._met) < limits.REMEMBERED_PEERS_MAX:
             self._met[contact.peer_id] = contact
+            self._has_met.set()
 
     def statistics(self) -> BootstrapStatistics:
         """For `cairn status`."""
@@ -172,13 +174,14 @@ class Bootstrap:
 
     async def _write_forever(self) -> None:
         while True:
+            await self._has_met.wait()
             await trio.sleep(_WRITE_INTERVAL_S)
-            if self._met:
-                await self.flush()
+            await self.flush()
 
     async def flush(self) -> None:
         """Write down who was met."""
         met, self._met = self._met, {}
+        self._has_met = trio.Event()
         now_s = self._clock.now_s()
 
         def change(transaction: WriteTransaction) -> None:

@@ -152,6 +152,10 @@ class HintValidator:
         """The sequence of a hint that `validate` accepted; the largest counts."""
         return PlacementHint.decode(value, network=self.network).sequence
 
+    def expires_s(self, key: bytes, value: bytes) -> int | None:
+        """Until when a hint that `validate` accepted is good."""
+        return PlacementHint.decode(value, network=self.network).expires_s
+
 
 def hint_key(file_hash: FileHash, page: int = 0) -> bytes:
     """The DHT key of a hint: `/cairn-hint/` + file hash (32) + page (2)."""

@@ -16,6 +16,7 @@ from node.chunks.store.shard_log import PACK_FOLDER
 from node.control.api import control_handlers
 from node.control.server import Events
 from node.crypto.hashing import cid_text
+from node.daemon.background import SCRUB_CHECK_S
 from node.daemon.compose import Node
 from node.daemon.config import build_config
 from node.daemon.memory import DaemonMemory, Donation
@@ -164,7 +165,7 @@ async def test_bit_rot_is_found_by_the_weekly_scrub_and_never_served(
         file.sync()
         assert donor.statistics().store.quarantined == 0
         world.clock.ahead_s += 8 * DAY_S
-        await trio.sleep(3 * MINUTE_S)
+        await trio.sleep(SCRUB_CHECK_S + 3 * MINUTE_S)
         assert donor.statistics().store.quarantined == 1
 
 

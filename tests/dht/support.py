@@ -118,6 +118,9 @@ class NumberedValidator:
         if not value.partition(b":")[0].isdigit():
             raise ProtocolError("no number")
 
+    def expires_s(self, key: bytes, value: bytes) -> int | None:
+        return None
+
     def sequence(self, key: bytes, value: bytes) -> int:
         return int(value.partition(b":")[0])
 

@@ -116,6 +116,9 @@ def test_a_broken_signature_is_an_invalid_value() -> None:
         def validate(self, key: bytes, value: bytes, *, now_s: int) -> None:
             raise CryptoError("the signature does not hold")
 
+        def expires_s(self, key: bytes, value: bytes) -> int | None:
+            return None
+
         def sequence(self, key: bytes, value: bytes) -> int:
             return 0
 

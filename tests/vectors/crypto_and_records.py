@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from node import wire
+from node.chunks.file_list import ListKeys, ListPart, ListRoot, ListRow, encode_part
 from node.crypto.blake3_tree import chunk_proof
 from node.crypto.hashing import Context, blake3_256, cid_text, derive, multihash
 from node.crypto.identity import account_text, peer_id_of, peer_id_text
@@ -21,6 +22,7 @@ from node.crypto.recovery import words_of
 from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.crypto.signing import KeyPair
 from node.records.lease import Lease, Release
+from node.records.list_pointer import ListPointer
 from node.records.offer import DeviceCert, Offer
 from node.records.placement_hint import FILE_MANIFEST_TAG, PlacementHint
 from node.units import AccountId, Contact, FileHash, LeaseId, Multiaddr, OwnerKey, SegmentId
@@ -168,6 +170,23 @@ def records() -> dict[str, str]:
     }
 
 
+def file_lists() -> dict[str, str]:
+    """One root and one part of a list of files, and the pointer that carries the root."""
+    keys = ListKeys.derive(KEYS.account.seed)
+    rows = (ListRow(FILE_HASH, 3, 0, b"a row"), ListRow(FileHash(bytes(32)), 2, NOW_S, None))
+    root = ListRoot((ListPart(FILE_HASH, FILE_KEY, 2),), rows[:1])
+    pointer = ListPointer(
+        NETWORK, keys.owner_key, 9, NOW_S + 86_400, keys.seal(root, sequence=9, salt=SALT)
+    ).sign(keys.owner)
+    return {
+        "owner salt": keys.owner_salt.hex(),
+        "part of two rows": encode_part(rows).hex(),
+        "root": root.encode().hex(),
+        "pointer": pointer.encode().hex(),
+        "pointer's key": pointer.key().hex(),
+    }
+
+
 def vectors() -> Vectors:
     """All of them, as the code makes them now."""
     return {
@@ -178,6 +197,7 @@ def vectors() -> Vectors:
         "links": links(),
         "keystore": keystores(),
         "records": records(),
+        "list": file_lists(),
     }
 
 

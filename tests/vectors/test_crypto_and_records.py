@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from node.chunks.file_list import ListKeys, ListRoot, PartReader
 from node.crypto.blake3_tree import chunk_proof, verify_chunk
 from node.crypto.hashing import parse_cid
 from node.crypto.identity import parse_account, parse_peer_id
@@ -13,6 +14,7 @@ from node.crypto.recovery import account_of, entropy_of
 from node.crypto.sealing import FileKeys, Suite
 from node.records.base import Record
 from node.records.lease import Lease, Release
+from node.records.list_pointer import validate_pointer
 from node.records.offer import DeviceCert, Offer
 from node.records.placement_hint import PlacementHint, validate_hint
 from tests.vectors import crypto_and_records as cases
@@ -81,6 +83,17 @@ def test_frozen_keystores_open(name: str, passphrase: str | None) -> None:
 )
 def test_frozen_records_verify(name: str, record_type: type[Record]) -> None:
     record_type.decode(bytes.fromhex(FROZEN["records"][name]), network=cases.NETWORK).verify()
+
+
+def test_the_frozen_list_opens() -> None:
+    part = FROZEN["list"]
+    key, value = bytes.fromhex(part["pointer's key"]), bytes.fromhex(part["pointer"])
+    pointer = validate_pointer(key, value, now_s=cases.NOW_S, network=cases.NETWORK)
+    root = ListKeys.derive(cases.KEYS.account.seed).open(pointer.sealed, sequence=9)
+    assert root == ListRoot.decode(bytes.fromhex(part["root"]))
+    rows = list(PartReader().feed(bytes.fromhex(part["part of two rows"])))
+    assert [row.version for row in rows] == [3, 2]
+    assert rows[:1] == list(root.rows)
 
 
 def test_the_frozen_hint_passes_the_dht() -> None:

@@ -64,6 +64,8 @@ class PutOptions:
     name: str | None = None
     password: str | None = None
     lease_days: int = 30
+    renews: bool = False
+    """Whether the owner's node is to renew the leases by itself, until the file is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,33 @@ class Uploader:
             opened.reader.close()
         return _report(opened, options, stored, started_s=started_s)
 
+    async def put_list_part(
+        self, data: bytes, *, code: Code, lease_days: int, owner_salt: bytes
+    ) -> StoredFile:
+        """Store a part of the list of files: a file without a link to show, owned by the key of `owner_salt`.
+
+        Raises as `put` does.
+        """
+        source = bytes_source("files", data)
+        name = JournalName(f"{source.fingerprint[:16].hex()}-list")
+        progress = _Progress(lambda _: None)
+        options = PutOptions(code=code, lease_days=lease_days, renews=True)
+        header = FileHeader(source.name, source.size_bytes)
+        with self._exclusive(name):
+            journal = await self._open_journal(name, source, code, owner_salt=owner_salt)
+            put = self._file_put(journal, source, options, progress)
+            try:
+                return await self._run_apart(
+                    put,
+                    journal,
+                    header,
+                    lambda stored: self._entry(
+                        stored, header, self._link(stored, None), is_list=True, renews=True
+                    ),
+                )
+            finally:
+                journal.close()
+
     async def drop_stale(self) -> int:
         """Drop puts that nobody resumed, releasing their leases; how many."""
         horizon_s = self._services.clock.now_s() - self._settings.abandon_after_s
@@ -229,7 +258,9 @@ class Uploader:
         finally:
             self._active.discard(name)
 
-    async def _open_journal(self, name: JournalName, source: Source, code: Code) -> Journal:
+    async def _open_journal(
+        self, name: JournalName, source: Source, code: Code, *, owner_salt: bytes | None = None
+    ) -> Journal:
         """The unfinished put of this source, or a new one. Raises `FileChangedError`."""
         offload = self._services.offload
         journal = await offload.run(lambda: Journal.load(self._files, name))
@@ -244,7 +275,7 @@ class Uploader:
         started = PutStarted(
             version=JOURNAL_VERSION,
             file_key=self._services.entropy.random_bytes(FILE_KEY_BYTES),
-            owner_salt=self._services.entropy.random_bytes(OWNER_SALT_BYTES),
+            owner_salt=owner_salt or self._services.entropy.random_bytes(OWNER_SALT_BYTES),
             source=str(source.path).encode(errors="replace").decode(),
             fingerprint=source.fingerprint,
             size_bytes=source.size_bytes,
@@ -268,7 +299,7 @@ class Uploader:
 
             def entry_of(stored: StoredFile) -> CatalogueEntry:
                 links.append(self._link(stored, options.password))
-                return self._entry(stored, header, links[0], index_hash=index_hash)
+                return self._entry(stored, header, links[0], index_hash=index_hash, renews=options.renews)
 
             stored = await put.run(header, entry_of)
         except FileChangedError:
@@ -320,11 +351,25 @@ class Uploader:
         journal = await self._open_journal(name, source, code)
         header = FileHeader(source.name, source.size_bytes)
         put = self._file_put(journal, source, options, progress)
+        return await self._run_apart(
+            put,
+            journal,
+            header,
+            lambda stored: self._entry(
+                stored, header, self._link(stored, None), is_index=True, renews=options.renews
+            ),
+        )
+
+    async def _run_apart(
+        self,
+        put: FilePut,
+        journal: Journal,
+        header: FileHeader,
+        entry_of: Callable[[StoredFile], CatalogueEntry],
+    ) -> StoredFile:
+        """The put of a file that no person named, over a journal of its own."""
         try:
-            stored = await put.run(
-                header,
-                lambda stored: self._entry(stored, header, self._link(stored, None), is_index=True),
-            )
+            stored = await put.run(header, entry_of)
         except (NotEnoughPeersError, CreditError):
             await self._drop(journal)
             raise
@@ -346,6 +391,8 @@ class Uploader:
         *,
         index_hash: FileHash | None = None,
         is_index: bool = False,
+        is_list: bool = False,
+        renews: bool = False,
     ) -> CatalogueEntry:
         assert stored.summary.expires_s is not None
         return CatalogueEntry(
@@ -361,6 +408,8 @@ class Uploader:
             owner_salt=stored.manifest.owner_salt,
             index_hash=index_hash,
             is_index=is_index,
+            is_list=is_list,
+            renews=renews,
         )
 
     async def _drop(self, journal: Journal) -> None:
