@@ -193,6 +193,7 @@ PROTOCOL_LINE_BYTES_MAX: Final = 256  # bytes of a protocol's name
 PROTOCOL_PROPOSALS_MAX: Final = 8  # protocols that one stream may propose
 NEGOTIATION_TIMEOUT_S: Final = 10  # seconds from a stream's start to its protocol
 STREAMS_MAX_PER_CONNECTION: Final = 256  # streams that a peer may hold open: 5 KB and a task each
+STREAMS_SUBNET_PART: Final = 4  # a quarter of a protocol's streams for one /24 (IPv6 /48), local ones exempt
 STREAM_WINDOW_BYTES_MAX: Final = 1024 * 1024  # bytes: 20 MB/s a stream at 50 ms
 UNREAD_BYTES_MAX_PER_CONNECTION: Final = 8 * 1024 * 1024  # bytes: 32 streams with a full first window
 UNREAD_BYTES_MAX: Final = 32 * 1024 * 1024  # bytes over all connections, however many attack
