@@ -55,6 +55,8 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "renew": renew,
         "rm": rm,
         "donate": donate,
+        "repair": repair,
+        "drain": drain,
         "credit": credit,
         "status": status,
         "peers": peers,
@@ -353,6 +355,35 @@ def _proved_before(node: Node, report: HealthReport) -> dict[int, dict[tuple[int
             proof = evidence.proved(holder.shard, holder=holder.peer_id)
             rows[holder.shard, holder.peer_id] = None if proof is None else proof.time_s
     return found
+
+
+async def repair(node: Node, request: Json, events: Events) -> Json:
+    """Remake what is missing of a file now; the hash is enough for its owner and its holders."""
+    wanted = parse_hash_or_link(required(request, "link", str))
+    await _join(node, wanted, events)
+    repaired = segments = 0
+
+    def on_progress(done: int, total: int) -> None:
+        events.progress(phase="repair", done_segments=done, total_segments=total)
+
+    for each in _with_index(node, wanted.file_hash):
+        report = await node.healing.repairer.repair(each, on_progress)
+        repaired += report.repaired
+        segments += report.segments
+        for note in report.notes:
+            await events.note(note)
+    return {"repaired": repaired, "segments": segments}
+
+
+async def drain(node: Node, _request: Json, events: Events) -> Json:
+    """Take nothing new, and move every shard elsewhere."""
+    await _wait_joined(node, events)
+
+    def on_progress(moved: int, remaining: int) -> None:
+        events.progress(phase="drain", done_shards=moved, total_shards=moved + remaining)
+
+    report = await node.healing.drain(on_progress)
+    return {"moved": report.moved, "remaining": report.remaining}
 
 
 async def renew(node: Node, request: Json, events: Events) -> Json:

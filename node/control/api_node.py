@@ -11,6 +11,7 @@ from node import limits
 from node.chunks.store.space import check_cap
 from node.control.fields import field
 from node.control.server import Events, Json
+from node.credit.units import MICROS_PER_CREDIT
 from node.crypto.identity import account_text, peer_id_text
 from node.daemon.compose import Node
 from node.daemon.memory import Donation
@@ -35,6 +36,8 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
             given.pledge if pledge is None else pledge / 1_000_000,
         )
         await node.set_donation(given)
+        if cap:
+            node.healing.leaving.set(False)
     store = node.store.statistics()
     return {
         "cap_bytes": given.cap_bytes,
@@ -42,7 +45,8 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
         "shards": store.shards,
         "rate_bytes_s": given.rate_bytes_s,
         "pledge": node.pledge(),
-        "earned": 0,
+        "earned": (await node.credit.summary(peers_max=0)).earned / MICROS_PER_CREDIT,
+        "code": [node.config.code.data_shards, node.config.code.total_shards],
     }
 
 

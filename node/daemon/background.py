@@ -91,10 +91,10 @@ class Housekeeping:
         self._state = state
         self._clock = clock
         self._offload = offload
-        self._released = _Wake()
         self._uptime = uptime
         self._uptime_saved_s = 0
-        self._said: dict[str, str] = {}
+        self._said: dict[str, str] = {}  # the latest fault of each step
+        self._released = _Wake()
 
     def note_released(self) -> None:
         """Owners ended leases: give the space back soon."""
@@ -120,6 +120,7 @@ class Housekeeping:
         more = True
         while more:
             more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES, urgent=urgent))
+            self._uptime.look(self._clock.now_s())  # a long compaction is no outage
             if more:
                 await trio.sleep(COMPACT_PAUSE_S)
         # On the event loop, which owns the scoreboard; it is one small commit.
@@ -198,4 +199,4 @@ class Housekeeping:
             # A disk that is gone for a day must not fill the log with it.
             level = logging.DEBUG if self._said.get(name) == str(error) else logging.WARNING
             self._said[name] = str(error)
-            _logger.log(level, "%s failed, again every %d s: %s", name, interval_s, error)
+            _logger.log(level, "%s failed, again in %d s: %s", name, interval_s, error)

@@ -19,7 +19,10 @@ from node.chunks.put.upload import PutOptions
 from node.chunks.store.shard_store import ShardStore
 from node.chunks.store.space import SpaceBudget
 from node.control.api import control_handlers
+from node.control.credit_words import summary_lines
 from node.control.server import Events
+from node.credit.admission import Policy
+from node.crypto.identity import account_text
 from node.daemon.compose import NETWORK_ID, Node
 from node.daemon.memory import Donation
 from node.daemon.supervisor import LOG_BYTES_MAX
@@ -240,3 +243,32 @@ def reason_of(donor: Node) -> str:
 
 async def nobody_listens(_message: object) -> None:
     """Progress and notes."""
+
+
+async def test_credit_and_lines_are_told_with_the_keys_of_the_contract(autojump_clock: MockClock) -> None:
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    friend = Machine("a friend").keys().account_id
+    async with world.node(machine) as donor:
+        handlers, events = control_handlers(donor), Events(nobody_listens)
+        request = {"peer": account_text(friend), "line_bytes": 20_000_000}
+        given = await handlers["credit"](request, events)
+        assert given.keys() >= {"net", "peers"}
+        told = await handlers["credit"]({}, events)
+        assert told["net"] == 0
+        (row,) = told["peers"]
+        assert row.keys() >= {"account", "balance", "line"}
+        assert (row["account"], row["balance"]) == (account_text(friend), 0)
+        assert row["line_bytes"] == pytest.approx(20_000_000, abs=1)
+        assert "1 friend can use 20.0 MB of yours." in summary_lines(told)
+        shown = await handlers["donate"]({"pledge_millionths": 250_000, "rate_bytes_s": 2_000_000}, events)
+        assert shown.keys() >= {"cap_bytes", "used_bytes", "shards", "rate_bytes_s", "pledge", "earned"}
+        assert (shown["pledge"], shown["rate_bytes_s"]) == (0.25, 2_000_000)
+        assert donor.credit.ledger.policy.pledge == Policy.of(CAP_BYTES, pledge_permille=250).pledge
+        for wrong in (
+            {"peer": account_text(donor.keys.account_id), "line_bytes": 5},
+            {"peer": account_text(friend), "line_bytes": -1},
+            {"peer": "z6Mk", "line_bytes": 5},
+        ):
+            with pytest.raises(NodeError):
+                await handlers["credit"](wrong, events)
