@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from node.chunks.audits.auditing import Auditing
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
@@ -38,6 +39,7 @@ from node.credit.reputation_store import ReputationStore
 from node.credit.service import CreditService
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
+from node.daemon.auditing import build_auditing
 from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
 from node.daemon.healing import Healing, Leaving, build_healing
@@ -114,6 +116,7 @@ class Node:
     credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
+    auditing: Auditing
     healing: Healing
     housekeeping: Housekeeping
     uptime: UptimeLog
@@ -199,6 +202,7 @@ async def open_node(
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
+            await nursery.start(node.auditing.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -370,6 +374,25 @@ async def _build(
         entropy=entropy,
         offload=offload,
     )
+    auditing = await offload.run(
+        partial(
+            build_auditing,
+            config=config.audit,
+            network=network,
+            state=ports.state,
+            store=store,
+            shard_server=server,
+            directory=dht,
+            catalogue=catalogue,
+            keys=keys,
+            preamble=preamble,
+            evidence=evidence,
+            reputations=reputations,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+        )
+    )
     return Node(
         config=config,
         keys=keys,
@@ -410,6 +433,7 @@ async def _build(
         credit=credit,
         evidence=evidence,
         reputations=reputations,
+        auditing=auditing,
         healing=healing,
         housekeeping=Housekeeping(
             store=store,

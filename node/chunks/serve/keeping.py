@@ -358,17 +358,21 @@ class Keeper:
             body, count_max=limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
         )
 
-        def merge() -> int:
-            encoded = self._store.segment_manifest(request.segment_id)
-            if encoded is None:
-                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            manifest = SegmentManifest.decode(encoded)
-            news = [Lease.decode(data, network=self._network) for data in records]
-            for lease in news:
-                check_lease(lease, manifest)
-            return self._merge(request.segment_id, news)
+        news = [Lease.decode(data, network=self._network) for data in records]
+        return await self._offload.run(lambda: self.learn_leases(request.segment_id, news))
 
-        return await self._offload.run(merge)
+    def learn_leases(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        """Check others' leases and take them into the roster; how many are known then. Blocks on the disk.
+
+        Raises as `merge_roster` does.
+        """
+        encoded = self._store.segment_manifest(segment_id)
+        if encoded is None:
+            raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+        manifest = SegmentManifest.decode(encoded)
+        for lease in news:
+            check_lease(lease, manifest)
+        return self._merge(segment_id, news)
 
     def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
         """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
