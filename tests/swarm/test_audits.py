@@ -61,7 +61,3 @@ def test_daemons_audit_each_other_and_say_so(tmp_path: Path) -> None:
         states = {holder["state"]: holder["last_proved"] for holder in segment["holders"]}
         assert set(states) == {"proved", "unreachable"}
         assert states["proved"] is not None
-
-        again = swarm.restart(second).wait_ready()
-        until(lambda: audits(again)["missed"] > 0, "it hears that it was missed")
-        until(lambda: not audits(again)["suspended"], "and is trusted again")
