@@ -11,7 +11,7 @@ once, as long as a row refers to it. Source: credit.md, "Audits", "Earning", "Re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -155,6 +155,8 @@ class Evidence:
     def __init__(self, key_values: KeyValue, *, network: str) -> None:
         self._key_values = key_values
         self._network = network
+        self.on_receipts: Callable[[Sequence[AuditReceipt]], None] = lambda _: None
+        """Called, on whatever thread, with receipts that were accepted and are durable."""
 
     # --- what enters --------------------------------------------------------------------------------------
 
@@ -194,11 +196,13 @@ class Evidence:
                 accepted.append((receipt, roles))
         if not accepted:
             return ()
-        return self._key_values.update(
+        news = self._key_values.update(
             lambda transaction: tuple(
                 receipt for receipt, roles in accepted if _add(transaction, receipt, roles)
             )
         )
+        self.on_receipts([receipt for receipt, _ in accepted])
+        return news
 
     def add_bad_answer(self, bad: BadAnswer, segment_id: SegmentId, geometry: SegmentGeometry) -> bool:
         """Verify and keep proof that a shard is lost at its holder, durably; whether it is news.

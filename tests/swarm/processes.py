@@ -57,6 +57,17 @@ def found_in_home(node: NodeProcess, needles: Sequence[bytes]) -> set[bytes]:
     return found
 
 
+def flip_in_packs(home: Path, *, every_bytes: int) -> None:
+    """Flip a bit every so often in all packs, below a store that knows nothing of it."""
+    for path in (home / "packs").iterdir():
+        with path.open("r+b") as file:
+            for offset in range(every_bytes // 2, path.stat().st_size, every_bytes):
+                file.seek(offset)
+                (byte,) = file.read(1)
+                file.seek(offset)
+                file.write(bytes([byte ^ 1]))
+
+
 def _readable(process: Path) -> Iterator[tuple[int, int]]:
     for line in (process / "maps").read_text().splitlines():
         addresses, mode, *rest = line.split()

@@ -188,13 +188,14 @@ class ShardServer:
         statistics = await self._offload.run(self._store.statistics)
         if statistics.cap_bytes == 0 or self._is_leaving():
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
+        free_bytes = self.puts.room(peer_id, statistics.free_bytes)
         offer = Offer(
             network=self._preamble.network_id,
             donor=self._keys.peer_id,
             account=AccountId(self._keys.account.public),
-            free_bytes=max(0, statistics.free_bytes),
+            free_bytes=free_bytes,
             price=PRICE_MICROCREDITS,
-            pledge_left_bytes=max(0, statistics.free_bytes),
+            pledge_left_bytes=free_bytes,
             uptime_permille=self._uptime_permille(),
             cap_bytes=statistics.cap_bytes,
             expires_s=self._clock.now_s() + OFFER_LIFE_S,
