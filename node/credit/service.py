@@ -19,6 +19,7 @@ import trio
 from node import limits
 from node.credit.admission import Policy
 from node.credit.admitting import CreditAdmission
+from node.credit.clearing_service import Addresses, ClearingService
 from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
 from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView, PairRecord
@@ -28,7 +29,7 @@ from node.credit.wallet import Wallet
 from node.crypto.keystore import NodeKeys
 from node.errors import UsageError
 from node.framing import Preamble
-from node.ports import Clock, KeyValue, Network, Offload
+from node.ports import Clock, Entropy, KeyValue, Network, Offload
 from node.records.receipt import AuditReceipt, ServeReceipt
 from node.units import MIB, AccountId, Contact, LeaseId, PeerId
 
@@ -143,10 +144,11 @@ class CreditService:
         offload: Offload,
         policy: Policy,
         preamble: Preamble,
+        entropy: Entropy,
+        addresses: Addresses | None = None,
         is_assigned: IsAssigned = lambda receipt, lease: False,
     ) -> None:
         """Call `start` before anything else."""
-        self._offload = offload
         self._lock = trio.Lock()
         self.ledger = Ledger(
             LedgerStore(state, preamble.network_id),
@@ -168,7 +170,18 @@ class CreditService:
             admission=self.admission,
             wallet=self.wallet,
         )
+        self.clearing = ClearingService(
+            ledger=self.ledger,
+            pairing=self.pairing,
+            exchange=self.exchange,
+            admission=self.admission,
+            account=keys.account,
+            peer_id=keys.peer_id,
+            entropy=entropy,
+            addresses=addresses,
+        )
         self.wallet.on_dealt = self.exchange.owe
+        self.wallet.on_short = self.clearing.make_room
         self._network = network
         self._heard: deque[AuditReceipt] = deque(maxlen=limits.CREDIT_HEARD_MAX)
         self._was_heard = trio.Event()
@@ -178,7 +191,8 @@ class CreditService:
         """Take up what is on the disk; `is_kept` says whether a lease's shard became durable."""
         await self.set_policy(self._policy)
         await self.admission.recover(is_kept)
-        await self._offload.run(self.wallet.device_cert)
+        await self.admission.run(self.wallet.device_cert)
+        await self.admission.run(self.clearing.load)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange records with counterparties until cancelled; started once requests are taken."""
