@@ -17,7 +17,7 @@ from node.credit.ledger_store import GIFT_TAG, KINDS, LedgerChange, LedgerView, 
 from node.credit.messages import EntryData
 from node.credit.pair_chain import Chain
 from node.credit.reconcile import ID_BYTES
-from node.credit.units import PERIOD_DAYS, period_of
+from node.credit.units import PERIOD_DAYS, grant_of, period_of
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import CreditError, CryptoError, ProtocolError
@@ -237,8 +237,9 @@ class Pairing:
         for name, lease in leases.items():
             charge = charges.get(name)
             payer = None
-            if lease.granted is not None:
-                payer = lease.granted.grant.account
+            grant = grant_of(lease)
+            if grant is not None:
+                payer = grant.account
             elif charge is not None:
                 payer = charge.account
             keeper = self._ledger.me if lease.holder in mine else other if lease.holder in theirs else None

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from node.chunks.admission import Asker, Wanted
 from node.credit.clearing import Cycle
 from node.credit.clearing_service import Found
+from node.credit.ledger_store import LedgerView
 from node.credit.units import BILLED_EXTRA_BYTES
 from node.errors import UnreachableError
 from node.records.offer import PRICE_MICROCREDITS, Offer
@@ -31,7 +32,7 @@ def offer_of(donor: Neighbour) -> Offer:
 
 @asynccontextmanager
 async def ring(count: int, *, mib: int = 3) -> AsyncIterator[list[Neighbour]]:
-    """Accounts of a cycle, each owing the next, the last the first; only the first owes the second nothing."""
+    """Accounts of a cycle, each owing the next, the last the first; the first owes nothing yet."""
     street = Street()
     members = street.neighbours(count)
     async with AsyncExitStack() as stack:
@@ -48,14 +49,14 @@ async def ring(count: int, *, mib: int = 3) -> AsyncIterator[list[Neighbour]]:
 
 def nets(members: Sequence[Neighbour]) -> list[list[int]]:
     """What each is owed by each other one, as it sees that itself."""
-    found = []
-    for each in members:
-        ledger = each.service.ledger
-        found.append([
-            0 if far is each else ledger.store.read(lambda view, far=far: view.account(far.actor.account)).standing.owes
-            for far in members
-        ])  # fmt: skip
-    return found
+
+    def row(each: Neighbour) -> list[int]:
+        def look(view: LedgerView) -> list[int]:
+            return [view.account(far.actor.account).standing.owes for far in members]
+
+        return each.service.ledger.store.read(look)
+
+    return [row(each) for each in members]
 
 
 def wanted(credits: int) -> Wanted:
