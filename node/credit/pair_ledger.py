@@ -27,7 +27,6 @@ from typing import Protocol
 from node.credit.units import (
     PERIOD_DAYS,
     SERVE_MICROS_PER_MIB,
-    grant_of,
     lease_micros,
     lease_value,
     period_of,
@@ -329,7 +328,7 @@ def _charged(
 
 def payer_by_grant(lease: Lease) -> AccountId | None:
     """The account that signed the repair grant of a lease: it pays without a charge."""
-    grant = grant_of(lease)
+    grant = lease.grant
     return None if grant is None else grant.account
 
 

@@ -10,7 +10,6 @@ from typing import Final
 
 from node import limits
 from node.records.lease import Lease
-from node.records.repair import RepairGrant
 from node.units import KIB, MIB
 
 MICROS_PER_CREDIT: Final = 1_000_000
@@ -35,18 +34,12 @@ def billed_bytes(lease: Lease, manifest_bytes: int) -> int:
     return lease.byte_count + manifest_bytes + BILLED_EXTRA_BYTES
 
 
-def grant_of(lease: Lease) -> RepairGrant | None:
-    """The repair grant that stands for the owner's signature, if one does: its account pays."""
-    half = lease.half if lease.is_granted else None
-    return half.owner if half is not None and isinstance(half.owner, RepairGrant) else None
-
-
 def granted_manifest_bytes(lease: Lease) -> int:
     """What a lease under a repair grant, which nobody charges anew, is billed for its segment manifest.
 
     The longest that a segment of its numbers may have, so that both ends know it from the lease alone.
     """
-    grant = grant_of(lease)
+    grant = lease.grant
     assert grant is not None
     stripe_count = max(1, -(-lease.byte_count // limits.BLOCK_BYTES))
     most = 32 * (grant.total_shards + stripe_count) + MANIFEST_REST_BYTES
