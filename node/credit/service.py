@@ -99,7 +99,7 @@ def line_bytes(micros: int) -> int:
     return micros * MIB // (PERIOD_DAYS * MICROS_PER_CREDIT)
 
 
-def _balance(account: AccountId, row: AccountRow) -> PeerBalance:
+def _balance(account: AccountId, row: AccountRow, today: int) -> PeerBalance:
     standing = row.standing
     return PeerBalance(
         account=account,
@@ -111,11 +111,11 @@ def _balance(account: AccountId, row: AccountRow) -> PeerBalance:
         gifts=row.gifts,
         open_leases=standing.unvested,
         is_known=standing.is_known,
-        is_frozen=row.frozen_until > 0,
+        is_frozen=today < row.frozen_until,
     )
 
 
-def _summary(view: LedgerView, peers_max: int) -> CreditSummary:
+def _summary(view: LedgerView, peers_max: int, today: int) -> CreditSummary:
     earned = gifts = received = owed = owes = open_leases = friends = lines = accounts = 0
     shown: list[tuple[int, bytes, PeerBalance]] = []
     for account, row in view.accounts():
@@ -124,7 +124,11 @@ def _summary(view: LedgerView, peers_max: int) -> CreditSummary:
         received, open_leases = received + row.given, open_leases + row.standing.unvested
         owed, owes = owed + max(0, row.standing.owes), owes + max(0, -row.standing.owes)
         friends, lines = friends + bool(row.line), lines + row.line
-        entry = (abs(row.standing.owes) + row.line + row.standing.unvested, account, _balance(account, row))
+        entry = (
+            abs(row.standing.owes) + row.line + row.standing.unvested,
+            account,
+            _balance(account, row, today),
+        )
         push = heapq.heappush if len(shown) < peers_max else heapq.heappushpop
         push(shown, entry)
     peers = tuple(peer for _, _, peer in sorted(shown, key=lambda item: (-item[0], item[1])))
@@ -277,15 +281,19 @@ class CreditService:
             day = self.ledger.today(self.admission.day)
             if self.ledger.store.read(lambda view: view.due(day)):
                 self.ledger.update(lambda change: self.ledger.refresh_due(change, day=day))
-            return self.ledger.store.read(lambda view: _summary(view, peers_max))
+            return self.ledger.store.read(lambda view: _summary(view, peers_max, day))
 
         return await self.admission.run(look)
 
     async def balance(self, account: AccountId) -> PeerBalance:
         """How this account stands with another one."""
-        return await self.admission.run(
-            lambda: self.ledger.store.read(lambda view: _balance(account, view.account(account)))
-        )
+
+        def look() -> PeerBalance:
+            today = self.ledger.today(self.admission.day)
+            row = self.ledger.store.read(lambda view: view.account(account))
+            return _balance(account, row, today)
+
+        return await self.admission.run(look)
 
     async def set_line(self, account: AccountId, byte_count: int) -> PeerBalance:
         """Let a friend keep so many bytes here for nothing; 0 takes that back for what is still to come.
