@@ -305,6 +305,8 @@ async def _build(
         state=ports.state,
         keys=keys,
         preamble=preamble,
+        entropy=entropy,
+        addresses=dht,
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
