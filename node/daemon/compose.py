@@ -396,7 +396,7 @@ async def _build(
         partial(
             build_auditing,
             config=config.audit,
-            network=network,
+            network=giving,
             state=ports.state,
             store=store,
             shard_server=server,
