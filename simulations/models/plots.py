@@ -310,33 +310,11 @@ def _availability(figure: Figure, records: Records) -> None:
 Picture = Callable[["Figure", Records], None]
 
 
-def _attacks(figure: Figure, records: Records) -> None:
-    axes = _axes(
-        figure, "What attackers gain, by attack", "newcomers' allowances at each donor", ""
-    )  # fmt: skip
-    rows = list(reversed(records))
-    scale = [row["allowance"] * row["donors"] for row in rows]
-    gains = [row["gain"] / unit for row, unit in zip(rows, scale, strict=True)]
-    bounds = [row["bound"] / unit for row, unit in zip(rows, scale, strict=True)]
-    places = range(len(rows))
-    axes.barh(places, gains, color=_BLUE, height=0.6)
-    axes.plot(bounds, list(places), "|", color=_ORANGE, markersize=18, markeredgewidth=2.5)
-    axes.set_yticks(list(places), [str(row["attack"]) for row in rows])
-    axes.annotate(
-        "| what the rules allow",
-        (0.98, 0.04),
-        xycoords="axes fraction",
-        ha="right",
-        color=_ORANGE,
-        fontsize=9.5,
-    )
-
-
 _PICTURES: dict[str, list[tuple[str, int, Picture]]] = {
     "lookups": [("lookup-time", 0, _lookup_time), ("lookup-cost", 0, _lookup_cost)],
     "sweep": [("sweep", 0, _sweep_streams)],
     "durability": [("losses", 0, _losses), ("repair-traffic", 0, _traffic)],
     "availability": [("availability", 0, _availability), ("disaster", 1, _disaster)],
-    "attack": [("attacks", 0, _attacks)],
+    "attack": [],
     "year": [],
 }

@@ -3,8 +3,8 @@
 The policy is the program's: `placement.assign` and `placement.replace`, `repair.is_due`, `lost_shards`,
 `order` and `wait_s`, with its settings; what a service would do is done at once, at the hour. A shard is
 audited once a day, tried again every hour until its holder and one of its three auditors of the week are
-online together; whoever is about to repair looks itself first, as the program does. Losses are of bytes: a file
-is lost when fewer than `data_shards` of its shards are on machines that will ever come back.
+online together; whoever is about to repair looks itself first, as the program does. Losses are of bytes: a
+file is lost when fewer than `data_shards` of its shards are on machines that will ever come back.
 """
 
 from __future__ import annotations
