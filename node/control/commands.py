@@ -18,7 +18,7 @@ from node.control.arguments import Options
 from node.control.client import Json, call
 from node.control.streams import flush_stdout, stdout_errors, write_stdout
 from node.daemon.home import Home
-from node.errors import ConfigError, UsageError
+from node.errors import ConfigError, NotEnoughPeersError, UsageError
 from node.units import parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
@@ -141,6 +141,22 @@ def rm(options: Options) -> Outcome:
     return _call(options, "rm", {"link": _argument(options.link)}), 0
 
 
+def repair(options: Options) -> Outcome:
+    """Remake what is missing of a file."""
+    return _transfer(options, "repair", {"link": _argument(options.link)}), 0
+
+
+def drain(options: Options) -> Outcome:
+    """Move everything elsewhere."""
+    result = _transfer(options, "drain", {})
+    if result["remaining"]:
+        _note(
+            f"{result['remaining']} shards found no other place yet: leave this node on, and say "
+            "`cairn drain` again when more nodes give space"
+        )
+    return result, NotEnoughPeersError.exit_code if result["remaining"] else 0
+
+
 def donate(options: Options) -> Outcome:
     """Set or show what is given."""
     request: Json = {
@@ -207,6 +223,8 @@ COMMANDS: Mapping[str, Callable[[Options], Outcome]] = {
     "health": health,
     "renew": renew,
     "rm": rm,
+    "repair": repair,
+    "drain": drain,
     "donate": donate,
     "credit": credit,
     "status": status,
