@@ -92,8 +92,11 @@ class DonorPool:
         return frozenset(self._failed)
 
     def donors(self) -> list[Donor]:
-        """Donors that have not failed, with what they have left."""
-        return [donor for peer_id, donor in self._donors.items() if peer_id not in self._failed]
+        """Donors that have not failed, here or in audits, with what they have left."""
+        takes = self._scores.reputations.takes_new_shards
+        return [
+            donor for peer_id, donor in self._donors.items() if peer_id not in self._failed and takes(peer_id)
+        ]
 
     def contact(self, peer_id: PeerId) -> Contact:
         """Where a donor of this pool listens."""
@@ -207,6 +210,7 @@ class DonorPool:
                 peer_id, byte_count=self._shard_bytes, now_s=self._clock.now_s()
             ),
             subnet=subnet_of(self._network.observed_address(peer_id)),
+            is_vetted=self._scores.reputations.is_vetted(peer_id),
             preference=0 if self._payer is None else self._payer.preference(offer),
         )
         self._offers[peer_id] = offer
