@@ -228,6 +228,8 @@ def _status(_options: Options, result: Json) -> None:
         ["coding engine", result["engine"]],
         ["up", format_duration(result["uptime_s"])],
     ]
+    if store["lost"]:
+        rows.insert(-1, ["lost shards", f"{store['lost']} leases: their packs are gone from the disk"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)

@@ -325,6 +325,7 @@ async def _build(
     healing = build_healing(
         config=config.repair,
         network=network,
+        state=ports.state,
         store=store,
         shard_server=server,
         client=client,
@@ -398,6 +399,7 @@ async def _build(
             standing=ports.standing,
             clock=clock,
             offload=offload,
+            losses=healing.losses,
         ),
         limited=limited,
         engine_name=engine.name,

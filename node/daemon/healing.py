@@ -21,6 +21,7 @@ from node.chunks.healing.rebuild import Rebuilder
 from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders
+from node.chunks.losses import LossTeller
 from node.chunks.reputations import Reputations
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.server import ShardServer
@@ -28,7 +29,7 @@ from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.config import RepairConfig
 from node.framing import Preamble
-from node.ports import Clock, Directory, Entropy, Network, Offload
+from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
 from node.records.lease import Lease
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Healing:
     service: HealingService
     healer: Healer
     held: HeldSegments
+    losses: LossTeller
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; started once requests are taken."""
@@ -56,6 +58,7 @@ def build_healing(
     *,
     config: RepairConfig,
     network: Network,
+    state: KeyValue,
     store: ShardStore,
     shard_server: ShardServer,
     client: HolderClient,
@@ -132,8 +135,20 @@ def build_healing(
         intents=intents,
         last_proof_s=held.last_proof_s,
         dead_after_s=config.dead_after_s,
+        take_loss=evidence.add_bad_answer,
     )
-    return Healing(server, service, healer, held)
+    losses = LossTeller(
+        store=store,
+        keeper=keeper,
+        holders=holders,
+        client=repair,
+        state=state,
+        identity=keys.identity,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
+    )
+    return Healing(server, service, healer, held, losses)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:
