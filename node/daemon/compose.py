@@ -7,6 +7,7 @@ the store, so that nothing writes to a closed one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from functools import partial
 
 import trio
 
+from node.chunks.audit import is_auditor
+from node.chunks.audits.auditing import Auditing
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
@@ -29,6 +32,7 @@ from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
+from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.chunks.store.space import SpaceBudget
@@ -37,21 +41,28 @@ from node.credit.reputation_store import ReputationStore
 from node.credit.service import CreditService
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
+from node.daemon.auditing import build_auditing
 from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
-from node.daemon.healing import Healing, build_healing
+from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
+from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
+from node.errors import StoreError
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.lease import Lease
 from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
+from node.records.receipt import AuditReceipt
 from node.units import MIB, Contact, PeerId
+
+_logger = logging.getLogger(__name__)
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -109,8 +120,10 @@ class Node:
     credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
+    auditing: Auditing
     healing: Healing
     housekeeping: Housekeeping
+    uptime: UptimeLog
     limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
@@ -141,6 +154,11 @@ class Node:
     def donation(self) -> Donation:
         """What this node gives."""
         return self.memory.donation()
+
+    def pledge(self) -> float:
+        """The part of what this node gives that is free for newcomers, 0 to 1."""
+        pledge = self.donation().pledge
+        return self.config.credit.pledge if pledge is None else pledge
 
     async def set_donation(self, donation: Donation) -> None:
         """Give this from now on, also after a restart."""
@@ -183,10 +201,13 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
+            giving = network.over(limited.for_others)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited, giving)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
+            await nursery.start(node.auditing.run)
+            await nursery.start(node.credit.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -197,10 +218,20 @@ async def open_node(
                 yield node
             finally:
                 nursery.cancel_scope.cancel()
-        save_scores(node.scores, ports.state)
-        node.reputations.save()
+        _save_last(node)
     finally:
         store.close()
+
+
+def _save_last(node: Node) -> None:
+    """What is only written down now and then. A disk that fails must not keep the node from ending."""
+    node.uptime.look(node.ports.clock.now_s())
+    try:
+        save_scores(node.scores, node.ports.state)
+        node.reputations.save()
+        node.housekeeping.save_uptime()
+    except StoreError as error:
+        _logger.warning("what was learnt of peers in the last minute is lost: %s", error)
 
 
 def credit_policy(config: Config, donation: Donation) -> Policy:
@@ -217,6 +248,15 @@ def credit_policy(config: Config, donation: Donation) -> Policy:
         newcomer_credits=credit.newcomer_credits,
         local_line=line,
     )
+
+
+def _was_due(keeper: Keeper, evidence: Evidence, receipt: AuditReceipt, lease: Lease) -> bool:
+    """Whether it was the auditor's turn: by the roster of a segment that is held, else by what was heard."""
+    roster = {known.holder for known in keeper.known_leases(lease.segment_id)}
+    if roster:
+        return is_auditor(receipt.auditor, lease.segment_id, roster, lease.holder, now_s=receipt.time_s)
+    heard = evidence.vesting(lease.segment_id, lease.lease_id)
+    return any(each.record_id() == receipt.record_id() for each in heard)
 
 
 def _rates(config: Config, donation: Donation) -> Rates:
@@ -237,7 +277,9 @@ async def _build(
     listed: Sequence[Contact],
     protocol_version: int,
     limited: RateLimitedNetwork,
+    giving: Network,
 ) -> Node:
+    """`giving` is the network for work on behalf of others: it counts towards the donor's rate."""
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
@@ -262,12 +304,13 @@ async def _build(
         network=network,
         state=ports.state,
         keys=keys,
-        network_id=NETWORK_ID,
+        preamble=preamble,
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
+        is_assigned=lambda receipt, lease: _was_due(server.keeper, evidence, receipt, lease),
     )
-    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
+    evidence.on_receipts = credit.hear
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
     uploader = Uploader(
@@ -311,6 +354,9 @@ async def _build(
         known_holders=catalogue.holders,
         payer=credit.wallet,
     )
+    leaving = await offload.run(partial(Leaving, memory))
+    uptime = memory.uptime()
+    uptime.look(clock.now_s())
     server = ShardServer(
         network=network,
         store=store,
@@ -320,15 +366,20 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        uptime_permille=uptime.permille,
         admission=credit.admission,
+        is_leaving=leaving,
     )
+    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     healing = build_healing(
         config=config.repair,
-        network=network,
+        leaving=leaving,
+        known_holders=catalogue.holders,
+        network=giving,
         state=ports.state,
         store=store,
         shard_server=server,
-        client=client,
+        client=HolderClient(giving, preamble),
         directory=dht,
         keys=keys,
         preamble=preamble,
@@ -339,6 +390,25 @@ async def _build(
         clock=clock,
         entropy=entropy,
         offload=offload,
+    )
+    auditing = await offload.run(
+        partial(
+            build_auditing,
+            config=config.audit,
+            network=network,
+            state=ports.state,
+            store=store,
+            shard_server=server,
+            directory=dht,
+            catalogue=catalogue,
+            keys=keys,
+            preamble=preamble,
+            evidence=evidence,
+            reputations=reputations,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+        )
     )
     return Node(
         config=config,
@@ -380,6 +450,7 @@ async def _build(
         credit=credit,
         evidence=evidence,
         reputations=reputations,
+        auditing=auditing,
         healing=healing,
         housekeeping=Housekeeping(
             store=store,
@@ -396,11 +467,14 @@ async def _build(
                 offload=offload,
             ),
             state=ports.state,
+            care=server.care,
+            uptime=uptime,
             standing=ports.standing,
             clock=clock,
             offload=offload,
             losses=healing.losses,
         ),
+        uptime=uptime,
         limited=limited,
         engine_name=engine.name,
     )

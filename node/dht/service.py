@@ -378,7 +378,7 @@ class DhtService:
             if contact.peer_id != self._network.peer_id:
                 await self._put_at(contact, key, value)
                 continue
-            with suppress(ProtocolError):  # it was valid a moment ago
+            with suppress(ProtocolError, StoreError):  # it was valid a moment ago; the disk may fail
                 await self._server.store_value(key, value, sender_id=self._network.peer_id)
 
     async def _keep_expiring(self) -> None:

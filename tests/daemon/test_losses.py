@@ -15,7 +15,7 @@ from node.chunks.geometry import Code
 from node.chunks.losses import own_word
 from node.chunks.manifest import SegmentManifest
 from node.chunks.put.upload import PutOptions
-from node.chunks.store.shard_log import PACK_FOLDER
+from node.chunks.store.shard_log import GIVEN_UP, PACK_FOLDER
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.daemon.compose import Node
@@ -115,6 +115,7 @@ async def test_a_lost_disk_is_noticed_and_told_at_the_next_start(
             assert SegmentManifest.decode(loser.store.segment_manifest(segment_id) or b"")
         for name in machines[0].disk.list(PACK_FOLDER):
             machines[0].disk.delete(PurePath(PACK_FOLDER / name))
+        machines[0].disk.replace(GIVEN_UP, b"")
         async with world.node(machines[0], listed=[contact_of(sharer)], config=CONFIG) as loser:
             assert loser.statistics().store.lost == len(leases) == 1
             assert await loser.wait_joined(30)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from node.control.local_swarm import LocalSwarm, NodeProcess
-from tests.swarm.command_line import cairn, cairn_json
+from tests.swarm.command_line import cairn, cairn_json, error_of
 from tests.swarm.people import gathering
 from tests.swarm.processes import write_random
 from tests.swarm.test_space import wait_until
@@ -73,6 +73,10 @@ def test_a_donor_whose_packs_are_gone_says_so_and_serves_on(tmp_path: Path) -> N
         # It does not come back.
         assert donor.stop() == 0
         shutil.rmtree(packs)
+        refused = cairn(donor, "--json", "run", *donor.arguments)
+        assert "is the disk mounted" in str(error_of(refused)["message"])
+        packs.mkdir()
+        (packs / "lost").touch()
         back = again(people.swarm, donor)
         status = cairn_json(back, "status")["store"]
         assert (status["shards"], status["lost"]) == (0, 1)

@@ -17,6 +17,7 @@ from node import limits
 from node.chunks import messages as shard_messages
 from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
+from node.chunks.geometry import SegmentGeometry
 from node.chunks.healing import messages
 from node.chunks.healing.cases import check_case, check_terms
 from node.chunks.healing.intents import Intents
@@ -38,7 +39,7 @@ from node.units import DAY_S, LeaseId, SegmentId
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
-TakeLoss = Callable[[BadAnswer, SegmentManifest], bool]
+TakeLoss = Callable[[BadAnswer, SegmentId, SegmentGeometry], bool]
 """Keep a proof that a shard is lost, verified; whether it is news. Blocks on the disk."""
 LastProof = Callable[[SegmentId, Lease], int]
 """When a leased shard was last proved, or first heard of here; blocks on the disk."""
@@ -113,7 +114,7 @@ class RepairServer:
         except StoreFullError as error:
             await framed.send_error(shard_messages.REFUSED_FULL, str(error))
         except CreditError as error:
-            await framed.send_error(messages.REFUSED_CREDIT, str(error))
+            await framed.send_error(shard_messages.REFUSED_CREDIT, str(error))
         except (ProtocolError, CryptoError) as error:
             await framed.send_error(shard_messages.REFUSED_INVALID, str(error))
 
@@ -255,7 +256,7 @@ class RepairServer:
 
         def take() -> bool:
             manifest, _ = self._held_roster(word.segment_id)
-            return self._take_loss(word, manifest)
+            return self._take_loss(word, manifest.segment_id, manifest.geometry)
 
         if await self._offload.run(take):
             _logger.info("a co-holder lost a shard")

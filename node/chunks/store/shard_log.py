@@ -33,6 +33,7 @@ from node.units import MIB
 
 PACK_FOLDER = PurePath("packs")
 PACK_SUFFIX = ".pack"
+GIVEN_UP = PACK_FOLDER / "lost"
 PACK_MAGIC = b"CairnPk1"
 RECORD_MAGIC = b"CrnR"
 RECORD_VERSION = 1
@@ -166,6 +167,11 @@ def pack_path(pack_id: int) -> PurePath:
     return PACK_FOLDER / f"{pack_id:08x}{PACK_SUFFIX}"
 
 
+def packs_missing(count: int) -> StoreError:
+    """What a person reads when the packs are not there."""
+    return StoreError(f"{count} packs are missing below {PACK_FOLDER}: is the disk mounted that they are on?")
+
+
 class ShardLog:
     """All packs of one store. Thread-safe: appends exclude each other; reads and syncs run beside them."""
 
@@ -211,6 +217,24 @@ class ShardLog:
         """Bytes of each pack."""
         with self._lock:
             return dict(self._sizes)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a person said that packs which are missing won't come back."""
+        return GIVEN_UP.name in self._files.list(PACK_FOLDER)
+
+    def forget_given_up(self) -> None:
+        """Their loss is known from now on."""
+        self._files.delete(GIVEN_UP)
+
+    def check_there(self) -> None:
+        """Raises `StoreError` unless every pack is still in its folder: another disk may be mounted there, or
+        none."""
+        names = set(self._files.list(PACK_FOLDER))
+        with self._lock:
+            missing = [pack_id for pack_id in self._sizes if pack_path(pack_id).name not in names]
+        if missing:
+            raise packs_missing(len(missing))
 
     def end(self) -> Position:
         """Where the next record goes, unless a new pack begins."""
@@ -340,6 +364,8 @@ class ShardLog:
             self._sizes[self._active] = start + len(data)
 
     def _begin_pack(self) -> None:
+        if self._active:
+            self.check_there()  # a new pack must not land on whatever lies under an unmounted disk
         self.sync()
         pack_id = self._active + 1
         with self._pool.using(pack_id, create=True) as file:

@@ -44,7 +44,16 @@ from node.chunks.store.shard_index import (
     shard_key,
     unpack_location,
 )
-from node.chunks.store.shard_log import HEADER_BYTES, Location, Position, Record, RecordKind, ShardLog
+from node.chunks.store.shard_log import (
+    HEADER_BYTES,
+    Location,
+    Position,
+    Record,
+    RecordKind,
+    ShardLog,
+    packs_missing,
+)
+from node.errors import StoreError
 from node.ports import KeyValue, WriteTransaction
 from node.units import LeaseId
 
@@ -66,10 +75,19 @@ def recover(log: ShardLog, key_values: KeyValue) -> int:
         sequence = reader.sequence()
         live = reader.live_bytes()
     lost = [pack_id for pack_id, byte_count in live.items() if byte_count and pack_id not in sizes]
+    if lost and not sizes and not log.is_given_up:
+        # All at once is no rot: rebuilding would forget every promise, and a disk comes back.
+        raise StoreError(
+            f"{packs_missing(len(lost))} If they are lost for good, say so with an empty file `packs/lost`: "
+            "co-holders are told then"
+        )
     if is_known and lost:
         _note_lost(key_values, frozenset(lost))
     if not is_known or lost or sizes.get(synced.pack_id, 0) < synced.offset:
-        return _Rebuild(log, key_values).run()
+        sequence = _Rebuild(log, key_values).run()
+        if lost and log.is_given_up:
+            log.forget_given_up()
+        return sequence
     gone = [pack_id for pack_id in live if pack_id not in sizes]
     if not gone and log.end() == synced == scan_from:
         return sequence

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from node.chunks.store.shard_log import PACK_FOLDER
+import pytest
+
+from node.chunks.store.shard_log import GIVEN_UP, PACK_FOLDER
+from node.errors import StoreError
 from tests.chunks.store_world import World, begin, blocks, lease, put, segment
 
 COUNT = 40
@@ -65,7 +68,11 @@ def test_a_whole_disk_that_is_gone_leaves_the_leases_as_lost() -> None:
     world = filled()
     for name in packs(world):
         world.disk.delete(PurePath(PACK_FOLDER / name))
+    with pytest.raises(StoreError, match="is the disk mounted"):
+        world.reopen()
+    world.disk.replace(GIVEN_UP, b"")
     world.reopen()
+    assert packs(world) == []
     lost = {int.from_bytes(held.lease.lease_id, "big") for held in world.store.losses()}
     assert lost == set(range(2 * COUNT))
     assert world.store.statistics().shards == 0
