@@ -66,7 +66,9 @@ def _run(argv: Sequence[str]) -> int:
     if result is not None:
         with streams.stdout_errors():
             if options.json:
-                print(json.dumps(result), flush=True)
+                # What begins with an underscore helps to say it in words, and is no part of the contract.
+                contract = {name: value for name, value in result.items() if not name.startswith("_")}
+                print(json.dumps(contract), flush=True)
             else:
                 from node.control.render import render
 

@@ -46,7 +46,7 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
         "rate_bytes_s": given.rate_bytes_s,
         "pledge": node.pledge(),
         "earned": (await node.credit.summary(peers_max=0)).earned / MICROS_PER_CREDIT,
-        "code": [node.config.code.data_shards, node.config.code.total_shards],
+        "_code": [node.config.code.data_shards, node.config.code.total_shards],
     }
 
 

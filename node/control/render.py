@@ -227,7 +227,7 @@ def _donate(_options: Options, result: Json) -> None:
     _say(f"{result['pledge']:.0%} of a month's space goes to newcomers, freely (`--pledge` changes that)")
     if result["earned"]:
         earned = result["earned"]
-        _say(f"has earned {format_credits(earned)}: as much as {worth(earned, result['code'])} cost")
+        _say(f"has earned {format_credits(earned)}: as much as {worth(earned, result['_code'])} cost")
 
 
 def _credit(options: Options, result: Json) -> None:

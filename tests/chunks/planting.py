@@ -21,8 +21,9 @@ from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.crypto.signing import KeyPair
 from node.records.lease import Lease
 from node.records.placement_hint import PlacementHint
-from node.units import DAY_S, LeaseId, Multiaddr, OwnerKey
+from node.units import DAY_S, LeaseId, Multiaddr, OwnerKey, PeerId
 from tests.chunks.swarm import ACCOUNT_SEED, NETWORK, NOW_S, Holder, SeededEntropy, Swarm, Visitor
+from tests.paying import RATE, certificate, charge
 
 TODAY = NOW_S // DAY_S
 LEASE_DAYS = 30
@@ -156,7 +157,9 @@ async def _store_segment(
         if not indexes:
             continue
         async with putter.client.session(holder.contact) as session:
-            leases += await _store_shards(session, segment, shards, indexes, owner, entropy, era)
+            leases += await _store_shards(
+                session, putter.client.peer_id, segment, shards, indexes, owner, entropy, era
+            )
         given.update(dict.fromkeys(indexes, holder))
     for holder in dict.fromkeys(given.values()):
         async with putter.client.session(holder.contact) as session:
@@ -166,6 +169,7 @@ async def _store_segment(
 
 async def _store_shards(
     session: HolderSession,
+    me: PeerId,
     segment: SegmentManifest,
     shards: list[list[bytes]],
     indexes: Sequence[int],
@@ -184,6 +188,9 @@ async def _store_shards(
             geometry.last_block_bytes,
             geometry.stripe_count,
             tuple(indexes),
+            LEASE_DAYS,
+            RATE,
+            certificate(me, network=era.network, now_s=era.now_s),
         )
     )
     for stripe in range(geometry.stripe_count):
@@ -201,13 +208,16 @@ async def _store_shards(
             holder=session.peer_id,
             start_day=era.today,
             end_day=era.today + LEASE_DAYS,
-            rate=1_000_000,
+            rate=RATE,
             egress_cap_bytes=0,
             nonce=entropy.random_bytes(16),
         ).sign_as_owner(owner)
         for index in indexes
     ]
-    return list(await session.close_put(put_id, segment.encoded, [lease.encode() for lease in leases]))
+    charges = [charge(lease, me, manifest_bytes=len(segment.encoded)) for lease in leases]
+    return list(
+        await session.close_put(put_id, segment.encoded, [lease.encode() for lease in leases], charges)
+    )
 
 
 async def _attach(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from node.net import identify
 from node.net.libp2p_network import open_network
 from node.units import MIB, Contact, Multiaddr
 from tests.net import attackers
+from tests.paying import RATE, certificate
 from tests.process_memory import memory, restart_peak
 from tests.swarm.command_line import cairn_json, command, environment
 
@@ -197,13 +199,13 @@ async def test_half_open_puts_stop_nobody(scene: Scene) -> None:
     async with scene.costing_little(), holder_client(b"reserves") as client, AsyncExitStack() as stack:
         for number in range(limits.PUTS_OPEN_PER_PEER_MAX):
             session = await stack.enter_async_context(client.session(scene.victim))
-            request = put_request(number)
+            request = put_request(client, number)
             await session.open_put(request)
             for block_index in range(STRIPES):
                 await session.send_block(0, block_index, bytes(limits.BLOCK_BYTES))
         session = await stack.enter_async_context(client.session(scene.victim))
         with pytest.raises(RefusedError, match="too many unfinished puts"):
-            await session.open_put(put_request(limits.PUTS_OPEN_PER_PEER_MAX))
+            await session.open_put(put_request(client, limits.PUTS_OPEN_PER_PEER_MAX))
         store = scene.donor.call("status")["store"]
         assert store["reserved_bytes"] >= limits.PUTS_OPEN_PER_PEER_MAX * STRIPES * limits.BLOCK_BYTES
         await scene.get()
@@ -222,7 +224,10 @@ async def test_blocks_that_nobody_takes_are_not_piled_up(scene: Scene) -> None:
         await scene.get()
 
 
-def put_request(number: int) -> messages.PutOpen:
+def put_request(client: HolderClient, number: int) -> messages.PutOpen:
     """A put of one shard."""
     put_id = messages.PutId(number.to_bytes(16, "big"))
-    return messages.PutOpen(put_id, 1, 1, limits.BLOCK_BYTES, limits.BLOCK_BYTES, STRIPES, (0,))
+    payer = certificate(client.peer_id, network=NETWORK_ID, now_s=int(time.time()))
+    return messages.PutOpen(
+        put_id, 1, 1, limits.BLOCK_BYTES, limits.BLOCK_BYTES, STRIPES, (0,), 1, RATE, payer
+    )
