@@ -18,6 +18,7 @@ from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
 from node.credit import ledger_store, reputation_store
+from node.credit import messages as credit_messages
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
@@ -293,6 +294,19 @@ def test_the_preamble_shown_is_the_one_sent() -> None:
     parameters = (("audit.interval_s", config.AuditConfig().interval_s),)
     sent = wire.encode(Preamble(NETWORK_ID, PROTOCOL_VERSION, parameters).as_value())
     assert bytes.fromhex(shown) == sent
+
+
+def test_messages_of_the_credit_protocol() -> None:
+    rows = table("formats/credit-protocol.md", ["tag", "field", "bound"])
+    stated: dict[str, list[str]] = {}
+    tag = ""
+    for row in rows:
+        tag = code_of(row[0])[0] if row[0] else tag
+        stated.setdefault(tag, []).append(code_of(row[1])[0])
+    declared = {
+        tag: [f.name for f in fields(message)] for tag, (message, _) in credit_messages._TABLE.items()
+    }
+    assert stated == declared
 
 
 def test_records_of_the_journal() -> None:

@@ -147,6 +147,12 @@ class Ledger:
         pair = self.book(view, other).terms
         return (pair.low_peers, pair.high_peers) if pair.low == self.me else (pair.high_peers, pair.low_peers)
 
+    def reserve(self, change: LedgerChange, account: AccountId, micros: int) -> None:
+        """What clears that are not complete may still take off the debt to an account."""
+        row = change.account(account)
+        standing = replace(row.standing, reserved=micros)
+        change.set_account(account, replace(row, standing=standing), self._policy)
+
     def freeze(self, change: LedgerChange, account: AccountId, *, until: int) -> None:
         """Give an account no unsecured credit before that day."""
         row = change.account(account)

@@ -305,6 +305,8 @@ async def _build(
         state=ports.state,
         keys=keys,
         preamble=preamble,
+        entropy=entropy,
+        addresses=dht,
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
@@ -395,7 +397,7 @@ async def _build(
         partial(
             build_auditing,
             config=config.audit,
-            network=network,
+            network=giving,
             state=ports.state,
             store=store,
             shard_server=server,

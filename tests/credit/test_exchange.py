@@ -225,6 +225,7 @@ async def test_a_fork_is_found_told_to_others_and_freezes_once(autojump_clock: M
             lambda view: third.service.ledger.standing(view, liar.account, day=street.day)
         )
         assert not standing.is_frozen
+        assert not (await other.service.balance(liar.account)).is_frozen
 
 
 async def test_an_older_device_of_the_account_exchanges_nothing(autojump_clock: MockClock) -> None:

@@ -169,7 +169,22 @@ async def test_a_drain_moves_everything_and_health_stays_full(
             steps.append((moved, remaining))
             lowest.extend(len(swarm.shards(segment)) for segment in segments)
 
-        report = await swarm.donors[leaver].healing.drain(on_progress)
+        asker = swarm.donors[swarm.holders(segments[0])[1]]
+
+        async def ask(task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            task_status.started()
+            while True:
+                for report_of, _ in paths:
+                    health = await asker.health.check(report_of.file_hash)
+                    lowest.extend(segment.alive for segment in health.segments)
+                    asked.append(report_of.name)
+
+        asked: list[str] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(ask)
+            report = await swarm.donors[leaver].healing.drain(on_progress)
+            nursery.cancel_scope.cancel()
+        assert asked
         assert (report.moved, report.remaining) == (mine, 0)
         assert steps[-1] == (mine, 0)
         assert min(lowest) == code.total_shards
