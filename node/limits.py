@@ -239,6 +239,7 @@ HINT_ADDRESSES_MAX: Final = 4  # addresses a holder: a wrong one costs the reade
 HINT_PAGE_SEGMENTS: Final = 1_024  # segments a page of a hint covers
 HINT_PAGES_MAX: Final = -(-SEGMENTS_MAX // HINT_PAGE_SEGMENTS)  # pages a file: 118
 HINT_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a hint may stay valid: no longer than a lease
+LOST_RECORD_BYTES_MAX: Final = 4 * 1024  # bytes: an answer of one sample and a lease under a grant are 1.7 KB
 LIST_POINTER_BYTES_MAX: Final = 8 * 1024  # bytes: what the DHT takes as a value record
 LIST_POINTER_LIFE_S_MAX: Final = LEASE_DAYS_MAX * 86_400  # seconds a pointer may stay valid: as a hint
 LIST_ROOT_BYTES_MAX: Final = 7 * 1024  # bytes: a pointer less its seal, its signature and its other fields

@@ -1,4 +1,4 @@
-"""The other side of repair: new holders, witnesses, and who stands back. Layer 4: serves `/cairn/repair/1`.
+"""The other side of repair: new holders, witnesses, losses, who stands back. Layer 4: `/cairn/repair/1`.
 
 Invariants: a lease under a grant is signed only for a case that holds (`cases`), for blocks that give the
 manifest's root, and when they, the grant and the roster are durable; nothing is reserved beyond the stream
@@ -7,6 +7,7 @@ that asked; a witness signs what it saw itself. Source: credit.md, "Repair".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ import trio
 
 from node import limits
 from node.chunks import messages as shard_messages
+from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
+from node.chunks.geometry import SegmentGeometry
 from node.chunks.healing import messages
 from node.chunks.healing.cases import check_case, check_terms
 from node.chunks.healing.intents import Intents
@@ -36,8 +39,13 @@ from node.units import DAY_S, LeaseId, SegmentId
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
+TakeLoss = Callable[[BadAnswer, SegmentId, SegmentGeometry], bool]
+"""Keep a proof that a shard is lost, verified; whether it is news. Blocks on the disk."""
 LastProof = Callable[[SegmentId, Lease], int]
 """When a leased shard was last proved, or first heard of here; blocks on the disk."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 class RepairServer:
@@ -57,9 +65,11 @@ class RepairServer:
         intents: Intents,
         last_proof_s: LastProof,
         dead_after_s: int,
+        take_loss: TakeLoss,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_leaving` says whether this donor takes nothing new."""
+        """`take_loss` keeps a proof of loss; `is_leaving` says whether this donor takes nothing new."""
+        self._take_loss = take_loss
         self._network = network
         self._store = store
         self._keeper = keeper
@@ -120,6 +130,9 @@ class RepairServer:
                 await send_body(framed, body)
             case messages.Intent():
                 await self._hear(request, framed)
+                await framed.send(messages.encode(messages.Done(1)))
+            case messages.Lost():
+                await self._take_word(request, framed)
                 await framed.send(messages.encode(messages.Done(1)))
             case _:
                 raise ProtocolError(f"{type(request).__name__} is no request")
@@ -234,6 +247,19 @@ class RepairServer:
         if intent.holder not in {lease.holder for lease in leases}:
             raise ProtocolError("an intent of a node that keeps nothing of the segment")
         self._intents.heard(intent)
+
+    async def _take_word(self, request: messages.Lost, framed: FramedStream) -> None:
+        """A holder's own word that it lost a shard: evidence from now on, as a signed bad answer is."""
+        word = BadAnswer.decode(request.record, network=self._preamble.network_id)
+        if word.donor != framed.peer_id or word.is_false:
+            raise ProtocolError("a loss is told by whoever has it, in its own words")
+
+        def take() -> bool:
+            manifest, _ = self._held_roster(word.segment_id)
+            return self._take_loss(word, manifest.segment_id, manifest.geometry)
+
+        if await self._offload.run(take):
+            _logger.info("a co-holder lost a shard")
 
     def _held_roster(self, segment_id: SegmentId) -> tuple[SegmentManifest, tuple[Lease, ...]]:
         """A segment that is held here, and its live leases. Blocks on the disk. Raises `RefusalError`."""
