@@ -1,6 +1,7 @@
 """Few donors, large files, and holders that die in the midst of puts: disks fill to their caps.
 
-With as many donors as shards nobody can stand in for a holder that fails, so quorums matter.
+With as many donors as shards nobody can stand in for a holder that fails, so quorums matter. All are in one
+private network: credit would stop them long before their caps.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from simulations.workload import Workload
 
 def _plan(random: Random, brief: bool) -> Plan:
     donors, others = (4, 3) if brief else (6, 6)
-    hosts = [HostSettings(donated_bytes=random.randrange(16, 22) * MIB) for _ in range(donors)]
-    hosts += [HostSettings() for _ in range(others)]
+    hosts = [
+        HostSettings(donated_bytes=random.randrange(16, 22) * MIB, is_private=True) for _ in range(donors)
+    ]
+    hosts += [HostSettings(is_private=True) for _ in range(others)]
     return Plan(
         hosts=hosts,
         faults=[],
