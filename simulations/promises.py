@@ -1,9 +1,9 @@
 """What holders have promised: an observer beside every holder writes down each lease that it countersigned.
 
 The books of the nodes are not asked: a promise begins when the signed lease is about to leave the holder,
-also one under a repair grant. It ends when the owner's signed release has been answered, when its time is over, or
-when the holder gives it up while another one has promised the same shard; a holder that gives up the only
-promise breaks it.
+also one under a repair grant. It ends when the owner's signed release has been answered, when its time is
+over, or when the holder gives it up while another one has promised the same shard; a holder that gives up the
+only promise breaks it.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from random import Random
 import trio
 
 from node.daemon.config import build_config
+from node.units import HOUR_S, MINUTE_S
 from simulations.checkers import all_checkers, check_healed, check_liveness, keep_checking
 from simulations.determinism import run_deterministically
 from simulations.faults import Fault, heal, inject
 from simulations.host import HostSettings
 from simulations.network import Link
-from node.units import HOUR_S, MINUTE_S
 from simulations.workload import Actions, Workload
 from simulations.world import Violation, World, open_world
 

@@ -28,7 +28,7 @@ def _plan(random: Random, brief: bool) -> Plan:
 async def _judge(world: World, actions: Actions, random: Random) -> None:
     """What may fail in a broken network may not fail in this one."""
     for name, count in world.figures.counts.items():
-        if name.endswith("unavailable"):
+        if name.endswith(("unavailable", "refused for credit")):
             world.violate("findable at once", f"{count:g} times {name}, with nothing broken")
     for number, file in enumerate(world.files):
         if not file.is_deleted:
