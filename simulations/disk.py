@@ -72,6 +72,9 @@ class FakeDisk:
         self.crash_at: int | None = None
         """Number of the operation before which the power goes."""
         self.fail_syncs = False
+        self.is_gone = False
+        """Unplugged: nothing is read or written until it is False again; what was written is still there."""
+        self.is_read_only = False
         self.watch: Callable[[int], None] | None = None
         """Told the allocated bytes after every change."""
         self.other_allocated: list[Callable[[], int]] = []
@@ -84,6 +87,7 @@ class FakeDisk:
     def open(self, path: PurePath, *, create: bool = False) -> FakeFile:
         """Open for reading and writing."""
         path = _checked(path)
+        self.check_there()
         if path not in self._files:
             if not create:
                 raise StoreError(f"cannot open {path}: no such file")
@@ -101,6 +105,7 @@ class FakeDisk:
 
     def read(self, path: PurePath) -> bytes | None:
         """The whole content, or None."""
+        self.check_there()
         file = self._files.get(_checked(path))
         return None if file is None else bytes(file.content)
 
@@ -122,6 +127,7 @@ class FakeDisk:
     def list(self, folder: PurePath) -> Sequence[str]:
         """Sorted names of the files in a folder."""
         folder = _checked(folder)
+        self.check_there()
         return sorted(path.name for path in self._files if path.parent == folder)
 
     def sync_folder(self, folder: PurePath) -> None:
@@ -134,6 +140,7 @@ class FakeDisk:
 
     def allocated_bytes(self) -> int:
         """Bytes of disk in use, what shares the disk included."""
+        self.check_there()
         files = sum(_rounded(len(file.content)) for file in self._files.values())
         return files + sum(allocated() for allocated in self.other_allocated)
 
@@ -215,7 +222,15 @@ class FakeDisk:
         """Count an operation; the power may go before it."""
         if self.crash_at is not None and self.operations >= self.crash_at:
             raise SimulatedCrash
+        self.check_there()
+        if self.is_read_only:
+            raise StoreError("cannot write: read-only file system")
         self.operations += 1
+
+    def check_there(self) -> None:
+        """Raises `StoreError` while the disk is gone."""
+        if self.is_gone:
+            raise StoreError("cannot reach the disk: input/output error")
 
     def changed(self) -> None:
         """Tell the watcher."""
@@ -280,6 +295,7 @@ class FakeFile:
         self._file = None
 
     def _usable(self) -> _File:
+        self._disk.check_there()
         if self._file is None or self._generation != self._disk.generation:
             raise StoreError(f"{self._label} is closed")
         return self._file

@@ -345,3 +345,14 @@ def test_a_wrong_word_is_exit_12_and_changes_nothing(tmp_path: Path) -> None:
     assert done.returncode == 12
     assert "cairn" in json.loads(done.stdout)["error"]["message"]
     assert json.loads(cairn("--json", "recovery", "show", home=home).stdout) == before
+
+
+def test_credit_takes_a_friend_s_line_and_the_common_options_anywhere() -> None:
+    plain = parse(["credit"])
+    assert (plain.command, plain.peer, plain.amount) == ("credit", None, None)
+    line = parse(["--json", "credit", "--home", "/h", "line", "z6Mk", "20GB", "-v"])
+    assert (line.command, line.peer, line.amount) == ("credit", "z6Mk", "20GB")
+    assert (line.json, line.home, line.verbose) == (True, "/h", 1)
+    for words in (["credit", "lines"], ["credit", "line", "z6Mk"], ["credit", "line"]):
+        with pytest.raises(UsageError):
+            parse(words)

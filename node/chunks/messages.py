@@ -51,6 +51,8 @@ REFUSED_UNKNOWN: Final = "unknown"
 REFUSED_INVALID: Final = "invalid"
 REFUSED_MISSING: Final = "missing"
 REFUSED_CORRUPT: Final = "corrupt"
+REFUSED_SUSPENDED: Final = "suspended"
+"""The disk of the donor failed, for now: as if it were offline."""
 REFUSED_CREDIT: Final = "credit"
 
 ATTACHED_PLACEMENT: Final = "placement"

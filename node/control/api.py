@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import trio
@@ -34,6 +37,7 @@ from node.units import DAY_S, FileHash, Multiaddr
 JOIN_WAIT_S = 15.0
 LIST_WAIT_S = 5.0  # the file is stored by then; what is missing is that another machine would know of it
 LIST_FOUND_WAIT_S = 30.0  # after a restore: the lookup, and parts of a long list
+RELEASE_BATCH_SEGMENTS = 64
 LS_HEALTH_WAIT_S = 20.0  # a list is worth more at once than complete
 LS_CHECKS_AT_ONCE = 4
 LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR code has to hold them
@@ -305,7 +309,7 @@ async def health(node: Node, request: Json, events: Events) -> Json:
 
 
 async def renew(node: Node, request: Json, events: Events) -> Json:
-    """Extend the leases of a file of mine."""
+    """Keep a file for longer: one of mine, or another one that this account pays for from now on."""
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     days = _days(field(request, "duration_s", int), node.config.lease.days)
     await _wait_joined(node, events)
@@ -316,6 +320,10 @@ async def renew(node: Node, request: Json, events: Events) -> Json:
         report = await node.renewer.renew(each, duration_s=days * DAY_S)
         leases += report.leases
         unreachable += report.unreachable_holders
+        if not report.is_own and report.leases:
+            await events.note(
+                "this file is another account's: its new leases are yours to pay for and to end"
+            )
         if report.expires_s is None:
             is_short = True
             continue
@@ -335,30 +343,63 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
     file_hash = parse_hash_or_link(required(request, "link", str)).file_hash
     await _wait_joined(node, events)
     await _wait_list(node, events)
+    names = _with_index(node, file_hash)
     leases = unreachable = 0
-    missing: NotFoundError | None = None
+    lost: list[CatalogueEntry] = []
     # The index first: a repetition of what was cut short still finds it through the file.
-    for each in reversed(_with_index(node, file_hash)):
+    for each in reversed(names):
         try:
             report = await node.renewer.release(each)
-        except NotFoundError as error:
+        except NotFoundError:
             entry = node.catalogue.get(each)
-            if entry is None or entry.expires_s > node.ports.clock.now_s():
-                missing = error  # else its leases have run out, and there is nothing left to release
+            if entry is None or not node.contacts():
+                raise  # not a file of this list; or it is this node that reaches nobody
+            leases += await _release_lost(node, entry)
+            lost.append(entry)
             continue
         leases += report.leases
         unreachable += report.unreachable_holders
-    if missing is not None and not leases:
-        raise missing
+    if lost:
+        await events.note(_lost_note(max(entry.expires_s for entry in lost), node.ports.clock.now_s()))
     if unreachable:
+        for each in names:
+            await node.ports.offload.run(partial(_renew_no_more, node, each))
         await events.note(
-            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out"
+            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out; "
+            "nothing renews them"
         )
     else:
-        for each in _with_index(node, file_hash):
+        for each in names:
             await node.ports.offload.run(partial(node.catalogue.remove, each))
-        await node.file_list.wait_published(LIST_WAIT_S)
+    await node.file_list.wait_published(LIST_WAIT_S)
     return {"hash": cid_text(file_hash), "leases": leases}
+
+
+async def _release_lost(node: Node, entry: CatalogueEntry) -> int:
+    """End the leases of a file whose manifest nobody has, by what this node remembers of them."""
+    contacts = {contact.peer_id: contact for contact in node.catalogue.holders(entry.file_hash)}
+    ended = 0
+    segments = node.catalogue.segments(entry.file_hash)
+    while batch := await node.ports.offload.run(lambda: list(islice(segments, RELEASE_BATCH_SEGMENTS))):
+        leases = [lease for segment in batch for lease in segment.leases]
+        ended += await node.renewer.release_known(leases, entry.owner_salt, contacts)
+    return ended
+
+
+def _lost_note(expires_s: int, now_s: int) -> str:
+    if expires_s <= now_s:
+        return "nobody has this file any more, and its leases have run out: it is off your list"
+    day = datetime.fromtimestamp(expires_s, tz=UTC).date()
+    return (
+        f"no peer that answers has this file: it is off your list, and holders that are away let go of it by "
+        f"themselves after {day}"
+    )
+
+
+def _renew_no_more(node: Node, file_hash: FileHash) -> None:
+    entry = node.catalogue.get(file_hash)
+    if entry is not None and entry.renews:
+        node.catalogue.add(replace(entry, renews=False), [])
 
 
 def _with_index(node: Node, file_hash: FileHash) -> tuple[FileHash, ...]:

@@ -26,6 +26,7 @@ async def credit(node: Node, request: Json, events: Events) -> Json:
     return {
         **summary_json(summary),
         "kept_for_others_bytes": node.store.statistics().used_bytes,
+        "code": [node.config.code.data_shards, node.config.code.total_shards],
         "peers": [peer_json(peer) for peer in summary.peers],
     }
 

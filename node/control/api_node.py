@@ -11,6 +11,7 @@ from node import limits
 from node.chunks.store.space import check_cap
 from node.control.fields import field
 from node.control.server import Events, Json
+from node.credit.units import MICROS_PER_CREDIT
 from node.crypto.identity import account_text, peer_id_text
 from node.daemon.compose import Node
 from node.daemon.memory import Donation
@@ -41,8 +42,9 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
         "used_bytes": store.used_bytes,
         "shards": store.shards,
         "rate_bytes_s": given.rate_bytes_s,
-        "pledge": node.config.credit.pledge if given.pledge is None else given.pledge,
-        "earned": 0,
+        "pledge": node.pledge(),
+        "earned": (await node.credit.summary(peers_max=0)).earned / MICROS_PER_CREDIT,
+        "code": [node.config.code.data_shards, node.config.code.total_shards],
     }
 
 
@@ -79,10 +81,24 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "blocks_served": now.server.blocks_served,
             "refused": now.server.requests_refused,
         },
+        "donor": _donor_json(node),
         "engine": node.engine_name,
         "files": len(node.catalogue.files()),
         "uptime_s": now.uptime_s,
         "pid": os.getpid(),
+    }
+
+
+def _donor_json(node: Node) -> Json:
+    """How this node does as a donor, and why it takes nothing if it does not."""
+    suspended = node.server.care.suspended
+    given = node.donation()
+    return {
+        "suspended": None if suspended is None else {"reason": suspended.reason, "since": suspended.since_s},
+        "uptime_permille": node.uptime.permille(),
+        "outages": [{"from": from_s, "to": to_s} for from_s, to_s in node.uptime.outages],
+        "rate_bytes_s": given.rate_bytes_s,
+        "pledge": node.pledge(),
     }
 
 

@@ -76,6 +76,12 @@ _recovery = _app(
         "cairn recovery show --reveal\ncairn recovery restore < words.txt\ncairn recovery passphrase"
     ),
 )
+_credit = _app(
+    name="credit",
+    epilog=_examples("cairn credit\ncairn credit line z6Mk... 20GB"),
+    invoke_without_command=True,
+)
+_cairn.add_typer(_credit, help="who owes whom, and what it buys; lines for friends")
 _cairn.add_typer(_recovery, help="show or restore the recovery phrase; protect it with a passphrase")
 
 
@@ -326,6 +332,36 @@ def _donate(
 ) -> Options:
     """set or show what this node gives"""
     return _taken(context, locals())
+
+
+@_credit.callback()
+def _credit_all(
+    context: typer.Context,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options | None:
+    """who owes whom, and what it buys; lines for friends"""
+    if context.invoked_subcommand is not None:
+        return None
+    return _taken(context, locals(), command="credit", peer=None, amount=None)
+
+
+@_command("line", "cairn credit line z6Mk... 20GB\ncairn credit line 12D3KooW... 0", _credit)
+def _credit_line(
+    context: typer.Context,
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="an account, or the peer id of a node met")],
+    amount: Annotated[
+        str, typer.Argument(metavar="AMOUNT", help="a size that it may have kept here; 0 takes it back")
+    ],
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """let a friend keep so much on my disk for nothing"""
+    return _taken(context, locals(), command="credit")
 
 
 @_command("status", "cairn status\ncairn --json status")

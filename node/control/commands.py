@@ -146,6 +146,14 @@ def donate(options: Options) -> Outcome:
     return _call(options, "donate", request), 0
 
 
+def credit(options: Options) -> Outcome:
+    """Balances, or a friend's line."""
+    if options.peer is None:
+        return _call(options, "credit", {}), 0
+    request: Json = {"peer": options.peer, "line_bytes": parse_size(options.amount)}
+    return _call(options, "credit", request), 0
+
+
 def status(options: Options) -> Outcome:
     """The node at a glance."""
     return _call(options, "status", {}), 0
@@ -195,6 +203,7 @@ COMMANDS: Mapping[str, Callable[[Options], Outcome]] = {
     "renew": renew,
     "rm": rm,
     "donate": donate,
+    "credit": credit,
     "status": status,
     "peers": peers,
     "recovery": recovery,

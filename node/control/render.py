@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from node.control.arguments import Options
 from node.control.client import Json
+from node.control.credit_words import format_credits, line_words, peer_words, summary_lines, worth
 from node.daemon.home import Home
 from node.units import format_duration, format_size
 
@@ -211,6 +212,26 @@ def _donate(_options: Options, result: Json) -> None:
         if rate is None
         else f"carries {format_size(rate)}/s at most for others, both directions together"
     )
+    _say(f"{result['pledge']:.0%} of a month's space goes to newcomers, freely (`--pledge` changes that)")
+    if result["earned"]:
+        earned = result["earned"]
+        _say(f"has earned {format_credits(earned)}: as much as {worth(earned, result['code'])} cost")
+
+
+def _credit(options: Options, result: Json) -> None:
+    peers = result["peers"]
+    if options.peer is not None:
+        (peer,) = peers
+        words = (
+            f"may use {line_words(peer)} of this disk for nothing" if peer["line_bytes"] else "has no line"
+        )
+        print(f"{peer['account']} {words}")
+        return
+    for line in summary_lines(result):
+        print(line)
+    if peers:
+        rows = [[peer["account"], peer_words(peer, result["code"]), line_words(peer)] for peer in peers]
+        _table(("account", "balance", "line"), rows)
 
 
 def _status(_options: Options, result: Json) -> None:
@@ -228,9 +249,26 @@ def _status(_options: Options, result: Json) -> None:
         ["coding engine", result["engine"]],
         ["up", format_duration(result["uptime_s"])],
     ]
+    if store["cap_bytes"]:
+        rows[7:7] = _donor_rows(result["donor"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)
+
+
+def _donor_rows(donor: Json) -> list[list[str]]:
+    """How the node does as a donor, in words."""
+    rows = [["was up", f"{donor['uptime_permille'] / 10:.1f} % of the last 30 days"]]
+    suspended = donor["suspended"]
+    if suspended is not None:
+        rows.append(["SUSPENDED", f"since {_minute(suspended['since'])}: {suspended['reason']}"])
+        rows.append(["", "takes no shards, and loses none; it comes back by itself once the disk does"])
+    if donor["outages"]:
+        last = donor["outages"][-1]
+        rows.append(
+            ["last outage", f"{format_duration(last['to'] - last['from'])}, until {_minute(last['to'])}"]
+        )
+    return rows
 
 
 def _peers(_options: Options, result: Json) -> None:
@@ -291,6 +329,7 @@ _RENDERERS: Mapping[str, Callable[[Options, Json], None]] = {
     "renew": _renew,
     "rm": _rm,
     "donate": _donate,
+    "credit": _credit,
     "status": _status,
     "peers": _peers,
     "recovery": _recovery,
@@ -321,6 +360,10 @@ def _say(text: str) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _minute(epoch_s: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch_s))
 
 
 def _day(epoch_s: int) -> str:

@@ -303,7 +303,8 @@ class CreditAdmission:
             return False
         standing = self._ledger.store.read(lambda view: self._ledger.standing(view, account, day=self.day))
         friendly = replace(standing, is_local=False)
-        return decision.need <= line_of(self._ledger.policy, friendly) - friendly.position
+        # What it is owed stays owed: a gift comes out of the line alone.
+        return decision.need <= line_of(self._ledger.policy, friendly) - max(0, friendly.position)
 
     # --- claims -------------------------------------------------------------------------------------------
 

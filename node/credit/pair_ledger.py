@@ -213,21 +213,35 @@ def unvested(pair: Pair, records: Records, debtor: AccountId, *, today: int) -> 
 
     A released lease is settled, and one that ended `LATE_PASS_DAYS` ago.
     """
+    open_micros = 0
+    for lease, manifest_bytes, receipts in _unreleased(pair, records, debtor):
+        if lease.end_day + LATE_PASS_DAYS > today and lease.lease_id not in pair.gifts:
+            vested = len(vesting_days(lease, debtor, receipts, pair, today))
+            open_micros += lease_value(lease, manifest_bytes) - lease_micros(lease, manifest_bytes, vested)
+    return open_micros
+
+
+def gifted(pair: Pair, records: Records, friend: AccountId, *, today: int) -> int:
+    """Micro-credits of the leases under the other's line that `friend` has and that have not ended."""
+    return sum(
+        lease_value(lease, manifest_bytes)
+        for lease, manifest_bytes, _ in _unreleased(pair, records, friend)
+        if lease.end_day > today and lease.lease_id in pair.gifts
+    )
+
+
+def _unreleased(
+    pair: Pair, records: Records, debtor: AccountId
+) -> Iterator[tuple[Lease, int, list[AuditReceipt]]]:
     creditor = pair.high if debtor == pair.low else pair.low
     released = {
         (record.lease_id, record.holder, record.signer)
         for record in records.items
         if isinstance(record, Release)
     }
-    open_micros = 0
     for lease, manifest_bytes, receipts in _charged(pair, records, debtor, creditor):
-        if lease.end_day + LATE_PASS_DAYS <= today or lease.lease_id in pair.gifts:
-            continue
-        if (lease.lease_id, lease.holder, lease.owner_key) in released:
-            continue
-        vested = len(vesting_days(lease, debtor, receipts, pair, today))
-        open_micros += lease_value(lease, manifest_bytes) - lease_micros(lease, manifest_bytes, vested)
-    return open_micros
+        if (lease.lease_id, lease.holder, lease.owner_key) not in released:
+            yield lease, manifest_bytes, receipts
 
 
 def vesting_days(

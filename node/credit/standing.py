@@ -1,14 +1,15 @@
 """How an account stands with a donor, out of their pair's records and the donor's clears. Layer 2, pure.
 
 Invariants: whatever the account may still take back, or can't prove to the donor, does not count as owed to
-it: what only co-holders vouch for, what incomplete clears may still collect. Source: credit.md, "Spending".
+it: what only co-holders vouch for, what incomplete clears may still collect. Gifts use up the line that pays
+for them. Source: credit.md, "Spending".
 """
 
 from __future__ import annotations
 
 from node.credit.admission import Policy, Standing
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Pair, Records, balance, unvested
+from node.credit.pair_ledger import Pair, Records, balance, gifted, unvested
 from node.units import AccountId
 
 
@@ -42,7 +43,7 @@ def standing_of(
         owes=-outcome.confirmed(account),
         unvested=unvested(pair, records, account, today=today) + uploading,
         reserved=book.reserved(donor, account),
-        line=line,
+        line=max(0, line - gifted(pair, records, account, today=today)),
         is_known=policy.knows(given.total - given.vouched + outcome.given_by(donor).cleared),
         is_frozen=is_frozen,
         is_local=is_local,

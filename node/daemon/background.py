@@ -17,25 +17,48 @@ from node.chunks.put.upload import Uploader
 from node.chunks.score_store import save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
+from node.chunks.serve.suspension import StoreCare
 from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
+from node.daemon.uptime import UptimeLog
 from node.dht.service import DhtService
 from node.errors import AvailabilityError, StoreError
 from node.limits import BLOCK_BYTES
 from node.net.reachability import Standing
 from node.ports import Clock, KeyValue, Offload
-from node.units import DAY_S, MIB, MINUTE_S
+from node.units import DAY_S, MIB, MINUTE_S, format_duration
 
 ROUND_S = MINUTE_S
 COMPACT_STEP_BYTES = 8 * MIB  # a step of some 20 ms on a slow disk, so that puts and gets get between
 COMPACT_PAUSE_S = 0.25
+SHORT_SHARE = 10
+RELEASES_S = 2.0
 SCRUB_INTERVAL_S = 7 * DAY_S
 SCRUB_CHECK_S = 3_600.0  # between looks whether a week has passed
 SCRUB_STEP_BLOCKS = 32
 SCRUB_BYTES_S = 4 * MIB  # a tenth of what the slowest disks read; 1 TB takes under three days
 DROP_STALE_INTERVAL_S = DAY_S
+UPTIME_SAVE_S = 5 * MINUTE_S  # one small commit; half of what counts as an outage after a kill
 
 _logger = logging.getLogger(__name__)
+
+
+class _Wake:
+    """Ends a pause before its time; what is said meanwhile counts for the next one."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        """End the pause."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Pause."""
+        with trio.move_on_after(timeout_s):
+            await self._event.wait()
+            await trio.sleep(RELEASES_S)  # a file's releases come segment by segment
+        self._event = trio.Event()
 
 
 class Housekeeping:
@@ -51,6 +74,8 @@ class Housekeeping:
         memory: DaemonMemory,
         turns: AnnouncingTurns,
         state: KeyValue,
+        care: StoreCare,
+        uptime: UptimeLog,
         standing: Callable[[], Standing],
         clock: Clock,
         offload: Offload,
@@ -58,6 +83,7 @@ class Housekeeping:
         self._store = store
         self._uploader = uploader
         self._dht = dht
+        self._care = care
         self._standing = standing
         self._scores = scores
         self._memory = memory
@@ -65,6 +91,14 @@ class Housekeeping:
         self._state = state
         self._clock = clock
         self._offload = offload
+        self._uptime = uptime
+        self._uptime_saved_s = 0
+        self._said: dict[str, str] = {}  # the latest fault of each step
+        self._released = _Wake()
+
+    def note_released(self) -> None:
+        """Owners ended leases: give the space back soon."""
+        self._released.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -80,9 +114,13 @@ class Housekeeping:
         if expired:
             _logger.info("%d leases have expired", expired)
             await self._turns.drop_gone()
+        now = await self._offload.run(self._store.statistics)
+        # Where room is short, little that is dead in a pack is worth the copying too.
+        urgent = now.free_bytes < now.cap_bytes // SHORT_SHARE
         more = True
         while more:
-            more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES))
+            more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES, urgent=urgent))
+            self._uptime.look(self._clock.now_s())  # a long compaction is no outage
             if more:
                 await trio.sleep(COMPACT_PAUSE_S)
         # On the event loop, which owns the scoreboard; it is one small commit.
@@ -119,9 +157,21 @@ class Housekeeping:
             _logger.info("announcing %d keys this week", count)
         await self._offload.run(partial(self._memory.set_turns_week, week))
 
-    async def _choose_mode(self) -> None:
-        """A node that nobody can dial must not stand in others' routing tables."""
+    async def _look_around(self) -> None:
+        # A node that nobody can dial must not stand in others' routing tables.
         self._dht.set_serving(self._standing().serves)
+        await self._care.examine()
+        now_s = self._clock.now_s()
+        outage_s = self._uptime.look(now_s)
+        if outage_s:
+            _logger.warning("this node was stopped for %s", format_duration(outage_s))
+        if outage_s or abs(now_s - self._uptime_saved_s) >= UPTIME_SAVE_S:
+            await self._offload.run(self.save_uptime)
+            self._uptime_saved_s = now_s
+
+    def save_uptime(self) -> None:
+        """Write down that the node was up until the latest look. Raises `StoreError`."""
+        self._memory.set_uptime(self._uptime)
 
     async def _drop_stale(self) -> None:
         dropped = await self._uploader.drop_stale()
@@ -131,10 +181,10 @@ class Housekeeping:
     async def _keep_rounds(self) -> None:
         """What is looked at every minute, in one go: a node at rest should hardly wake up."""
         while True:
-            await self._try("choice of DHT mode", ROUND_S, self._choose_mode)
+            await self._try("a look around", ROUND_S, self._look_around)
             await self._try("change of announcers", ROUND_S, self.change_turns)
             await self._try("expiry and compaction", ROUND_S, self.tidy)
-            await trio.sleep(ROUND_S)
+            await self._released.wait(ROUND_S)
 
     async def _repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -144,5 +194,9 @@ class Housekeeping:
     async def _try(self, name: str, interval_s: float, step: Callable[[], Awaitable[object]]) -> None:
         try:
             await step()
+            self._said.pop(name, None)
         except (StoreError, AvailabilityError) as error:
-            _logger.warning("%s failed, again in %d s: %s", name, interval_s, error)
+            # A disk that is gone for a day must not fill the log with it.
+            level = logging.DEBUG if self._said.get(name) == str(error) else logging.WARNING
+            self._said[name] = str(error)
+            _logger.log(level, "%s failed, again in %d s: %s", name, interval_s, error)

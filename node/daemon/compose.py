@@ -7,6 +7,7 @@ the store, so that nothing writes to a closed one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
+from node.chunks.lease_keeper import LeaseKeeper
 from node.chunks.list_keeper import ListKeeper
 from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
@@ -40,8 +42,10 @@ from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
 from node.daemon.healing import Healing, build_healing
 from node.daemon.memory import DaemonMemory, Donation
+from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
+from node.errors import StoreError
 from node.framing import Preamble
 from node.net.bootstrap import Bootstrap
 from node.net.loopback import with_loopback
@@ -51,6 +55,8 @@ from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
 from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
 from node.units import MIB, Contact, PeerId
+
+_logger = logging.getLogger(__name__)
 
 NETWORK_ID = "cairn"
 PROTOCOL_VERSION = 1
@@ -103,12 +109,14 @@ class Node:
     health: HealthChecker
     renewer: Renewer
     file_list: ListKeeper
+    leases: LeaseKeeper
     scores: Scoreboard
     credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
     healing: Healing
     housekeeping: Housekeeping
+    uptime: UptimeLog
     limited: RateLimitedNetwork
     engine_name: str
     _started: float = field(default_factory=trio.current_time)
@@ -139,6 +147,11 @@ class Node:
     def donation(self) -> Donation:
         """What this node gives."""
         return self.memory.donation()
+
+    def pledge(self) -> float:
+        """The part of what this node gives that is free for newcomers, 0 to 1."""
+        pledge = self.donation().pledge
+        return self.config.credit.pledge if pledge is None else pledge
 
     async def set_donation(self, donation: Donation) -> None:
         """Give this from now on, also after a restart."""
@@ -181,7 +194,8 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ports = replace(ports, network=network)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited)
+            giving = network.over(limited.for_others)
+            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited, giving)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
@@ -189,14 +203,26 @@ async def open_node(
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
             nursery.start_soon(node.file_list.run)
+            nursery.start_soon(node.leases.run)
+            node.server.keeper.on_released = node.housekeeping.note_released
             try:
                 yield node
             finally:
                 nursery.cancel_scope.cancel()
-        save_scores(node.scores, ports.state)
-        node.reputations.save()
+        _save_last(node)
     finally:
         store.close()
+
+
+def _save_last(node: Node) -> None:
+    """What is only written down now and then. A disk that fails must not keep the node from ending."""
+    node.uptime.look(node.ports.clock.now_s())
+    try:
+        save_scores(node.scores, node.ports.state)
+        node.reputations.save()
+        node.housekeeping.save_uptime()
+    except StoreError as error:
+        _logger.warning("what was learnt of peers in the last minute is lost: %s", error)
 
 
 def credit_policy(config: Config, donation: Donation) -> Policy:
@@ -233,7 +259,9 @@ async def _build(
     listed: Sequence[Contact],
     protocol_version: int,
     limited: RateLimitedNetwork,
+    giving: Network,
 ) -> Node:
+    """`giving` is the network for work on behalf of others: it counts towards the donor's rate."""
     preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
     network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
     dht = DhtService(
@@ -307,6 +335,8 @@ async def _build(
         known_holders=catalogue.holders,
         payer=credit.wallet,
     )
+    uptime = memory.uptime()
+    uptime.look(clock.now_s())
     server = ShardServer(
         network=network,
         store=store,
@@ -316,14 +346,15 @@ async def _build(
         clock=clock,
         offload=offload,
         grace_days=config.lease.grace_days,
+        uptime_permille=uptime.permille,
         admission=credit.admission,
     )
     healing = build_healing(
         config=config.repair,
-        network=network,
+        network=giving,
         store=store,
         shard_server=server,
-        client=client,
+        client=HolderClient(giving, preamble),
         directory=dht,
         keys=keys,
         preamble=preamble,
@@ -363,6 +394,14 @@ async def _build(
             account_seed=keys.account.seed,
             code=Code(config.code.data_shards, config.code.total_shards),
         ),
+        leases=LeaseKeeper(
+            catalogue=catalogue,
+            renewer=renewer,
+            clock=clock,
+            offload=offload,
+            lease_days=config.lease.days,
+            wait_joined=dht.wait_joined,
+        ),
         scores=scores,
         credit=credit,
         evidence=evidence,
@@ -383,10 +422,13 @@ async def _build(
                 offload=offload,
             ),
             state=ports.state,
+            care=server.care,
+            uptime=uptime,
             standing=ports.standing,
             clock=clock,
             offload=offload,
         ),
+        uptime=uptime,
         limited=limited,
         engine_name=engine.name,
     )

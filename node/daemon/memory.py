@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node import wire
+from node.daemon.uptime import UptimeLog
 from node.errors import ProtocolError
 from node.ports import KeyValue
 from node.units import GIB
@@ -18,6 +19,7 @@ _PORT = b"port"
 _DONATION = b"donation"
 _SCRUB = b"scrub"
 _TURNS = b"turns"
+_UPTIME = b"uptime"
 _CAP_BYTES_MAX = 2**30 * GIB
 _MILLION = 1_000_000
 
@@ -29,6 +31,15 @@ class Donation:
     cap_bytes: int = 0
     rate_bytes_s: int | None = None
     pledge: float | None = None
+
+
+def _pairs(values: list[wire.Value]) -> list[tuple[int, int]]:
+    found = []
+    for value in values:
+        match value:
+            case [int(one), int(other)]:
+                found.append((one, other))
+    return found
 
 
 class DaemonMemory:
@@ -81,6 +92,18 @@ class DaemonMemory:
     def set_turns_week(self, week: int) -> None:
         """Remember it, durably."""
         self._write(_TURNS, [week])
+
+    def uptime(self) -> UptimeLog:
+        """When this node was up, as far as was written down."""
+        match self._read(_UPTIME):
+            case [int(first_s), int(last_s), list(days), list(outages)]:
+                return UptimeLog(first_s, last_s, dict(_pairs(days)), tuple(_pairs(outages)))
+        return UptimeLog()
+
+    def set_uptime(self, log: UptimeLog) -> None:
+        """Remember it, durably."""
+        days = [[day, seconds] for day, seconds in sorted(log.up_s_by_day.items())]
+        self._write(_UPTIME, [log.first_s, log.last_s, days, [list(outage) for outage in log.outages]])
 
     def _read(self, name: bytes) -> list[wire.Value] | None:
         with self._key_values.view() as transaction:

@@ -23,6 +23,7 @@ from node.dht.distance import KEY_SPACE, Prefix, common_prefix_bits, key_of, nea
 from node.dht.finder import Finder
 from node.dht.lookup import Lookup
 from node.dht.record_store import RecordStore
+from node.errors import StoreError
 from node.ports import Clock, Network
 from node.units import Contact, PeerId
 
@@ -77,7 +78,10 @@ class Announcer:
     async def run_sweep(self) -> None:
         """Announce everything again and again; runs until cancelled."""
         while True:
-            await self.sweep_step()
+            try:
+                await self.sweep_step()
+            except StoreError as error:
+                logger.warning("announcing goes on once the disk is well: %s", error)
             await trio.sleep(limits.DHT_SWEEP_STEP_S)
 
     async def sweep_step(self) -> None:

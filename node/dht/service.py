@@ -144,7 +144,6 @@ class DhtService:
                 nursery.start_soon(self._membership.run_verifying, self._client)
                 nursery.start_soon(self._membership.keep_known, self._finder)
                 nursery.start_soon(self._keep_expiring)
-                nursery.start_soon(self._keep_restoring)
                 nursery.start_soon(self._keep_saving)
                 nursery.start_soon(self._keep_corrected)
                 nursery.start_soon(self._announcer.run_sweep)
@@ -379,16 +378,18 @@ class DhtService:
             if contact.peer_id != self._network.peer_id:
                 await self._put_at(contact, key, value)
                 continue
-            with suppress(ProtocolError):  # it was valid a moment ago
+            with suppress(ProtocolError, StoreError):  # it was valid a moment ago; the disk may fail
                 await self._server.store_value(key, value, sender_id=self._network.peer_id)
 
     async def _keep_expiring(self) -> None:
-        """Drop what expired, step by step."""
+        """Drop what expired, step by step, and store again what is to live on."""
         while True:
             try:
                 await self._expire()
+                while await self._restore_step():
+                    pass
             except StoreError as error:
-                logger.warning("expired DHT records stay for now: %s", error)
+                logger.warning("DHT records stay as they are for now: %s", error)
             await trio.sleep(limits.DHT_EXPIRE_PAUSE_S)
 
     async def _keep_saving(self) -> None:
@@ -416,16 +417,6 @@ class DhtService:
 
         while self._store.has_expired(now_s=self._clock.now_s()):
             await self._committer.submit(expire)
-
-    async def _keep_restoring(self) -> None:
-        """Store values again whose turn it is here: they live until the day that they state themselves."""
-        while True:
-            await trio.sleep(limits.DHT_EXPIRE_PAUSE_S)
-            try:
-                while await self._restore_step():
-                    pass
-            except StoreError as error:
-                logger.warning("DHT values are not stored again for now: %s", error)
 
     async def _restore_step(self) -> bool:
         """Store some values again; whether more may be due."""

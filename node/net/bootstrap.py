@@ -22,7 +22,7 @@ import trio
 
 from node import limits, wire
 from node.crypto.identity import parse_peer_id, peer_id_text
-from node.errors import ConfigError, ProtocolError, UnreachableError, UsageError
+from node.errors import ConfigError, ProtocolError, StoreError, UnreachableError, UsageError
 from node.ports import Clock, KeyValue, Network, Offload, WriteTransaction
 from node.units import Contact, Multiaddr, PeerId
 
@@ -189,11 +189,15 @@ class Bootstrap:
                 transaction.put(_TABLE, peer_id, wire.encode([now_s, list(contact.addresses)]))
             _forget_oldest(transaction)
 
-        if self._offload is None:
-            self._key_values.update(change)
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._offload.run(lambda: self._key_values.update(change))
+        try:
+            if self._offload is None:
+                self._key_values.update(change)
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._offload.run(lambda: self._key_values.update(change))
+        except StoreError as error:
+            logger.warning("who was met is written down later: %s", error)
+            self._met = met | self._met
 
     def _load(self) -> list[Contact]:
         """Remembered peers, latest first."""

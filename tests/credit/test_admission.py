@@ -109,6 +109,16 @@ def test_a_proved_fork_leaves_only_what_is_secured() -> None:
     assert have(Standing(is_known=True, is_frozen=True)) == 0
 
 
+def test_gifts_use_up_the_line_and_are_not_owed() -> None:
+    pair = pair_of(DONOR, ASKER, gifts=[lease_of(ASKER, DONOR).lease_id])
+    records = Records.of([lease_of(ASKER, DONOR), charge_of(lease_of(ASKER, DONOR), ASKER)])
+    for today, left in ((DAY, 12 * CREDIT), (DAY + 30, 42 * CREDIT)):
+        stands = standing_of(
+            ASKER.account, pair, records, ClearBook(DONOR.account), POLICY, today=today, line=42 * CREDIT
+        )
+        assert (stands.line, stands.unvested, stands.owes) == (left, 0, 0)
+
+
 def test_grants_count_with_the_known() -> None:
     decision = ledger(Standing(granted=1500, unvested=1500)).decide_granted(cost=500)
     assert (decision.accepted, decision.rule) == (True, Rule.GRANT)

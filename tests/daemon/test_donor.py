@@ -9,23 +9,31 @@ from contextlib import AsyncExitStack
 from itertools import accumulate
 from pathlib import Path, PurePath
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
+from node.chunks.messages import OfferRequest
 from node.chunks.put.upload import PutOptions
 from node.chunks.store.shard_store import ShardStore
 from node.chunks.store.space import SpaceBudget
-from node.daemon.compose import Node
+from node.control.api import control_handlers
+from node.control.credit_words import summary_lines
+from node.control.server import Events
+from node.credit.admission import Policy
+from node.crypto.identity import account_text
+from node.daemon.compose import NETWORK_ID, Node
 from node.daemon.memory import Donation
 from node.daemon.supervisor import LOG_BYTES_MAX
 from node.dht.record_store import RecordStore
 from node.dht.records import ProviderRecord, ValueRecord, ValueRules
-from node.errors import NodeError, StoreFullError
+from node.errors import NodeError, NotFoundError, StoreFullError
 from node.ports import WriteTransaction
+from node.records.offer import Offer
 from node.system.disk import DiskFiles
 from node.system.lmdb_store import LmdbStore
-from node.units import MIB, Contact, Multiaddr, PeerId
+from node.units import HOUR_S, MIB, MINUTE_S, Contact, Multiaddr, PeerId
 from tests.chunks import store_world
 from tests.chunks.store_world import CountingEntropy
 from tests.daemon.worlds import Machine, World, contact_of
@@ -147,3 +155,120 @@ def test_a_flood_of_records_pushes_no_small_donor_over_its_cap(tmp_path: Path) -
     store.close()
     index.close()
     state.close()
+
+
+async def test_a_disk_that_goes_for_an_hour_suspends_and_comes_back_with_all_it_had(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(random.Random(3).randbytes(300_000))
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    async with AsyncExitStack() as stack:
+        donor = await stack.enter_async_context(world.node(machine))
+        sharer = await stack.enter_async_context(world.node(Machine("sharer"), listed=[contact_of(donor)]))
+        assert await sharer.wait_joined(30)
+        report = await sharer.uploader.put(source, PutOptions(code=Code(2, 4)))
+        machine.disk.is_gone = True
+        with pytest.raises(NodeError):
+            await sharer.uploader.put(source, PutOptions(code=Code(1, 3)))
+        await trio.sleep(HOUR_S)
+        assert "disk" in reason_of(donor)
+        told = await control_handlers(donor)["status"]({}, Events(nobody_listens))
+        assert told["donor"]["suspended"]["since"] <= world.clock.now_s() - HOUR_S + 2 * MINUTE_S
+        with pytest.raises(NotFoundError):  # as if it were offline
+            await sharer.health.check(report.file_hash)
+
+        machine.disk.is_gone = False
+        await trio.sleep(2 * MINUTE_S)
+        assert not reason_of(donor)
+        assert (await sharer.health.check(report.file_hash, verify=True)).healthy
+        again = await sharer.uploader.put(source, PutOptions(code=Code(1, 3)))
+        got = await donor.downloader.save(again.link, tmp_path / "copy")
+        assert got.path.read_bytes() == source.read_bytes()
+        assert donor.statistics().store.quarantined == 0
+
+
+async def test_a_disk_that_turns_read_only_still_serves_and_takes_nothing(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(random.Random(4).randbytes(300_000))
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    async with AsyncExitStack() as stack:
+        donor = await stack.enter_async_context(world.node(machine))
+        sharer = await stack.enter_async_context(world.node(Machine("sharer"), listed=[contact_of(donor)]))
+        assert await sharer.wait_joined(30)
+        report = await sharer.uploader.put(source, PutOptions(code=Code(2, 4)))
+        machine.disk.is_read_only = True
+        with pytest.raises(NodeError):
+            await sharer.uploader.put(source, PutOptions(code=Code(1, 3)))
+        assert "read-only" in reason_of(donor)
+        assert (await sharer.health.check(report.file_hash, verify=True)).healthy
+        await trio.sleep(HOUR_S)
+        assert reason_of(donor)
+        machine.disk.is_read_only = False
+        await trio.sleep(2 * MINUTE_S)
+        assert not reason_of(donor)
+        await sharer.uploader.put(source, PutOptions(code=Code(1, 3)))
+
+
+async def test_a_process_that_was_stopped_says_for_how_long_and_goes_on(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    async with world.node(machine) as donor:
+        await trio.sleep(10 * HOUR_S)
+        assert donor.uptime.permille() == 1000
+    world.clock.ahead_s += HOUR_S  # down, in good order
+    async with world.node(machine) as donor:
+        await trio.sleep(9 * HOUR_S)
+        world.clock.ahead_s += 2 * HOUR_S  # stopped, or asleep
+        await trio.sleep(5 * MINUTE_S)
+        told = (await control_handlers(donor)["status"]({}, Events(nobody_listens)))["donor"]
+        lengths = [outage["to"] - outage["from"] for outage in told["outages"]]
+        assert lengths == [pytest.approx(HOUR_S, abs=MINUTE_S), pytest.approx(2 * HOUR_S, abs=2 * MINUTE_S)]
+        assert told["uptime_permille"] == pytest.approx(1000 * 19 / 22, abs=10)
+        reply = await donor.server.offer(OfferRequest(1, 1), donor.keys.peer_id)
+        offer = Offer.decode(reply.record, network=NETWORK_ID)
+        assert offer.uptime_permille == told["uptime_permille"]
+
+
+def reason_of(donor: Node) -> str:
+    suspended = donor.server.care.suspended
+    return "" if suspended is None else suspended.reason
+
+
+async def nobody_listens(_message: object) -> None:
+    """Progress and notes."""
+
+
+async def test_credit_and_lines_are_told_with_the_keys_of_the_contract(autojump_clock: MockClock) -> None:
+    world, machine = World(), Machine("the donor")
+    machine.give(CAP_BYTES)
+    friend = Machine("a friend").keys().account_id
+    async with world.node(machine) as donor:
+        handlers, events = control_handlers(donor), Events(nobody_listens)
+        request = {"peer": account_text(friend), "line_bytes": 20_000_000}
+        given = await handlers["credit"](request, events)
+        assert given.keys() >= {"net", "peers"}
+        told = await handlers["credit"]({}, events)
+        assert told["net"] == 0
+        (row,) = told["peers"]
+        assert row.keys() >= {"account", "balance", "line"}
+        assert (row["account"], row["balance"]) == (account_text(friend), 0)
+        assert row["line_bytes"] == pytest.approx(20_000_000, abs=1)
+        assert "1 friend can use 20.0 MB of yours." in summary_lines(told)
+        shown = await handlers["donate"]({"pledge_millionths": 250_000, "rate_bytes_s": 2_000_000}, events)
+        assert shown.keys() >= {"cap_bytes", "used_bytes", "shards", "rate_bytes_s", "pledge", "earned"}
+        assert (shown["pledge"], shown["rate_bytes_s"]) == (0.25, 2_000_000)
+        assert donor.credit.ledger.policy.pledge == Policy.of(CAP_BYTES, pledge_permille=250).pledge
+        for wrong in (
+            {"peer": account_text(donor.keys.account_id), "line_bytes": 5},
+            {"peer": account_text(friend), "line_bytes": -1},
+            {"peer": "z6Mk", "line_bytes": 5},
+        ):
+            with pytest.raises(NodeError):
+                await handlers["credit"](wrong, events)

@@ -1,13 +1,16 @@
-"""Renew and release: further leases on the shards of one's own file, and their end. Layer 4.
+"""Renew and release: further leases on the shards of a file, and their end. Layer 4.
 
-Invariants: every lease and release is signed by the file's owner key, which derives from the account seed and
-the salt in the file manifest; only what a holder countersigned or confirmed is counted; a lease that already
-lasts long enough is not doubled. Source: design.md, section 4 (renew, delete).
+Invariants: every lease and release is signed by the key that derives from the account seed and the salt in
+the file manifest: the owner's for a file of this account's, else a key that ends nothing but its own leases,
+and by which nobody can link two files that one account pays for; only what a holder countersigned or
+confirmed is counted; a lease that already lasts long enough is not doubled. Source: design.md, section 4
+(renew, delete).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -20,13 +23,23 @@ from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.holders import Holders, blaming
 from node.chunks.manifest import FileManifest, SegmentManifest
 from node.chunks.put.granting import make_grant
+from node.chunks.put.publish import Withdrawal, withdraw
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
-from node.errors import NotFoundError, ProtocolError, RefusedError, RemoteError, UsageError
+from node.errors import (
+    AvailabilityError,
+    CreditError,
+    NotFoundError,
+    ProtocolError,
+    RefusedError,
+    RemoteError,
+    UsageError,
+)
 from node.ports import Clock, Directory, Entropy
 from node.records.lease import LEASE_ID_BYTES, LEASE_NONCE_BYTES, Lease, Release
-from node.units import DAY_S, FileHash, LeaseId, OwnerKey, PeerId, SegmentId
+from node.records.placement_hint import PlacementHint
+from node.units import DAY_S, Contact, FileHash, LeaseId, OwnerKey, PeerId, SegmentId
 
 HOLDERS_AT_ONCE = 16
 RELEASE_ROUNDS_MAX = 32
@@ -44,6 +57,8 @@ class LeaseReport:
     """Until when every segment has leases on `data_shards` shards or more, of those that answered; None where
     fewer answered, and after a release."""
     renewed: tuple[Lease, ...] = ()
+    is_own: bool = True
+    """Whether this account put the file."""
 
 
 @dataclass(slots=True)
@@ -53,6 +68,9 @@ class _Tally:
     end_days: dict[SegmentId, dict[int, int]] = field(default_factory=dict)
     """Of each segment: the last day of each shard's longest lease."""
     renewed: list[Lease] = field(default_factory=list)
+    short_of_credit: RefusedError | None = None
+    first_holders: set[PeerId] = field(default_factory=set)
+    """Who answered for segment 0."""
 
 
 _OwnLeases = Callable[[HolderSession], Awaitable[tuple[Lease, ...]]]
@@ -61,7 +79,7 @@ _Act = Callable[[HolderSession, SegmentManifest, _OwnLeases, _Tally], Awaitable[
 
 
 class Renewer:
-    """Extends or ends the leases that this account's owner keys signed."""
+    """Keeps files for longer, or ends the leases that this account's keys may end."""
 
     def __init__(
         self,
@@ -79,21 +97,22 @@ class Renewer:
         self._payer = payer
         self._holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
         self._locator = Locator(self._holders, known_holders=known_holders)
+        self._client = client
         self._clock = clock
         self._entropy = entropy
         self._account_seed = account_seed
         self._sessions = trio.CapacityLimiter(HOLDERS_AT_ONCE)
 
     async def renew(self, file_hash: FileHash, *, duration_s: int) -> LeaseReport:
-        """Have every reachable shard kept until at least `duration_s` from now.
+        """Have every reachable shard kept until at least `duration_s` from now, whoever's file it is.
 
-        Raises `NotFoundError`, and `UsageError` where the file is not this account's.
+        Raises `NotFoundError`, `UsageError`, and `CreditError` where credit alone kept all holders from it.
         """
         today = self._clock.now_s() // DAY_S
         end_day = -(-(self._clock.now_s() + duration_s) // DAY_S)
         if not 0 < end_day - today <= limits.LEASE_DAYS_MAX:
             raise UsageError(f"a lease lasts 1 to {limits.LEASE_DAYS_MAX} days")
-        file, owner = await self._own(file_hash)
+        file, owner, is_own = await self._keyed(file_hash)
 
         async def extend(
             session: HolderSession, segment: SegmentManifest, own_leases: _OwnLeases, tally: _Tally
@@ -104,6 +123,8 @@ class Renewer:
                     latest[lease.shard_index] = lease
             short = [lease for lease in latest.values() if lease.end_day < end_day]
             asked = [self._further(lease, owner, today, end_day) for lease in short]
+            if segment.segment_id == file.manifest.segment_id(0):
+                tally.first_holders.add(session.peer_id)
             end_days = tally.end_days.setdefault(segment.segment_id, {})
             for lease in latest.values():
                 end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
@@ -124,21 +145,26 @@ class Renewer:
             tally.leases += len(signed)
             tally.renewed.extend(signed)
             end_days.update((lease.shard_index, end_day) for lease in signed)
-            grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
-            await session.give_grant(segment.segment_id, grant.encode())
+            if is_own:
+                grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
+                await session.give_grant(segment.segment_id, grant.encode())
 
         tally = await self._each_holding(file, extend, range(file.manifest.segment_count))
+        if tally.short_of_credit is not None and not tally.leases:
+            raise CreditError(f"nothing was renewed: {tally.short_of_credit}")
+        kept_until_s = _kept_until_s(file.manifest, tally.end_days)
+        if is_own and tally.leases and kept_until_s is not None:
+            await self._store_hint(file, owner, tally.first_holders, kept_until_s)
         return LeaseReport(
-            file_hash,
-            tally.leases,
-            len(tally.failed),
-            _kept_until_s(file.manifest, tally.end_days),
-            tuple(tally.renewed),
+            file_hash, tally.leases, len(tally.failed), kept_until_s, tuple(tally.renewed), is_own
         )
 
     async def release(self, file_hash: FileHash) -> LeaseReport:
-        """End every lease of the file at every reachable holder. Raises as `renew` does."""
-        file, owner = await self._own(file_hash)
+        """End every lease of the file at every reachable holder; of another's file, this account's.
+
+        Raises `NotFoundError`, and `UsageError` where nothing of the file is this account's.
+        """
+        file, owner, is_own = await self._keyed(file_hash)
 
         async def end_all(
             session: HolderSession, _segment: SegmentManifest, own_leases: _OwnLeases, tally: _Tally
@@ -146,6 +172,8 @@ class Renewer:
             # A roster shows the leases that end last, so the others show once those have ended.
             for _ in range(RELEASE_ROUNDS_MAX):
                 leases = await own_leases(session)
+                if not is_own:
+                    leases = tuple(lease for lease in leases if lease.owner_key == owner.public)
                 if not leases:
                     return
                 ended = await session.release([self._end(lease, owner) for lease in leases])
@@ -153,7 +181,34 @@ class Renewer:
 
         # Segment 0 goes last: its holders keep the manifest that a release cut short needs to go on.
         tally = await self._each_holding(file, end_all, reversed(range(file.manifest.segment_count)))
-        return LeaseReport(file_hash, tally.leases, len(tally.failed), None)
+        if not is_own and not tally.leases:
+            raise UsageError("this file is not yours, and no lease of it is: there is nothing to remove")
+        return LeaseReport(file_hash, tally.leases, len(tally.failed), None, is_own=is_own)
+
+    async def release_known(
+        self, leases: Sequence[Lease], owner_salt: bytes, contacts: Mapping[PeerId, Contact]
+    ) -> int:
+        """End leases of a file whose manifest nobody has any more, where holders answer; how many."""
+        parts: dict[PeerId, Withdrawal] = {}
+        for lease in leases:
+            contact = contacts.get(lease.holder, Contact(lease.holder))
+            parts.setdefault(lease.holder, Withdrawal(contact, [], [])).lease_ids.append(lease.lease_id)
+        return await withdraw(self._client, owner_key(self._account_seed, owner_salt), parts.values())
+
+    async def _store_hint(
+        self, file: LocatedFile, owner: KeyPair, first_holders: Collection[PeerId], expires_s: int
+    ) -> None:
+        """The file's hint as of now: it lasts as long as the leases, and names who keeps segment 0 today."""
+        hint = PlacementHint.make(
+            network=self._holders.network,
+            manifest=file.manifest.encoded,
+            owner=owner,
+            sequence=self._clock.now_s(),
+            expires_s=expires_s,
+            holders=[file.contact(peer_id) for peer_id in sorted(first_holders)],
+        )
+        with suppress(AvailabilityError):  # a cache: providers find the file as well
+            await self._holders.directory.put_value(hint.key(), hint.encode())
 
     def _charges(self, leases: Sequence[Lease], manifest_bytes: int) -> list[bytes]:
         if self._payer is None:
@@ -165,12 +220,11 @@ class Renewer:
         release = Release(lease.network, lease.lease_id, lease.holder, OwnerKey(owner.public))
         return release.sign(owner).encode()
 
-    async def _own(self, file_hash: FileHash) -> tuple[LocatedFile, KeyPair]:
+    async def _keyed(self, file_hash: FileHash) -> tuple[LocatedFile, KeyPair, bool]:
+        """The file, the key of this account's that signs its leases, and whether that key owns it."""
         file = await self._locator.locate(file_hash)
         owner = owner_key(self._account_seed, file.manifest.owner_salt)
-        if owner.public != file.manifest.owner_key:
-            raise UsageError("this file is not yours: only the account that put it can renew or remove it")
-        return file, owner
+        return file, owner, owner.public == file.manifest.owner_key
 
     def _further(self, lease: Lease, owner: KeyPair, today: int, end_day: int) -> Lease:
         """A lease on the same shard from today on, with the owner's half."""
@@ -181,7 +235,7 @@ class Renewer:
             shard_index=lease.shard_index,
             root=lease.root,
             byte_count=lease.byte_count,
-            owner_key=lease.owner_key,
+            owner_key=OwnerKey(owner.public),
             holder=lease.holder,
             start_day=today,
             end_day=end_day,
@@ -220,6 +274,8 @@ class Renewer:
                 await act(session, segment, ask, tally)
         except RemoteError as error:
             self._holders.blame(peer_id, error)
+            if isinstance(error, RefusedError) and error.code == messages.REFUSED_CREDIT:
+                tally.short_of_credit = error
             missing = isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING
             if not missing:  # a holder that has nothing of the segment keeps nothing
                 tally.failed.add(peer_id)

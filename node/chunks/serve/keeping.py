@@ -7,7 +7,7 @@ announced is held. Source: design.md, sections 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -78,6 +78,8 @@ class Keeper:
         self._attaching: set[PeerId] = set()
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self.leases_signed = 0
+        self.on_released: Callable[[], None] | None = None
+        """Called when leases have ended before their time: there may be space to give back."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -514,6 +516,8 @@ class Keeper:
             return ended, [multihash(name) for name in names if not self._store.holds(name)]
 
         ended, gone = await self._offload.run(end)
+        if ended and self.on_released is not None:
+            self.on_released()
         if self._admission is not None:
             await self._admission.released(releases)
         if gone:

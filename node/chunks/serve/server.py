@@ -8,6 +8,7 @@ Source: design.md, sections 4 and 6.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from node.chunks.admission import Admission, Asker
 from node.chunks.bodies import send_body
 from node.chunks.serve.incoming import BlockFeed, PutTable, RefusalError
 from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.suspension import StoreCare
 from node.chunks.serve.turns import Turns
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
@@ -39,6 +41,8 @@ from node.framing import Frame, FramedStream, Preamble
 from node.ports import Clock, Directory, Network, Offload, Stream
 from node.records.offer import PRICE_MICROCREDITS, Offer
 from node.units import HOUR_S, AccountId, PeerId
+
+_logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
@@ -90,6 +94,7 @@ class ShardServer:
         self._offload = offload
         self._uptime_permille = uptime_permille
         self.puts = PutTable(store, offload, admission)
+        self.care = StoreCare(store, self.puts, clock, offload)
         self.keeper = Keeper(
             store=store,
             puts=self.puts,
@@ -119,6 +124,7 @@ class ShardServer:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_silent_puts)
+                nursery.start_soon(self.care.run)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
@@ -156,6 +162,12 @@ class ShardServer:
         except StoreFullError as error:
             self._refused += 1
             await framed.send_error(messages.REFUSED_FULL, str(error))
+        except StoreError as error:
+            self._refused += 1
+            _logger.warning("the store failed for %s: %s", framed.peer, error)
+            await self.care.on_fault()
+            refusal = self.care.refusal()
+            await framed.send_error(refusal.code, str(refusal))
         except CreditError as error:
             self._refused += 1
             await framed.send_error(messages.REFUSED_CREDIT, str(error))
@@ -167,6 +179,7 @@ class ShardServer:
 
     async def offer(self, request: messages.OfferRequest, peer_id: PeerId) -> messages.OfferReply:
         """What this donor would keep now, and for how much credit. Raises `RefusalError`."""
+        self.care.check()
         statistics = await self._offload.run(self._store.statistics)
         if statistics.cap_bytes == 0:
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
@@ -189,6 +202,7 @@ class ShardServer:
 
     async def accept_put(self, request: messages.PutOpen, framed: FramedStream) -> BlockFeed:
         """Reserve. Raises `RefusalError`, `ProtocolError`."""
+        self.care.check()
         statistics = await self._offload.run(self._store.statistics)
         if statistics.cap_bytes == 0:
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
@@ -226,6 +240,8 @@ class ShardServer:
                 self._bytes_served += len(block)
 
     async def _read(self, request: messages.ReadBlocks, indexes: tuple[int, ...]) -> list[bytes | str]:
+        faults: list[StoreError] = []
+
         def read() -> list[bytes | str]:
             blocks: list[bytes | str] = []
             for index in indexes:
@@ -233,12 +249,17 @@ class ShardServer:
                     blocks.append(self._store.read_block(request.segment_id, request.shard_index, index))
                 except NotFoundError:
                     blocks.append(messages.REFUSED_MISSING)
-                except (CorruptBlockError, StoreError):
-                    # An unreadable disk is as bad as flipped bits to whoever asks.
+                except CorruptBlockError:
                     blocks.append(messages.REFUSED_CORRUPT)
+                except StoreError as error:
+                    blocks.append(messages.REFUSED_CORRUPT)
+                    faults.append(error)
             return blocks
 
-        return await self._offload.run(read)
+        blocks = await self._offload.run(read)
+        if faults and await self.care.on_fault():
+            raise self.care.refusal()
+        return blocks  # one place that can't be read is as bad as flipped bits to whoever asks
 
 
 class _Conversation:

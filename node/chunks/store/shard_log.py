@@ -166,6 +166,11 @@ def pack_path(pack_id: int) -> PurePath:
     return PACK_FOLDER / f"{pack_id:08x}{PACK_SUFFIX}"
 
 
+def packs_missing(count: int) -> StoreError:
+    """What a person reads when the packs are not there."""
+    return StoreError(f"{count} packs are missing below {PACK_FOLDER}: is the disk mounted that they are on?")
+
+
 class ShardLog:
     """All packs of one store. Thread-safe: appends exclude each other; reads and syncs run beside them."""
 
@@ -211,6 +216,15 @@ class ShardLog:
         """Bytes of each pack."""
         with self._lock:
             return dict(self._sizes)
+
+    def check_there(self) -> None:
+        """Raises `StoreError` unless every pack is still in its folder: another disk may be mounted there, or
+        none."""
+        names = set(self._files.list(PACK_FOLDER))
+        with self._lock:
+            missing = [pack_id for pack_id in self._sizes if pack_path(pack_id).name not in names]
+        if missing:
+            raise packs_missing(len(missing))
 
     def end(self) -> Position:
         """Where the next record goes, unless a new pack begins."""
@@ -340,6 +354,8 @@ class ShardLog:
             self._sizes[self._active] = start + len(data)
 
     def _begin_pack(self) -> None:
+        if self._active:
+            self.check_there()  # a new pack must not land on whatever lies under an unmounted disk
         self.sync()
         pack_id = self._active + 1
         with self._pool.using(pack_id, create=True) as file:

@@ -40,7 +40,16 @@ from node.chunks.store.shard_index import (
     shard_key,
     unpack_location,
 )
-from node.chunks.store.shard_log import HEADER_BYTES, Location, Position, Record, RecordKind, ShardLog
+from node.chunks.store.shard_log import (
+    HEADER_BYTES,
+    Location,
+    Position,
+    Record,
+    RecordKind,
+    ShardLog,
+    packs_missing,
+)
+from node.errors import StoreError
 from node.ports import KeyValue, WriteTransaction
 from node.units import LeaseId
 
@@ -62,6 +71,11 @@ def recover(log: ShardLog, key_values: KeyValue) -> int:
         sequence = reader.sequence()
         live = reader.live_bytes()
     lost = [pack_id for pack_id, byte_count in live.items() if byte_count and pack_id not in sizes]
+    if lost and not sizes:
+        # All at once is no rot: rebuilding would forget every promise, and a disk comes back.
+        raise StoreError(
+            f"{packs_missing(len(lost))} If they are lost for good, remove the folder `index` as well"
+        )
     if not is_known or lost or sizes.get(synced.pack_id, 0) < synced.offset:
         return _Rebuild(log, key_values).run()
     gone = [pack_id for pack_id in live if pack_id not in sizes]

@@ -13,6 +13,7 @@ attachments and rosters are opaque bytes here; whoever calls has verified them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -42,7 +43,15 @@ from node.chunks.store.shard_index import (
     encode_quarantine,
     shard_key,
 )
-from node.chunks.store.shard_log import SALT_BYTES, Location, Record, RecordKind, ShardLog, new_record
+from node.chunks.store.shard_log import (
+    PACK_FOLDER,
+    SALT_BYTES,
+    Location,
+    Record,
+    RecordKind,
+    ShardLog,
+    new_record,
+)
 from node.chunks.store.shard_recovery import recover
 from node.chunks.store.shard_writer import (
     Charge,
@@ -63,6 +72,7 @@ StoredLease = LeaseFields
 """A lease as the store sees it: lease id, signed record, expiry, payer."""
 
 _SWEEP_LEASES = 500  # leases that one index commit drops
+PROBE_PATH = PACK_FOLDER / "probe"
 _READ_ATTEMPTS = 4  # a compaction may move a block between looking it up and reading it
 
 
@@ -115,29 +125,66 @@ class ShardStore:
         """
         self._files = files
         self._key_values = key_values
+        self._entropy = entropy
+        self._writer = self._open(cap_bytes)
+        self._log = self._writer.log
+        self._compactor = Compactor(self._writer, self._quarantine)
+
+    def _open(self, cap_bytes: int) -> StoreWriter:
         budget = SpaceBudget(cap_bytes)
-        with key_values.view() as view:
+        with self._key_values.view() as view:
             salt = view.get(META, SALT_KEY) if view.get(META, FORMAT_KEY) == FORMAT else None
-        self._log = ShardLog(
-            files,
-            salt=salt or entropy.random_bytes(SALT_BYTES),
+        log = ShardLog(
+            self._files,
+            salt=salt or self._entropy.random_bytes(SALT_BYTES),
             salt_is_known=salt is not None,
             pack_bytes=budget.pack_bytes,
         )
-        sequence = recover(self._log, key_values)
-        self._writer = StoreWriter(files, self._log, key_values, budget, sequence)
-        self._compactor = Compactor(self._writer, self._quarantine)
+        sequence = recover(log, self._key_values)
+        return StoreWriter(self._files, log, self._key_values, budget, sequence)
 
     def close(self) -> None:
         """Abort open puts and remember where the log ends. Idempotent; leaves `key_values` open."""
         self._writer.close()
 
+    # --- faults of the disk -------------------------------------------------------------------------
+
+    def examine(self) -> None:
+        """Look whether the packs are where they should be and the store takes writes. Cheap; writes nothing.
+
+        Raises `StoreError`, in words, if not: the disk is not mounted, not readable, or failed a write.
+        """
+        self._writer.check_usable()
+        self._log.check_there()
+
+    def probe(self) -> None:
+        """`examine`, and try to write. Raises `StoreError`."""
+        self.examine()
+        self._files.replace(PROBE_PATH, b"")
+        self._files.delete(PROBE_PATH)
+
+    def reopen(self) -> None:
+        """Begin anew over the same files after a fault, as a start of the node would; open puts are over.
+
+        Nothing that was acknowledged is lost. Raises `StoreError` while the fault is still there; what can be
+        read is read as before, and nothing is accepted.
+        """
+        old = self._writer
+        old.stop(StoreError("the store is being opened again"))
+        writer = self._open(old.budget.cap_bytes)
+        writer.budget.cap_bytes = old.budget.cap_bytes  # it may have changed meanwhile
+        self._writer, self._log = writer, writer.log
+        self._compactor = Compactor(writer, self._quarantine)
+        old.close()
+        self.probe()  # the folder may be there and take no writes: a disk often comes back so
+
     # --- room ---------------------------------------------------------------------------------------
 
     def statistics(self) -> StoreStatistics:
-        """Figures of this moment; measures the home."""
-        self._writer.measure()
+        """Figures of this moment; measures the home, or takes the last measure where the disk is gone."""
         writer = self._writer
+        with suppress(StoreError):
+            writer.measure()
         with self._key_values.view() as view:
             quarantined = view.count(QUARANTINED)
             shards, leases = view.count(SHARDS) - quarantined, view.count(LEASES)

@@ -4,15 +4,15 @@ Invariants:
 - A mutation returns when its records are durable in the log and applied in the index, in that order.
   Mutations that arrive together share one sync and one index commit.
 - Every byte is charged before it is written: to a reservation, or to what the cap leaves.
-- After a failed sync or index commit nothing more is accepted until the store is opened again: what such a
-  failure left on disk is known only to a recovery.
+- After a failed write, sync or index commit nothing more is accepted until the store is opened again: what
+  such a failure left on disk is known only to a recovery.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -171,7 +171,7 @@ class StoreWriter:
     def check_usable(self) -> None:
         """Raises `StoreError` after a failure that only a recovery can clear."""
         if self._failure is not None:
-            raise StoreError(f"the store stopped after a fault, restart the node: {self._failure}")
+            raise StoreError(f"the store stopped after a fault: {self._failure}")
 
     def mutate(self, mutation: Mutation) -> None:
         """Make a change durable. Raises what its `prepare` raises, `StoreFullError`, `StoreError`."""
@@ -228,6 +228,21 @@ class StoreWriter:
                 self._failure = error if isinstance(error, StoreError) else StoreError(repr(error))
             raise
 
+    def append(self, records: Sequence[Record]) -> list[Location]:
+        """`ShardLog.append`; a fault other than a full disk stops the store."""
+        try:
+            return self.log.append(records)
+        except StoreFullError:
+            raise
+        except StoreError as error:
+            self._failure = self._failure or error
+            raise
+
+    def stop(self, reason: StoreError) -> None:
+        """Accept nothing more; an earlier reason stays."""
+        with self.committing, self.state:
+            self._failure = self._failure or reason
+
     def forget_pack(self, pack_id: int) -> None:
         """Delete a pack without a live byte: file first, then its line in the index."""
         with self.committing:
@@ -259,8 +274,9 @@ class StoreWriter:
                 put.abort()
             if self._failure is None:
                 self._failure = StoreError("the store is closed")
-                self.log.sync()
-                self.apply(lambda writer: None, end=self.log.end())
+                with suppress(StoreError):  # a disk that fails now: the next start recovers, as from a crash
+                    self.log.sync()
+                    self.apply(lambda writer: None, end=self.log.end())
             self.log.close()
 
     def _next_batch(self) -> list[Mutation]:
@@ -312,7 +328,7 @@ class StoreWriter:
             for mutation in ready:
                 try:
                     self._pay(mutation)
-                    appended.append((mutation, self.log.append(mutation.records)))
+                    appended.append((mutation, self.append(mutation.records)))
                 except NodeError as error:
                     mutation.error = error
             return appended, self.log.end()
@@ -431,7 +447,7 @@ class IncomingPut:
             if len({index for index, _ in blocks} - places.keys()) < len(records):
                 raise ProtocolError("a block that was sent before")
             self._reservation.spend(sum(record_bytes(len(record.payload)) for record in records))
-            locations = self._writer.log.append(records)
+            locations = self._writer.append(records)
             for record, location in zip(records, locations, strict=True):
                 places[record.block_index] = BlockPlace(location, record.payload_hash)
             if self.first is None and locations:

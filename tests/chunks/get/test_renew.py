@@ -12,6 +12,7 @@ from node.chunks.geometry import Code
 from node.crypto.sealing import owner_key
 from node.errors import NotFoundError, RemoteError, UsageError
 from node.records.lease import Lease, Release
+from node.records.placement_hint import hint_key, validate_hint
 from node.units import DAY_S, MIB, OwnerKey
 from simulations.network import Link as Wire
 from tests.chunks.planting import LEASE_DAYS, TODAY, Planted, content_of, plant
@@ -86,14 +87,13 @@ async def test_releasing_frees_the_holders_bytes(autojump_clock: MockClock, swar
             await visitor.read(planted.link)
 
 
-async def test_only_the_owner_renews_and_releases(autojump_clock: MockClock, swarm: Swarm) -> None:
+async def test_only_the_owner_ends_the_owner_s_leases(autojump_clock: MockClock, swarm: Swarm) -> None:
     planted = await plant(swarm, content_of(100), code=CODE)
     async with swarm.visitor() as visitor:
         stranger = visitor.renewer(bytes(32))
         with pytest.raises(UsageError, match="not yours"):
-            await stranger.renew(planted.link.file_hash, duration_s=DAY_S)
-        with pytest.raises(UsageError, match="not yours"):
             await stranger.release(planted.link.file_hash)
+    assert sum(len(leases_at(holder, planted)) for holder in swarm.holders) == 6
 
 
 @pytest.mark.parametrize("forgery", ["unsigned", "foreign"])
@@ -114,6 +114,18 @@ async def test_holders_refuse_a_release_that_the_owner_did_not_sign(
             async with visitor.client.session(holder.contact) as session:
                 await session.release([release.encode()])
     assert len(leases_at(holder, planted)) == 2
+
+
+async def test_a_renewal_stores_a_hint_that_lasts_as_long(autojump_clock: MockClock, swarm: Swarm) -> None:
+    planted = await plant(swarm, content_of(100), code=CODE)
+    async with swarm.visitor() as visitor:
+        report = await visitor.renewer().renew(planted.link.file_hash, duration_s=60 * DAY_S)
+        key = hint_key(planted.link.file_hash)
+        value = await visitor.directory.get_value(key)
+        assert value is not None
+        hint = validate_hint(key, value, now_s=NOW_S, network=NETWORK)
+    assert hint.expires_s == report.expires_s
+    assert {contact.peer_id for contact in hint.holders} == {holder.peer_id for holder in swarm.holders}
 
 
 async def test_a_lease_has_a_length(autojump_clock: MockClock, swarm: Swarm) -> None:

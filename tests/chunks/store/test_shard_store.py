@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from node.system.entropy import SystemEntropy
 from node.system.lmdb_store import LmdbStore
 from node.units import LeaseId, SegmentId
 from tests.chunks.store_world import (
+    CAP_BYTES,
     GEOMETRY,
+    CountingEntropy,
     World,
     begin,
     block,
@@ -409,8 +412,10 @@ def test_after_a_failed_sync_nothing_is_accepted_until_a_restart() -> None:
     with pytest.raises(StoreError):
         put(world.store, 2, {0: lease(2)})
     world.disk.fail_syncs = False
-    with pytest.raises(StoreError, match="restart"):
+    with pytest.raises(StoreError, match="stopped after a fault"):
         put(world.store, 3, {0: lease(3)})
+    with pytest.raises(StoreError, match="stopped after a fault"):
+        world.store.examine()
     assert world.store.read_block(segment(1), 0, 0) == block(1, 0, 0)
     world.disk.crash(0)
     world.reopen()
@@ -428,3 +433,65 @@ def test_a_clean_start_reads_no_record() -> None:
     assert world.disk.read_bytes == before
     assert world.store.segment_manifest(segment(7)) == manifest(7)
     assert world.disk.read_bytes > before
+
+
+def test_a_store_opened_again_after_a_fault_has_all_that_was_acknowledged() -> None:
+    world = World()
+    put(world.store, 1, {0: lease(1)})
+    unfinished = begin(world.store, 3, [0])
+    unfinished.append(0, blocks(3, 0)[:1])
+    world.disk.fail_syncs = True
+    with pytest.raises(StoreError):
+        put(world.store, 2, {0: lease(2)})
+    with pytest.raises(StoreError):
+        world.store.reopen()
+    world.disk.fail_syncs = False
+    world.store.set_cap(20 << 20)
+    world.store.reopen()
+    world.store.examine()
+    with pytest.raises(ProtocolError, match="over"):
+        unfinished.append(0, blocks(3, 0)[1:])
+    assert world.store.read_block(segment(1), 0, 0) == block(1, 0, 0)
+    figures = world.store.statistics()
+    assert (figures.cap_bytes, figures.reserved_bytes) == (20 << 20, 0)
+    put(world.store, 3, {0: lease(3)})
+    world.reopen()
+    assert world.store.shards_of(segment(3)) == (0,)
+
+
+def fill(store: ShardStore) -> None:
+    for number in range(42, 400, 4):
+        put(store, number, {0: lease(number)})
+
+
+def test_packs_on_a_disk_that_is_not_mounted_are_waited_for_and_never_written_over(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    files, index = DiskFiles(home), LmdbStore(home / "index")
+
+    def opened() -> ShardStore:
+        return ShardStore(files, index, CountingEntropy(), cap_bytes=CAP_BYTES)
+
+    store = opened()
+    for number in range(4):
+        put(store, number, {0: lease(number)})
+    (home / "packs").rename(elsewhere)
+    with pytest.raises(StoreError, match="mounted"):
+        store.examine()
+    with pytest.raises(StoreError, match="mounted"):
+        store.reopen()
+    with pytest.raises(StoreError, match="mounted"), closing(opened()):  # nor at a start of the node
+        pass
+    with pytest.raises(StoreError, match=r"stopped|mounted"):
+        fill(store)  # until a new pack is due
+    assert not (home / "packs").exists()
+    elsewhere.rename(home / "packs")
+    store.reopen()
+    for number in range(4):
+        assert store.read_block(segment(number), 0, 0) == block(number, 0, 0)
+    put(store, 5, {0: lease(5)})
+    store.close()
+    store = opened()
+    assert store.shards_of(segment(5)) == (0,)
+    assert store.shards_of(segment(0)) == (0,)
+    store.close()
+    index.close()
