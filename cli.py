@@ -7,11 +7,12 @@ heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 
+from node.control import streams
 from node.errors import NodeError, TransferInterruptedError
 
 _INTERRUPTED = (
@@ -21,6 +22,7 @@ _INTERRUPTED = (
 
 def main() -> None:
     """Entry point of the console script."""
+    streams.open_missing()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -28,18 +30,16 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     words = list(argv[: argv.index("--")]) if "--" in argv else list(argv)
     as_json = "--json" in words
-    if "--version" in words:
-        return _version(as_json)
     try:
-        return _run(argv)
+        return _version(as_json) if "--version" in words else _run(argv)
     except NodeError as error:
         return _fail(error.exit_code, error.kind, str(error), as_json=as_json)
     except KeyboardInterrupt:
         stopped = TransferInterruptedError(_INTERRUPTED)
         return _fail(stopped.exit_code, stopped.kind, str(stopped), as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has enough.
+        streams.drop_stdout()
         return TransferInterruptedError.exit_code
     except Exception as error:  # noqa: BLE001  # the boundary of the program: whatever a bug raises
         # A bug in a command ends as one line, its traceback in a file.
@@ -53,7 +53,8 @@ def run(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     from node.control.arguments import parse
 
-    options = parse(argv)
+    with streams.stdout_errors():  # of `--help`
+        options = parse(argv)
     if options.command == "simulate":
         from simulations.command import simulate
 
@@ -63,28 +64,35 @@ def _run(argv: Sequence[str]) -> int:
 
         result, exit_code = COMMANDS[options.command](options)
     if result is not None:
-        if options.json:
-            print(json.dumps(result), flush=True)
-        else:
-            from node.control.render import render
+        with streams.stdout_errors():
+            if options.json:
+                print(json.dumps(result), flush=True)
+            else:
+                from node.control.render import render
 
-            render(options, result)
-            sys.stdout.flush()
+                render(options, result)
+                sys.stdout.flush()
     return exit_code
 
 
 def _version(as_json: bool) -> int:
     from node import __version__
 
-    print(json.dumps({"version": __version__}) if as_json else f"cairn {__version__}")
+    with streams.stdout_errors():
+        print(json.dumps({"version": __version__}) if as_json else f"cairn {__version__}", flush=True)
     return 0
 
 
 def _fail(exit_code: int, kind: str, message: str, *, as_json: bool) -> int:
     line = " ".join(message.split())
-    print(f"cairn: {line}", file=sys.stderr)
-    if as_json:
-        print(json.dumps({"error": {"code": exit_code, "kind": kind, "message": line}}), flush=True)
+    with contextlib.suppress(OSError):  # then the exit code has to say it
+        print(f"cairn: {line}", file=sys.stderr)
+    try:
+        if as_json:
+            print(json.dumps({"error": {"code": exit_code, "kind": kind, "message": line}}))
+        sys.stdout.flush()
+    except OSError:
+        streams.drop_stdout()
     return exit_code
 
 

@@ -193,6 +193,7 @@ PROTOCOL_LINE_BYTES_MAX: Final = 256  # bytes of a protocol's name
 PROTOCOL_PROPOSALS_MAX: Final = 8  # protocols that one stream may propose
 NEGOTIATION_TIMEOUT_S: Final = 10  # seconds from a stream's start to its protocol
 STREAMS_MAX_PER_CONNECTION: Final = 256  # streams that a peer may hold open: 5 KB and a task each
+STREAMS_SUBNET_PART: Final = 4  # a quarter of a protocol's streams for one /24 (IPv6 /48), local ones exempt
 STREAM_WINDOW_BYTES_MAX: Final = 1024 * 1024  # bytes: 20 MB/s a stream at 50 ms
 UNREAD_BYTES_MAX_PER_CONNECTION: Final = 8 * 1024 * 1024  # bytes: 32 streams with a full first window
 UNREAD_BYTES_MAX: Final = 32 * 1024 * 1024  # bytes over all connections, however many attack
@@ -283,6 +284,22 @@ DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock 
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
 DEVICE_CERTS_BYTES_MAX: Final = 2_304  # bytes: as many certificates
 BALANCES_SHOWN_MAX: Final = 1_000  # accounts that one answer of `cairn credit` lists
+CREDIT_RANGES_MAX: Final = 32  # ranges a question: answers of 48 ids each are 52 KB, one frame
+CREDIT_ROUNDS_MAX: Final = (
+    2_048  # questions of one exchange: a pair that has nothing and one that has everything
+)
+CREDIT_ENTRIES_PER_MESSAGE_MAX: Final = 1_024  # records in one body, or ids in one question for them
+CREDIT_BODY_BYTES_MAX: Final = 2 * 1024 * 1024  # bytes: a body of records
+CREDIT_ENTRIES_PER_PAIR_MAX: Final = (
+    100_000  # records of one pair that its other side may have kept here: 50 MB
+)
+PAIR_STATES_KEPT_MAX: Final = 64  # states of a pair that are remembered: what forks are found among
+PROOFS_SPREAD_MAX: Final = 64  # proofs of forks that are told to others: the newest
+CREDIT_STREAMS_MAX: Final = 64  # exchanges served at once
+CREDIT_STREAMS_PER_PEER_MAX: Final = 4  # of one peer: one, and what a lost connection left
+CREDIT_REPLY_DEADLINE_S: Final = 30.0  # seconds for an answer in an exchange: a thousand signatures take one
+CREDIT_HEARD_MAX: Final = 16_384  # receipts of audits that wait to be taken in: a later pass makes up for one
+EXCHANGES_QUEUED_MAX: Final = 4_096  # peers that wait for their exchange
 PAIR_BOOKS_MAX: Final = 64  # pairs whose records are in memory: 10,000 leases are 10 MB
 CREDIT_ENTRY_BYTES_MAX: Final = (
     AUDIT_RECEIPT_BYTES_MAX + 64
@@ -310,3 +327,17 @@ EVIDENCE_AHEAD_S: Final = 3_600  # seconds that an honest auditor's clock may be
 EVIDENCE_RECEIPTS_BYTES_MAX: Final = 1024 * 1024  # bytes: the receipts of a segment in one exchange
 EVIDENCE_EXPIRE_STEP_ROWS: Final = 1_000  # rows dropped in one commit: 30 ms
 REPUTATIONS_MAX: Final = 50_000  # donors remembered: 20 MB in memory; those that matter least go first
+
+# --- audits (protocol /cairn/audits/1) -------------------------------------------------------------------
+
+AUDIT_ANSWER_BODY_BYTES_MAX: Final = 3_200_000  # bytes: 2,000 samples of 1,470 bytes and their frames
+AUDIT_STREAMS_MAX: Final = 64  # streams served at once: each is a few KB while it waits for its turn
+AUDIT_STREAMS_PER_PEER_MAX: Final = 4  # a peer audits as a holder and for some files of its own
+AUDIT_IDLE_S: Final = 30.0  # seconds that a stream of audits may rest between messages
+AUDIT_ANSWERS_AT_ONCE: Final = 2  # challenges worked on: one a core; 32 blocks and their lanes in memory each
+AUDIT_ANSWER_DEADLINE_S: Final = 120.0  # seconds for an answer: 2,000 samples of a slow disk, and a queue
+AUDIT_TELL_SEGMENTS_MAX: Final = 64  # segments a message names: 64 rosters are read for it
+AUDIT_TELL_BYTES_MAX: Final = 256 * 1024  # bytes of receipts a message brings
+AUDIT_ROSTERS_MAX: Final = 64  # rosters exchanged in one audit: 1 MB; others have their turn in the next one
+AUDIT_PLAN_LEASES_MAX: Final = 100_000  # leases that a node has on its list for one round: 15 MB
+AUDIT_GIVEN_UP_MAX: Final = 1_024  # donors without an answer that are asked again when they come back

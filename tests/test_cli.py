@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -210,6 +211,55 @@ def test_ctrl_c_is_exit_5(
     monkeypatch.setitem(COMMANDS, "put", interrupted)
     assert cli.run(["--json", "put", "x", "--home", str(tmp_path)]) == 5
     assert json.loads(capsys.readouterr().out)["error"]["kind"] == "transfer_interrupted"
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["recovery", "show"], ["--json", "recovery", "show"]], ids=" ".join
+)
+def test_a_full_disk_behind_stdout_is_exit_10_in_one_line(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "--home", str(tmp_path / "home"), *words]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 10
+    assert done.stderr.count("\n") == 1
+    assert "full" in done.stderr
+    assert not (tmp_path / "home" / "errors.log").exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_its_streams_does_what_it_does(closed: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    words = [sys.executable, "-m", "cli", "--home", str(home), "recovery", "show"]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(words)} {closed}"], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert (home / "keystore").is_file()
+    assert not (home / "errors.log").exists()
+
+
+def test_nobody_is_asked_through_a_stream_that_is_not_there(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cli", "--home", str(tmp_path), "get"]
+    for more in ("- <&-", "cairn:x -o - >&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{shlex.join(words)} {more}"],
+            cwd=ROOT,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("output", ["", "missing/", "missing/../"])
+def test_an_output_that_names_no_place_is_refused(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["--json", "get", "cairn:x", "-o", output, "--home", str(tmp_path / "home")]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "usage"
 
 
 def test_shares_are_read_as_percent_or_number() -> None:

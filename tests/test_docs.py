@@ -13,6 +13,7 @@ import pytest
 
 from node import __version__, errors, limits, wire
 from node.chunks import catalogue, evidence, list_store, messages, score_store
+from node.chunks.healing import messages as repair_messages
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
@@ -273,6 +274,12 @@ def check_messages(page: str, declared: Mapping[str, tuple[type[Any], tuple[Fiel
 def test_messages_of_the_shard_protocol() -> None:
     check_messages("formats/shards-protocol.md", cast(Any, messages._TABLE))
     assert messages.PROTOCOL in text_of("formats/shards-protocol.md")
+
+
+def test_messages_of_the_repair_protocol() -> None:
+    with_fields = {tag: entry for tag, entry in repair_messages._TABLE.items() if entry[1]}
+    check_messages("formats/repair-protocol.md", cast(Any, with_fields))
+    assert repair_messages.PROTOCOL in text_of("formats/repair-protocol.md")
 
 
 def test_reasons_to_decline() -> None:

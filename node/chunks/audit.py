@@ -1,11 +1,12 @@
 """Audits: one chained challenge over 1 KiB samples of many shards, its answer, its verdict. Layer 2, pure.
 
-Invariants: c(0) = H(nonce) and c(i+1) = H(c(i) || chunk(i)), where c(i) picks the lease, block and chunk of
-sample i: nobody knows sample i+1 without the bytes of sample i, so a donor that fetches on demand needs a
-round trip a sample. A sample proves itself against the shard's root in the segment manifest: the chunk by
-BLAKE3's tree within its block, the block's hash by the shard's Merkle path. A donor that lacks a block says
-so with an empty sample and fails that sample only. The signed answer holds a digest of every sample, so that
-one false sample convinces whoever has the lease. Source: credit.md, "Audits".
+Invariants: c(0) = H(nonce) and c(i+1) = H(c(i) || chunk(i)), where c(i) picks block and chunk of sample i and
+the leases take turns: each gets its samples, and nobody knows where sample i+1 lies without the bytes of
+sample i, so a donor that fetches on demand needs a round trip a sample. A sample proves itself against the
+shard's root in the segment manifest: the chunk by BLAKE3's tree within its block, the block's hash by the
+shard's Merkle path. A donor that lacks a block says so with an empty sample and fails that sample only. The
+signed answer holds a digest of every sample, so that one false sample convinces whoever has the lease.
+Source: credit.md, "Audits".
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from node import limits, wire
 from node.chunks.geometry import BLOCK_BYTES, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.merkle import leaf_of, leaf_path, root_of_path
-from node.crypto.blake3_tree import CHUNK_BYTES, chunk_count, chunk_proof, verify_chunk
+from node.crypto.blake3_tree import CHUNK_BYTES, ChunkClaim, chunk_count, chunk_proofs, verify_chunks
 from node.crypto.hashing import HASH_BYTES, blake3_256
-from node.errors import CryptoError, ProtocolError
+from node.errors import ProtocolError
 from node.records.lease import Lease
 from node.records.receipt import AUDIT_NONCE_BYTES, AuditAnswer
 from node.units import DAY_S, MIB, LeaseId, PeerId, SegmentId
@@ -33,6 +34,8 @@ AUDITORS: Final = 3
 WEEK_S: Final = 7 * DAY_S
 PATH_BYTES_MAX: Final = 8 * HASH_BYTES
 """Of either path of a sample: 64 chunks a block and 64 blocks a shard need 6 hashes."""
+PROOFS_AT_ONCE: Final = 32
+"""Blocks whose paths are made together: 2 MB of blocks, 10 MB of lanes."""
 _BLOCK_CHUNKS: Final = chunk_count(BLOCK_BYTES)
 
 
@@ -146,10 +149,10 @@ ReadLeaves = Callable[[LeaseId], bytes | None]
 """The leaf list of a lease's shard."""
 
 
-def place_of(link: bytes, targets: Sequence[Target]) -> Place:
-    """The sample that c(i) picks: a lease, then any of its chunks, each as likely as the others."""
-    target = targets[int.from_bytes(link[:16], "big") % len(targets)]
-    chunk = int.from_bytes(link[16:], "big") % target.chunk_total
+def place_of(link: bytes, targets: Sequence[Target], index: int) -> Place:
+    """Sample `index`: of the lease whose turn it is the chunk that c(`index`) picks, each as likely."""
+    target = targets[index % len(targets)]
+    chunk = int.from_bytes(link, "big") % target.chunk_total
     return Place(target, *divmod(chunk, _BLOCK_CHUNKS))
 
 
@@ -159,13 +162,21 @@ def next_link(link: bytes, chunk: bytes) -> bytes:
 
 
 def answer(challenge: Challenge, read_block: ReadBlock, read_leaves: ReadLeaves) -> list[Sample]:
-    """The donor's samples. What it lacks, or what no longer has its hash, is an empty one."""
+    """The donor's samples. What it lacks, or what no longer has its hash, is an empty one.
+
+    The chain needs the chunks only: paths are made afterwards, `PROOFS_AT_ONCE` blocks in memory at a time.
+    """
     samples: list[Sample] = []
     link = challenge.first()
-    for _ in range(challenge.sample_count):
-        sample = _sample(place_of(link, challenge.targets), read_block, read_leaves)
-        samples.append(sample)
-        link = next_link(link, sample.chunk)
+    for start in range(0, challenge.sample_count, PROOFS_AT_ONCE):
+        found: list[tuple[Place, bytes, bytes] | None] = []
+        for index in range(start, min(start + PROOFS_AT_ONCE, challenge.sample_count)):
+            place = place_of(link, challenge.targets, index)
+            found.append(_read(place, read_block, read_leaves))
+            link = next_link(link, _chunk(found[-1]))
+        proofs = iter(chunk_proofs([(each[1], each[0].chunk_index) for each in found if each is not None]))
+        for each in found:
+            samples.append(Sample() if each is None else _sample(each[0], each[2], *next(proofs)))
     return samples
 
 
@@ -174,31 +185,42 @@ def verify_answer(challenge: Challenge, samples: Sequence[Sample]) -> Verdict:
     if len(samples) != challenge.sample_count:
         raise ProtocolError(f"{len(samples)} samples where {challenge.sample_count} were asked for")
     places: list[Place] = []
-    missing: list[int] = []
-    false: list[int] = []
     link = challenge.first()
     for index, sample in enumerate(samples):
-        place = place_of(link, challenge.targets)
-        places.append(place)
-        if sample == Sample():
-            missing.append(index)
-        elif not is_true(place, sample):
-            false.append(index)
+        places.append(place_of(link, challenge.targets, index))
         link = next_link(link, sample.chunk)
-    return Verdict(tuple(places), tuple(missing), tuple(false))
+    missing = tuple(index for index, sample in enumerate(samples) if sample == Sample())
+    given = [index for index, sample in enumerate(samples) if sample != Sample()]
+    truths = are_true([(places[index], samples[index]) for index in given])
+    false = tuple(index for index, truth in zip(given, truths, strict=True) if not truth)
+    return Verdict(tuple(places), missing, false)
 
 
-def is_true(place: Place, sample: Sample) -> bool:
-    """Whether a sample is the chunk at that place under the shard's root."""
-    geometry = place.target.geometry
+def are_true(answered: Sequence[tuple[Place, Sample]]) -> list[bool]:
+    """Whether each sample is the chunk at its place under the shard's root."""
+    chunks_hold = verify_chunks(
+        [
+            ChunkClaim(
+                sample.leaf,
+                place.target.geometry.block_bytes(place.block_index),
+                place.chunk_index,
+                sample.chunk,
+                sample.path,
+            )
+            for place, sample in answered
+        ]
+    )
+    return [
+        holds and _leaf_holds(place, sample)
+        for holds, (place, sample) in zip(chunks_hold, answered, strict=True)
+    ]
+
+
+def _leaf_holds(place: Place, sample: Sample) -> bool:
+    leaf_count = place.target.geometry.stripe_count
     try:
-        verify_chunk(
-            sample.leaf, geometry.block_bytes(place.block_index), place.chunk_index, sample.chunk, sample.path
-        )
-        root = root_of_path(
-            sample.leaf, place.block_index, leaf_count=geometry.stripe_count, path=sample.leaf_path
-        )
-    except (CryptoError, ProtocolError):
+        root = root_of_path(sample.leaf, place.block_index, leaf_count=leaf_count, path=sample.leaf_path)
+    except ProtocolError:
         return False
     return root == place.target.root
 
@@ -214,8 +236,8 @@ def answer_digests(challenge: Challenge, samples: Sequence[Sample]) -> bytes:
     """The `digests` of the donor's `AuditAnswer`."""
     digests: list[bytes] = []
     link = challenge.first()
-    for sample in samples:
-        digests.append(sample_digest(place_of(link, challenge.targets), sample))
+    for index, sample in enumerate(samples):
+        digests.append(sample_digest(place_of(link, challenge.targets, index), sample))
         link = next_link(link, sample.chunk)
     return b"".join(digests)
 
@@ -232,29 +254,29 @@ def prove_bad(
     at: tuple[int, int],
     sample: Sample,
     lease: Lease,
-    manifest: SegmentManifest,
+    geometry: SegmentGeometry,
 ) -> None:
     """Check the proof that `lease`'s holder answered falsely; anyone can, without the challenge.
 
-    `at` is (block index, chunk index). A signed empty sample proves as much: the shard is lost by the
-    holder's own word.
+    `geometry` is that of the segment, of which the caller knows that the lease is about it. `at` is (block
+    index, chunk index). A signed empty sample proves as much: the shard is lost by the holder's own word.
 
     Raises:
         CryptoError: a signature does not hold.
-        ProtocolError: no such sample was signed, it is of another lease or segment, or it is true.
+        ProtocolError: no such sample was signed, it is of another lease, or it is true.
     """
     signed.verify()
     lease.verify()
     if (signed.network, signed.donor) != (lease.network, lease.holder):
         raise ProtocolError("an answer of another donor")
-    place = Place(Target.of(lease, manifest), *at)
+    place = Place(Target(lease.lease_id, lease.root, geometry), *at)
     try:
         digest = signed.digest(index)
     except IndexError as error:
         raise ProtocolError("the answer has no such sample") from error
     if digest != sample_digest(place, sample):
         raise ProtocolError("the donor has not signed this sample")
-    if not 0 <= place.block_index < place.target.geometry.stripe_count or is_true(place, sample):
+    if not 0 <= place.block_index < place.target.geometry.stripe_count or are_true([(place, sample)])[0]:
         raise ProtocolError("the sample proves nothing against the donor")
 
 
@@ -295,12 +317,25 @@ def sample_bytes(geometry: SegmentGeometry) -> int:
     return CHUNK_BYTES + HASH_BYTES * (_BLOCK_CHUNKS.bit_length() - 1 + 1 + levels) + 16
 
 
-def _sample(place: Place, read_block: ReadBlock, read_leaves: ReadLeaves) -> Sample:
+def _read(place: Place, read_block: ReadBlock, read_leaves: ReadLeaves) -> tuple[Place, bytes, bytes] | None:
+    """The place with its block and the shard's leaves; None where the block is not there whole."""
     lease_id = place.target.lease_id
     block, leaves = read_block(lease_id, place.block_index), read_leaves(lease_id)
     if block is None or leaves is None:
-        return Sample()
+        return None
+    if leaf_of(block) != leaves[place.block_index * HASH_BYTES : (place.block_index + 1) * HASH_BYTES]:
+        return None  # a donor signs nothing false: bits that rotted since the last scrub are missing
+    return place, block, leaves
+
+
+def _chunk(found: tuple[Place, bytes, bytes] | None) -> bytes:
+    """The sampled chunk of a block that was read, nothing of one that was not."""
+    if found is None:
+        return b""
+    place, block, _ = found
+    return block[place.chunk_index * CHUNK_BYTES : (place.chunk_index + 1) * CHUNK_BYTES]
+
+
+def _sample(place: Place, leaves: bytes, chunk: bytes, path: bytes) -> Sample:
     leaf = leaves[place.block_index * HASH_BYTES : (place.block_index + 1) * HASH_BYTES]
-    if leaf_of(block) != leaf:
-        return Sample()  # a donor signs nothing false: bits that rotted since the last scrub are missing
-    return Sample(*chunk_proof(block, place.chunk_index), leaf, leaf_path(leaves, place.block_index))
+    return Sample(chunk, path, leaf, leaf_path(leaves, place.block_index))

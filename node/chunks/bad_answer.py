@@ -1,6 +1,6 @@
 """A signed answer that shows a shard lost, as anyone can check it. Layer 2, pure.
 
-Invariant: what `verify` accepts convinces whoever has the segment's manifest: the donor countersigned the
+Invariant: what `verify` accepts convinces whoever knows the segment's geometry: the donor countersigned the
 lease, and signed that it lacks a sample of it or that the sample is something else.
 Source: credit.md, "Audits".
 """
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from node import limits, wire
-from node.chunks.audit import Sample, prove_bad
+from node.chunks import audit
+from node.chunks.audit import Sample
+from node.chunks.geometry import SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.errors import ProtocolError
 from node.records.lease import Lease
@@ -53,9 +55,19 @@ class BadAnswer:
         return self.sample != Sample()
 
     def verify(self, manifest: SegmentManifest) -> None:
-        """Raises `CryptoError` or `ProtocolError` unless it proves the shard lost."""
+        """Raises `CryptoError` or `ProtocolError` unless it proves a shard of the manifest's segment lost."""
+        self.verify_in(manifest.segment_id, manifest.geometry)
+        audit.Target.of(self.lease, manifest)
+
+    def verify_in(self, segment_id: SegmentId, geometry: SegmentGeometry) -> None:
+        """Raises `CryptoError` or `ProtocolError` unless it proves a shard of this segment lost.
+
+        The lease, which owner and holder signed, has the shard's root.
+        """
+        if self.lease.segment_id != segment_id or self.lease.byte_count != geometry.shard_bytes:
+            raise ProtocolError("a bad answer about another segment")
         at = (self.block_index, self.chunk_index)
-        prove_bad(self.answer, self.index, at, self.sample, self.lease, manifest)
+        audit.prove_bad(self.answer, self.index, at, self.sample, self.lease, geometry)
 
     def encode(self) -> bytes:
         """The canonical encoding."""

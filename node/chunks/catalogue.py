@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Final
 
 from node import limits, wire
+from node.chunks.roster import merge_leases
 from node.ports import KeyValue, ReadTransaction, WriteTransaction
 from node.records.base import expect_peer_id
 from node.records.lease import Lease
@@ -146,6 +147,30 @@ class Catalogue:
                 return
             yield self._segment(index, row)
             index += 1
+
+    def segment(self, file_hash: FileHash, index: int) -> CatalogueSegment | None:
+        """One segment of a file."""
+        with self._key_values.view() as view:
+            row = view.get(SEGMENTS_TABLE, _segment_key(file_hash, index))
+        return None if row is None else self._segment(index, row)
+
+    def learn_leases(self, file_hash: FileHash, index: int, news: Sequence[Lease]) -> None:
+        """Take verified leases of a segment in, durably. No error for a file that is not there."""
+
+        def change(transaction: WriteTransaction) -> None:
+            key = _segment_key(file_hash, index)
+            row = transaction.get(SEGMENTS_TABLE, key)
+            if row is None:
+                return
+            known = self._segment(index, row)
+            leases = merge_leases(
+                [*known.leases, *(lease for lease in news if lease.segment_id == known.segment_id)]
+            )
+            new = wire.encode([known.segment_id, [lease.encode() for lease in leases]])
+            if new != row:
+                transaction.put(SEGMENTS_TABLE, key, new)
+
+        self._key_values.update(change)
 
     def holders(self, file_hash: FileHash) -> Sequence[Contact]:
         """Holders of a file with their last known addresses."""

@@ -11,7 +11,7 @@ once, as long as a row refers to it. Source: credit.md, "Audits", "Earning", "Re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -19,7 +19,7 @@ from typing import Final
 from node import limits, wire
 from node.chunks.audit import is_auditor
 from node.chunks.bad_answer import BadAnswer
-from node.chunks.manifest import SegmentManifest
+from node.chunks.geometry import SegmentGeometry
 from node.crypto.identity import peer_id_of
 from node.errors import CryptoError, ProtocolError
 from node.ports import KeyValue, ReadTransaction, WriteTransaction
@@ -38,7 +38,7 @@ _TIME_BYTES: Final = 6
 _ROW_BYTES_MAX: Final = 256
 _OF_ROW: Final = b"r"
 _OF_BAD: Final = b"b"
-_BAD_ROW_BYTES_MAX: Final = 4_096
+_BAD_ROW_BYTES_MAX: Final = 8_192
 
 
 class Role(IntEnum):
@@ -155,6 +155,8 @@ class Evidence:
     def __init__(self, key_values: KeyValue, *, network: str) -> None:
         self._key_values = key_values
         self._network = network
+        self.on_receipts: Callable[[Sequence[AuditReceipt]], None] = lambda _: None
+        """Called, on whatever thread, with receipts that were accepted and are durable."""
 
     # --- what enters --------------------------------------------------------------------------------------
 
@@ -166,7 +168,18 @@ class Evidence:
         now_s: int,
         payers: Collection[PeerId] = (),
     ) -> int:
-        """Verify and keep receipts, durably; how many said something new.
+        """Verify and keep receipts, durably; how many said something new: the count of `take_receipts`."""
+        return len(self.take_receipts(receipts, roster, now_s=now_s, payers=payers))
+
+    def take_receipts(
+        self,
+        receipts: Iterable[AuditReceipt],
+        roster: Iterable[Lease],
+        *,
+        now_s: int,
+        payers: Collection[PeerId] = (),
+    ) -> tuple[AuditReceipt, ...]:
+        """Verify and keep receipts, durably; those that said something new.
 
         `roster` has the verified leases, of any segments, that they may be about, with all co-holders;
         `payers` may audit as the owner key does. What is false, of nobody's business here, too old or of the
@@ -182,17 +195,23 @@ class Evidence:
             if roles and _is_signed(receipt):
                 accepted.append((receipt, roles))
         if not accepted:
-            return 0
-        return self._key_values.update(
-            lambda transaction: sum(_add(transaction, receipt, roles) for receipt, roles in accepted)
+            return ()
+        news = self._key_values.update(
+            lambda transaction: tuple(
+                receipt for receipt, roles in accepted if _add(transaction, receipt, roles)
+            )
         )
+        self.on_receipts([receipt for receipt, _ in accepted])
+        return news
 
-    def add_bad_answer(self, bad: BadAnswer, manifest: SegmentManifest) -> bool:
+    def add_bad_answer(self, bad: BadAnswer, segment_id: SegmentId, geometry: SegmentGeometry) -> bool:
         """Verify and keep proof that a shard is lost at its holder, durably; whether it is news.
+
+        The geometry is that of the segment's manifest.
 
         Raises `ProtocolError`, `CryptoError` where it proves nothing.
         """
-        bad.verify(manifest)
+        bad.verify_in(segment_id, geometry)
         key = _bad_key(bad)
         answer_id = bad.answer.record_id()
         row = wire.encode([

@@ -66,6 +66,21 @@ def lost_shards(code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s:
     return frozenset(range(code.total_shards)) - kept
 
 
+def eligible(copies: Iterable[Copy], *, now_s: int, dead_after_s: int) -> set[PeerId]:
+    """Holders that may repair: all but those that are silent, or have nothing of what they hold.
+
+    One that nobody audited of late is among them: whoever comes after it waits a stagger in vain at worst.
+    """
+    return {
+        copy.holder
+        for copy in copies
+        if not copy.is_contradicted
+        and not (
+            copy.is_silent and standing(copy, now_s=now_s, dead_after_s=dead_after_s) is not Standing.ALIVE
+        )
+    }
+
+
 def trigger_count(code: Code, threshold: float) -> int:
     """How many shards are lost when repair starts: a share of the parity, one at least."""
     return max(1, math.ceil(threshold * code.parity_shards))
@@ -109,12 +124,25 @@ def to_spread(code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, ne
     `held` is what each live holder keeps, `me` among them. Those that keep most give first, so that all end
     alike; one newcomer gets one shard. The highest indexes go: readers look for data shards where they were.
     """
+    _, count = _turn(code, held, me, newcomers)
+    return sorted(held[me], reverse=True)[:count]
+
+
+def spread_to(
+    code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, newcomers: Collection[PeerId]
+) -> dict[PeerId, int]:
+    """The same with the newcomer that gets each: holders that know the same ones choose different ones."""
+    first, _ = _turn(code, held, me, len(newcomers))
+    return dict(zip(sorted(newcomers)[first:], to_spread(code, held, me, len(newcomers)), strict=False))
+
+
+def _turn(code: Code, held: Mapping[PeerId, Collection[int]], me: PeerId, newcomers: int) -> tuple[int, int]:
+    """The first newcomer whose turn with `me` it is, and how many there are."""
     share = fair_share(code, len(held) + newcomers)
-    places = newcomers
-    gives: list[int] = []
+    taken = 0
     for peer in sorted(held, key=lambda peer: (-len(held[peer]), peer)):
-        count = min(max(0, len(held[peer]) - share), places)
-        places -= count
+        count = min(max(0, len(held[peer]) - share), newcomers - taken)
         if peer == me:
-            gives = sorted(held[peer], reverse=True)[:count]
-    return gives
+            return taken, count
+        taken += count
+    return taken, 0

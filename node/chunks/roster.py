@@ -21,7 +21,7 @@ from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.base import Record, expect_peer_id
 from node.records.lease import Lease
-from node.records.repair import RepairGrant
+from node.records.repair import Handover, RepairGrant
 from node.units import DAY_S, Contact, FileHash, LeaseId, Multiaddr, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
@@ -89,14 +89,22 @@ def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
 def live_leases(leases: Iterable[Lease], *, today: int) -> tuple[Lease, ...]:
     """Those that have not ended, and that their holder has not given up in favour of another one's."""
     known = tuple(leases)
-    given_up: set[tuple[LeaseId, PeerId]] = set()
+    given_up: dict[tuple[int, PeerId], list[tuple[Handover, int]]] = {}
     for lease in known:
-        half = lease.granted
+        half = lease.half
         if half is not None and half.handover is not None:
-            given_up.add((half.handover.lease_id, half.handover.holder))
-    return tuple(
-        lease for lease in known if lease.end_day > today and (lease.lease_id, lease.holder) not in given_up
-    )
+            key = (half.handover.shard_index, half.handover.holder)
+            given_up.setdefault(key, []).append((half.handover, lease.generation))
+
+    def is_given_up(lease: Lease) -> bool:
+        """By its name, or as a sister of the one named: whoever gives a shard up keeps no lease of it."""
+        return any(
+            handover.lease_id == lease.lease_id
+            or (lease.start_day <= handover.day and lease.generation < generation)
+            for handover, generation in given_up.get((lease.shard_index, lease.holder), ())
+        )
+
+    return tuple(lease for lease in known if lease.end_day > today and not is_given_up(lease))
 
 
 def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[PeerId, ...]]:
@@ -105,6 +113,16 @@ def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[
     for lease in live_leases(leases, today=today):
         holders.setdefault(lease.shard_index, {})[lease.holder] = None
     return {shard_index: tuple(peers) for shard_index, peers in holders.items()}
+
+
+def newest_holders(leases: Iterable[Lease], *, today: int) -> set[PeerId]:
+    """Holders of each shard's latest live lease: those that a repair replaced are not among them."""
+    newest: dict[int, Lease] = {}
+    for lease in live_leases(leases, today=today):
+        known = newest.get(lease.shard_index)
+        if known is None or _rank(lease) < _rank(known):
+            newest[lease.shard_index] = lease
+    return {lease.holder for lease in newest.values()}
 
 
 def announcers(segment_id: SegmentId, holders: Iterable[PeerId], *, now_s: int) -> list[PeerId]:

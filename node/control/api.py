@@ -54,6 +54,8 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "renew": renew,
         "rm": rm,
         "donate": donate,
+        "repair": repair,
+        "drain": drain,
         "credit": credit,
         "status": status,
         "peers": peers,
@@ -306,6 +308,35 @@ async def health(node: Node, request: Json, events: Events) -> Json:
             for segment in report.segments
         ],
     }
+
+
+async def repair(node: Node, request: Json, events: Events) -> Json:
+    """Remake what is missing of a file now; the hash is enough for its owner and its holders."""
+    wanted = parse_hash_or_link(required(request, "link", str))
+    await _join(node, wanted, events)
+    repaired = segments = 0
+
+    def on_progress(done: int, total: int) -> None:
+        events.progress(phase="repair", done_segments=done, total_segments=total)
+
+    for each in _with_index(node, wanted.file_hash):
+        report = await node.healing.repairer.repair(each, on_progress)
+        repaired += report.repaired
+        segments += report.segments
+        for note in report.notes:
+            await events.note(note)
+    return {"repaired": repaired, "segments": segments}
+
+
+async def drain(node: Node, _request: Json, events: Events) -> Json:
+    """Take nothing new, and move every shard elsewhere."""
+    await _wait_joined(node, events)
+
+    def on_progress(moved: int, remaining: int) -> None:
+        events.progress(phase="drain", done_shards=moved, total_shards=moved + remaining)
+
+    report = await node.healing.drain(on_progress)
+    return {"moved": report.moved, "remaining": report.remaining}
 
 
 async def renew(node: Node, request: Json, events: Events) -> Json:

@@ -36,6 +36,8 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
             given.pledge if pledge is None else pledge / 1_000_000,
         )
         await node.set_donation(given)
+        if cap:
+            node.healing.leaving.set(False)
     store = node.store.statistics()
     return {
         "cap_bytes": given.cap_bytes,

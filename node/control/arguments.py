@@ -309,6 +309,31 @@ def _rm(
     return _taken(context, locals())
 
 
+@_command("repair", "cairn repair bafk...\ncairn repair 'cairn:...'")
+def _repair(
+    context: typer.Context,
+    link: LinkArgument,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """remake what is missing of a file now, instead of waiting"""
+    return _taken(context, locals())
+
+
+@_command("drain", "cairn drain")
+def _drain(
+    context: typer.Context,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> Options:
+    """move my shards elsewhere, then say that it is safe to leave"""
+    return _taken(context, locals())
+
+
 @_command("donate", "cairn donate 50GiB\ncairn donate")
 def _donate(
     context: typer.Context,

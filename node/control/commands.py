@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from node.control.arguments import Options
 from node.control.client import Json, call
+from node.control.streams import flush_stdout, stdout_errors, write_stdout
 from node.daemon.home import Home
-from node.errors import ConfigError, UsageError
+from node.errors import ConfigError, NotEnoughPeersError, UsageError
 from node.units import parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ def run(options: Options) -> Outcome:
                 "web": None,
                 "pid": ready.pid,
             }
-            print(json.dumps(fields), flush=True)
+            with stdout_errors():
+                print(json.dumps(fields), flush=True)
         else:
             from node.control.render import render_ready
 
-            render_ready(ready, _home(options))
+            with stdout_errors():
+                render_ready(ready, _home(options))
 
     run_node(
         RunOptions(
@@ -90,6 +93,8 @@ def get(options: Options) -> Outcome:
     to_stdout = options.output == "-"
     if to_stdout and options.json:
         raise UsageError("`-o -` and --json both want stdout: leave one out")
+    if to_stdout and sys.__stdout__ is None:
+        raise UsageError("`-o -` writes to stdout, and it is closed")
     first, last = _range(options.range)
     request: Json = {
         "link": _argument(options.link),
@@ -101,7 +106,7 @@ def get(options: Options) -> Outcome:
     }
     result = _transfer(options, "get", request)
     if to_stdout:
-        sys.stdout.buffer.flush()
+        flush_stdout()
         return None, 0
     return result, 0
 
@@ -134,6 +139,22 @@ def renew(options: Options) -> Outcome:
 def rm(options: Options) -> Outcome:
     """Release leases."""
     return _call(options, "rm", {"link": _argument(options.link)}), 0
+
+
+def repair(options: Options) -> Outcome:
+    """Remake what is missing of a file."""
+    return _transfer(options, "repair", {"link": _argument(options.link)}), 0
+
+
+def drain(options: Options) -> Outcome:
+    """Move everything elsewhere."""
+    result = _transfer(options, "drain", {})
+    if result["remaining"]:
+        _note(
+            f"{result['remaining']} shards found no other place yet: leave this node on, and say "
+            "`cairn drain` again when more nodes give space"
+        )
+    return result, NotEnoughPeersError.exit_code if result["remaining"] else 0
 
 
 def donate(options: Options) -> Outcome:
@@ -202,6 +223,8 @@ COMMANDS: Mapping[str, Callable[[Options], Outcome]] = {
     "health": health,
     "renew": renew,
     "rm": rm,
+    "repair": repair,
+    "drain": drain,
     "donate": donate,
     "credit": credit,
     "status": status,
@@ -244,15 +267,11 @@ def _transfer(options: Options, command: str, request: Mapping[str, Any]) -> Jso
     """A call with a progress bar, where stderr is a terminal."""
     home = _home(options)
     if not sys.stderr.isatty():
-        return call(home, command, request, on_note=_note, on_data=_write_out)
+        return call(home, command, request, on_note=_note, on_data=write_stdout)
     from node.control.render import ProgressBar
 
     with ProgressBar(command) as bar:
-        return call(home, command, request, on_progress=bar.update, on_note=bar.note, on_data=_write_out)
-
-
-def _write_out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
+        return call(home, command, request, on_progress=bar.update, on_note=bar.note, on_data=write_stdout)
 
 
 def _argument(text: str) -> str:
@@ -332,7 +351,17 @@ def _range(text: str | None) -> tuple[int | None, int | None]:
 
 
 def _output(path: str | None) -> str:
-    return os.getcwd() if path is None else os.path.abspath(path)
+    """Where to write, absolute: a folder that is there, or the name of the output."""
+    if path is None:
+        return os.getcwd()
+    if not path:
+        raise UsageError("-o needs the path of a file or a folder; `-` is stdout")
+    if path.endswith(os.sep) and not os.path.isdir(path):
+        raise UsageError(
+            f"there is no folder {path}: make it first, or leave the {os.sep} at the end away for a name"
+        )
+    # A link to a folder is replaced or refused as any link is, unless the person says that it is a folder.
+    return os.path.realpath(path) if path.endswith(os.sep) else os.path.abspath(path)
 
 
 def _phrase() -> str:

@@ -198,6 +198,18 @@ def _rm(_options: Options, result: Json) -> None:
     print(f"released {_count(result['leases'], 'lease')} of {result['hash']}")
 
 
+def _repair(_options: Options, result: Json) -> None:
+    print(f"{_count(result['repaired'], 'shard')} remade; looked at {_count(result['segments'], 'segment')}")
+
+
+def _drain(_options: Options, result: Json) -> None:
+    moved = _count(result["moved"], "shard")
+    if result["remaining"]:
+        print(f"{moved} moved; {_count(result['remaining'], 'shard')} still here")
+    else:
+        print(f"{moved} moved; nothing is left here: it is safe to leave")
+
+
 def _donate(_options: Options, result: Json) -> None:
     if not result["cap_bytes"]:
         print("this node gives no disk: `cairn donate 20GiB` gives some")
@@ -328,6 +340,8 @@ _RENDERERS: Mapping[str, Callable[[Options, Json], None]] = {
     "health": _health,
     "renew": _renew,
     "rm": _rm,
+    "repair": _repair,
+    "drain": _drain,
     "donate": _donate,
     "credit": _credit,
     "status": _status,

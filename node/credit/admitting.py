@@ -30,7 +30,7 @@ from node.credit.admission import (
 from node.credit.ledger import Gift, Ledger
 from node.credit.ledger_store import LedgerChange, LedgerView, PairRecord
 from node.credit.pair_chain import may_sign
-from node.credit.units import BILLED_EXTRA_BYTES, format_micros, lease_value
+from node.credit.units import BILLED_EXTRA_BYTES, format_micros, granted_manifest_bytes, lease_value
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.ports import Clock, Network, Offload
 from node.records.charge import Charge
@@ -176,8 +176,8 @@ class CreditAdmission:
         await self.run(lambda: self._drop(lease_ids))
 
     async def admit_granted(self, lease: Lease, grant: RepairGrant, manifest_bytes: int) -> None:
-        """As the port says."""
-        cost = lease_value(lease, manifest_bytes)
+        """As the port says. Billed is the longest manifest that a segment of these numbers may have."""
+        cost = lease_value(lease, max(manifest_bytes, granted_manifest_bytes(lease)))
 
         def admit() -> None:
             def change(ledger: LedgerChange) -> None:

@@ -26,14 +26,14 @@ from node.credit.ledger_store import (
 )
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
-from node.credit.units import SERVE_MICROS_PER_MIB, period_of
+from node.credit.units import SERVE_MICROS_PER_MIB, granted_manifest_bytes, period_of
 from node.crypto.hashing import blake3_256
 from node.records.charge import Charge
 from node.records.clear import Clear
 from node.records.lease import Lease, Release
 from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
-from node.records.receipt import AuditReceipt
+from node.records.receipt import AuditReceipt, ServeReceipt
 from node.units import AccountId, LeaseId, PeerId, SegmentId
 
 T = TypeVar("T")
@@ -54,6 +54,9 @@ class Gift:
         return Entry(GIFT_TAG, blake3_256(b"gift" + self.lease_record), self.lease_record, period)
 
 
+_Session = tuple[bytes, PeerId, AccountId, LeaseId]
+
+
 @dataclass(slots=True)
 class _Terms:
     """What a pair's book reads, growing with the records."""
@@ -61,6 +64,12 @@ class _Terms:
     pair: Pair
     manifest_bytes: dict[SegmentId, int]
     gifts: set[LeaseId]
+    states: dict[bytes, PairState]
+    """Pair states, half-signed ones included, by the id of their entry."""
+    served: dict[_Session, tuple[bytes, int]]
+    """The entry of the largest receipt of each session, and its bytes."""
+    ids: set[bytes]
+    """Of all entries."""
 
 
 class Ledger:
@@ -129,6 +138,30 @@ class Ledger:
         self._books.move_to_end(other)
         return known[0]
 
+    def is_assigned(self, receipt: AuditReceipt, lease: Lease) -> bool:
+        """Whether the receipt's auditor was due to audit that lease on that day."""
+        return self._is_assigned(receipt, lease)
+
+    def peers(self, view: LedgerView, other: AccountId) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        """Peers that give on behalf of this account, and of the other one."""
+        pair = self.book(view, other).terms
+        return (pair.low_peers, pair.high_peers) if pair.low == self.me else (pair.high_peers, pair.low_peers)
+
+    def freeze(self, change: LedgerChange, account: AccountId, *, until: int) -> None:
+        """Give an account no unsecured credit before that day."""
+        row = change.account(account)
+        change.set_account(account, replace(row, frozen_until=max(until, row.frozen_until)), self._policy)
+
+    def ids(self, view: LedgerView, other: AccountId) -> set[bytes]:
+        """The ids of all entries of the pair's set."""
+        self.book(view, other)
+        return self._books[other][1].ids
+
+    def states(self, view: LedgerView, other: AccountId) -> frozenset[PairState]:
+        """The pair's states, half-signed ones included."""
+        self.book(view, other)
+        return frozenset(self._books[other][1].states.values())
+
     def forget_book(self, other: AccountId) -> None:
         """Read the pair's set again when it is needed: its terms have changed."""
         self._books.pop(other, None)
@@ -144,10 +177,12 @@ class Ledger:
             if isinstance(record, Gift):
                 new += self._add_gift(change, other, record, terms)
                 continue
-            if not change.add_entry(other, entry_of(record, self.period_of(change, other, record))):
+            entry = entry_of(record, self.period_of(change, other, record))
+            if entry.entry_id in terms.ids or not self._note(change, other, record, entry, terms):
                 continue
+            change.add_entry(other, entry)
+            terms.ids.add(entry.entry_id)
             new += 1
-            self._note(change, other, record, terms)
             if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
                 book.add(record)
         if new:
@@ -179,6 +214,7 @@ class Ledger:
             owes=-balance.confirmed(other),
             unvested=book.unvested(other, today=today),
             line=max(0, old.line - book.gifts_open(other, today=today)),
+            granted=book.granted_open(other, today=today),
             is_known=self._policy.knows(theirs.total - theirs.vouched + ours.cleared),
         )
         row = replace(
@@ -272,20 +308,29 @@ class Ledger:
         records: list[PairRecord | Gift] = []
         gifts: list[bytes] = []
         for entry in view.entries(other):
+            terms.ids.add(entry.entry_id)
             if entry.tag == GIFT_TAG:
                 gifts.append(entry.data)
-            else:
-                records.append(entry.record(self.store.network))
+                continue
+            record = entry.record(self.store.network)
+            records.append(record)
+            if isinstance(record, PairState):
+                terms.states[entry.entry_id] = record
+            elif isinstance(record, ServeReceipt):
+                terms.served[_session(record)] = (entry.entry_id, record.byte_count)
         leases = {record.record_id(): record for record in records if isinstance(record, Lease)}
         terms.gifts.update(leases[gift].lease_id for gift in gifts if gift in leases)
-        for record in records:
-            if isinstance(record, Charge) and record.lease_record in leases:
-                terms.manifest_bytes[leases[record.lease_record].segment_id] = record.manifest_bytes
-        for record in _in_order(records):
-            if isinstance(record, Gift):
+        for lease in leases.values():
+            if lease.is_granted:
+                terms.manifest_bytes[lease.segment_id] = granted_manifest_bytes(lease)
+        for each in records:
+            if isinstance(each, Charge) and each.lease_record in leases:
+                terms.manifest_bytes[leases[each.lease_record].segment_id] = each.manifest_bytes
+        for each in _in_order(records):
+            if isinstance(each, Gift):
                 continue
-            if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
-                book.add(record)
+            if not isinstance(each, PairState) or (each.low_signature and each.high_signature):
+                book.add(each)
         return book, terms
 
     def _terms(self, view: LedgerView, other: AccountId) -> _Terms:
@@ -300,23 +345,71 @@ class Ledger:
             frozenset(theirs if low == self.me else mine),
             manifest_bytes, self._is_assigned, gifts, self._serve_micros_per_mib,
         )  # fmt: skip
-        return _Terms(pair, manifest_bytes, gifts)
+        return _Terms(pair, manifest_bytes, gifts, {}, {}, set())
 
-    def _note(self, change: LedgerChange, other: AccountId, record: PairRecord, terms: _Terms) -> None:
-        if isinstance(record, Lease):
-            change.place_lease(record, other)
-        elif isinstance(record, Charge):
-            lease = self._lease_of(change, other, record)
-            if lease is not None:
-                terms.manifest_bytes[lease.segment_id] = record.manifest_bytes
+    def _note(
+        self, change: LedgerChange, other: AccountId, record: PairRecord, entry: Entry, terms: _Terms
+    ) -> bool:
+        """Take in what a record says beside its amounts; whether it is worth keeping."""
+        match record:
+            case Lease():
+                change.place_lease(record, other)
+                if record.is_granted:
+                    terms.manifest_bytes.setdefault(record.segment_id, granted_manifest_bytes(record))
+            case Charge():
+                lease = self._lease_of(change, other, record)
+                if lease is not None:
+                    terms.manifest_bytes[lease.segment_id] = record.manifest_bytes
+            case ServeReceipt():
+                session = _session(record)
+                old, byte_count = terms.served.get(session, (b"", -1))
+                if record.byte_count <= byte_count:
+                    return False
+                if old:
+                    self._forget_entry(change, other, old, terms)
+                terms.served[session] = (entry.entry_id, record.byte_count)
+            case PairState():
+                return self._note_state(change, other, record, entry, terms)
+            case _:
+                pass
+        return True
+
+    def _note_state(
+        self, change: LedgerChange, other: AccountId, state: PairState, entry: Entry, terms: _Terms
+    ) -> bool:
+        """Keep a state in the place of what it supersedes, and the newest ones of a pair."""
+        same = {name: each for name, each in terms.states.items() if each.record_id() == state.record_id()}
+        if any(each.low_signature and each.high_signature for each in same.values()):
+            return False
+        terms.states[entry.entry_id] = state
+        superseded = set(same) if state.low_signature and state.high_signature else set()
+        ranked = sorted(terms.states.items(), key=lambda item: (item[1].period, item[1].sequence, item[0]))
+        superseded.update(name for name, _ in ranked[: -limits.PAIR_STATES_KEPT_MAX])
+        for name in superseded - {entry.entry_id}:
+            self._forget_entry(change, other, name, terms)
+            terms.states.pop(name, None)
+        if entry.entry_id in superseded:
+            terms.states.pop(entry.entry_id)
+            return False
+        return True
+
+    def _forget_entry(self, change: LedgerChange, other: AccountId, name: bytes, terms: _Terms) -> None:
+        change.drop_entry(other, name)
+        terms.ids.discard(name)
 
     def _add_gift(self, change: LedgerChange, other: AccountId, gift: Gift, terms: _Terms) -> int:
         entry = change.entry(other, gift.lease_record)
         lease = None if entry is None else entry.record(self.store.network)
         if not isinstance(lease, Lease):
             return 0
+        mark = gift.entry(period_of(lease.end_day + LATE_PASS_DAYS))
         terms.gifts.add(lease.lease_id)
-        return change.add_entry(other, gift.entry(period_of(lease.end_day + LATE_PASS_DAYS)))
+        terms.ids.add(mark.entry_id)
+        return change.add_entry(other, mark)
+
+
+def _session(receipt: ServeReceipt) -> _Session:
+    return receipt.session, receipt.donor, receipt.reader, receipt.lease_id
 
 
 def _charged(entry: Entry, network: str) -> bytes | None:

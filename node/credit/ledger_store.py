@@ -8,6 +8,7 @@ Source: credit.md, "Records".
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -355,8 +356,10 @@ class LedgerChange(LedgerView):
 
 
 def entry_of(record: PairRecord, period: int) -> Entry:
-    """The entry of a record."""
-    return Entry(record.TYPE, record.record_id(), record.encode(), period)
+    """The entry of a record. A pair state with one signature and the same with two are different entries."""
+    data = record.encode()
+    name = hashlib.sha256(data).digest() if isinstance(record, PairState) else record.record_id()
+    return Entry(record.TYPE, name, data, period)
 
 
 def _decode_entry(entry_id: bytes, data: bytes) -> Entry:

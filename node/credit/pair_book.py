@@ -21,6 +21,7 @@ from node.credit.pair_ledger import (
     Given,
     Pair,
     collect,
+    payer_by_grant,
     vestings,
 )
 from node.credit.units import PERIOD_DAYS, lease_micros, lease_value, period_of, served_micros
@@ -87,6 +88,8 @@ class PairBook:
         self._today = 0
         self._gift_ends: dict[bytes, int] = {}
         """Value of the gifts that run, by lease."""
+        self._grant_ends: dict[bytes, int] = {}
+        """Value of leases under grants that may still vest, by lease."""
         self._unvested: dict[AccountId, int] = {terms.low: 0, terms.high: 0}
         self._open_ends: dict[bytes, int] = {}
         self._days: list[int] = []
@@ -105,6 +108,9 @@ class PairBook:
         match record:
             case Lease():
                 self._leases[record_id] = record
+                payer = payer_by_grant(record)
+                if payer is not None and payer in self._sides:
+                    self._payers.setdefault(record_id, payer)
                 self._by_key.setdefault((record.lease_id, record.holder), []).append(record_id)
                 self._pay(record_id)
             case Charge():
@@ -175,6 +181,13 @@ class PairBook:
             micros for record_id, micros in self._gift_ends.items() if self._kept[record_id].payer == friend
         )
 
+    def granted_open(self, payer: AccountId, *, today: int) -> int:
+        """Micro-credits of leases under repair grants that `payer` pays for, while they may vest."""
+        self._come_to(today)
+        return sum(
+            micros for record_id, micros in self._grant_ends.items() if self._kept[record_id].payer == payer
+        )
+
     def next_change(self, *, today: int) -> int | None:
         """The next day on which time alone may change something; None if it changes nothing."""
         self._come_to(today)
@@ -203,6 +216,9 @@ class PairBook:
         ]
         for record_id in ended:
             self._set_open(record_id, 0)
+        for record_id in list(self._grant_ends):
+            if self._leases[record_id].end_day + LATE_PASS_DAYS <= today:
+                del self._grant_ends[record_id]
         for record_id in [each for each in self._gift_ends if self._leases[each].end_day <= today]:
             del self._gift_ends[record_id]
 
@@ -234,6 +250,7 @@ class PairBook:
                 kept.is_released = True
                 self._set_open(record_id, 0)
                 self._gift_ends.pop(record_id, None)
+                self._grant_ends.pop(record_id, None)
 
     def _date(self, record: AuditReceipt | ServeReceipt) -> None:
         if isinstance(record, ServeReceipt):
@@ -270,6 +287,9 @@ class PairBook:
         is_over = kept.is_released or is_gift or lease.end_day + LATE_PASS_DAYS <= self._today
         left = lease_value(lease, kept.manifest_bytes) - lease_micros(lease, kept.manifest_bytes, len(vested))
         self._set_open(record_id, 0 if is_over else left)
+        if lease.is_granted and not is_over:
+            self._grant_ends[record_id] = lease_value(lease, kept.manifest_bytes)
+            self._look_on(lease.end_day + LATE_PASS_DAYS)
         if is_gift and not kept.is_released and lease.end_day > self._today:
             self._gift_ends[record_id] = lease_value(lease, kept.manifest_bytes)
             self._look_on(lease.end_day)

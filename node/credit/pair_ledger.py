@@ -321,9 +321,15 @@ def _charged(
         if isinstance(record, Lease) and record.holder in peers
     }
     for record_id, lease in leases.items():
-        if record_id in paid:
+        if record_id in paid or payer_by_grant(lease) == payer:
             manifest_bytes = pair.manifest_bytes.get(lease.segment_id, 0)
             yield lease, manifest_bytes, receipts.get((lease.lease_id, lease.holder), [])
+
+
+def payer_by_grant(lease: Lease) -> AccountId | None:
+    """The account that signed the repair grant of a lease: it pays without a charge."""
+    half = lease.granted
+    return None if half is None else half.grant.account
 
 
 def _add_kept(pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int) -> None:

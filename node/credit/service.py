@@ -8,22 +8,32 @@ Source: credit.md.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
 from node import limits
 from node.credit.admission import Policy
 from node.credit.admitting import CreditAdmission
+from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
-from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView
+from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView, PairRecord
+from node.credit.pairing import Pairing
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.credit.wallet import Wallet
 from node.crypto.keystore import NodeKeys
 from node.errors import UsageError
+from node.framing import Preamble
 from node.ports import Clock, KeyValue, Network, Offload
-from node.units import MIB, AccountId, LeaseId, PeerId
+from node.records.receipt import AuditReceipt, ServeReceipt
+from node.units import MIB, AccountId, Contact, LeaseId, PeerId
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +139,122 @@ class CreditService:
         network: Network,
         state: KeyValue,
         keys: NodeKeys,
-        network_id: str,
         clock: Clock,
         offload: Offload,
         policy: Policy,
+        preamble: Preamble,
         is_assigned: IsAssigned = lambda receipt, lease: False,
     ) -> None:
         """Call `start` before anything else."""
         self._offload = offload
         self._lock = trio.Lock()
         self.ledger = Ledger(
-            LedgerStore(state, network_id), me=keys.account_id, peer_id=keys.peer_id, is_assigned=is_assigned
+            LedgerStore(state, preamble.network_id),
+            me=keys.account_id,
+            peer_id=keys.peer_id,
+            is_assigned=is_assigned,
         )
         self._policy = policy
         self.wallet = Wallet(self.ledger, keys, clock)
         self.admission = CreditAdmission(
             self.ledger, network=network, clock=clock, offload=offload, lock=self._lock
         )
+        self.pairing = Pairing(self.ledger, keys.account)
+        self.exchange = Exchange(
+            network=network,
+            preamble=preamble,
+            ledger=self.ledger,
+            pairing=self.pairing,
+            admission=self.admission,
+            wallet=self.wallet,
+        )
+        self.wallet.on_dealt = self.exchange.owe
+        self._network = network
+        self._heard: deque[AuditReceipt] = deque(maxlen=limits.CREDIT_HEARD_MAX)
+        self._was_heard = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     async def start(self, is_kept: Callable[[LeaseId], bool]) -> None:
         """Take up what is on the disk; `is_kept` says whether a lease's shard became durable."""
         await self.set_policy(self._policy)
         await self.admission.recover(is_kept)
         await self._offload.run(self.wallet.device_cert)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Exchange records with counterparties until cancelled; started once requests are taken."""
+        async with trio.open_nursery() as nursery:
+            self._token = trio.lowlevel.current_trio_token()
+            nursery.start_soon(self._take_heard)
+            await nursery.start(self.exchange.run)
+            task_status.started()
+
+    def hear(self, receipts: Sequence[AuditReceipt]) -> None:
+        """Receipts of audits have become durable: they are taken in soon. From any thread."""
+        self._heard.extend(receipts)
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._note_heard)
+
+    def _note_heard(self) -> None:
+        self._was_heard.set()
+
+    async def _take_heard(self) -> None:
+        while True:
+            while self._heard:
+                count = min(len(self._heard), limits.CREDIT_ENTRIES_PER_MESSAGE_MAX)
+                await self.audited([self._heard.popleft() for _ in range(count)])
+            await self._was_heard.wait()
+            self._was_heard = trio.Event()
+
+    async def served(self, receipt: ServeReceipt) -> None:
+        """A reader's receipt: what this node was served or has served. Durable when this returns.
+
+        Receipts that do not hold, and those of strangers to the ledger, are left out.
+        """
+        me, store = self.ledger.me, self.ledger.store
+
+        def find() -> AccountId | None:
+            if receipt.reader != me:
+                return receipt.reader
+            return store.read(lambda view: view.account_of(receipt.donor))
+
+        other = await self.admission.run(find)
+        if other is not None and other != me:
+            await self._record(other, [receipt])
+
+    async def audited(self, receipts: Iterable[AuditReceipt]) -> None:
+        """Receipts of audits: they count for every pair whose leases they name."""
+
+        def group() -> dict[AccountId, list[AuditReceipt]]:
+            found: dict[AccountId, dict[bytes, AuditReceipt]] = {}
+
+            def look(view: LedgerView) -> None:
+                for receipt in receipts:
+                    for lease_id in receipt.lease_ids():
+                        place = view.lease_place(lease_id, receipt.donor)
+                        if place is not None:
+                            found.setdefault(place[0], {})[receipt.record_id()] = receipt
+
+            self.ledger.store.read(look)
+            return {other: list(records.values()) for other, records in found.items()}
+
+        for other, records in (await self.admission.run(group)).items():
+            await self._record(other, records)
+
+    async def _record(self, other: AccountId, records: Sequence[PairRecord]) -> None:
+        """Put records into a pair's set, and have them exchanged if its peer is there."""
+        day = self.admission.day
+        if await self.admission.run(lambda: self.pairing.add(other, records, day=day)):
+            self._owe(other)
+
+    def _owe(self, other: AccountId) -> None:
+        certs = self.ledger.store.read(lambda view: view.certs(other))
+        for cert in certs[:1]:
+            self.exchange.owe(Contact(cert.peer_id, self._network.addresses_of(cert.peer_id)))
+
+    async def sync(self, contact: Contact) -> PeerBalance:
+        """Exchange with a peer now; how this account stands with its account then. Raises `RemoteError`."""
+        return await self.balance(await self.exchange.sync(contact))
 
     async def summary(self, *, peers_max: int = limits.BALANCES_SHOWN_MAX) -> CreditSummary:
         """How this account stands, all in all and with each other one, the largest balances first."""

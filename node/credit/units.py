@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from node import limits
 from node.records.lease import Lease
 from node.units import KIB, MIB
 
@@ -19,6 +20,10 @@ SERVE_MICROS_PER_MIB: Final = 30 * MICROS_PER_CREDIT
 """What 1 MiB served comes to unless the network says otherwise."""
 
 
+MANIFEST_REST_BYTES: Final = 160
+"""Of a segment manifest, beside its roots and stripe hashes: 130 in practice."""
+
+
 def period_of(day: int) -> int:
     """The period of a day since 1970."""
     return day // PERIOD_DAYS
@@ -27,6 +32,18 @@ def period_of(day: int) -> int:
 def billed_bytes(lease: Lease, manifest_bytes: int) -> int:
     """Bytes that a lease is billed for."""
     return lease.byte_count + manifest_bytes + BILLED_EXTRA_BYTES
+
+
+def granted_manifest_bytes(lease: Lease) -> int:
+    """What a lease under a repair grant, which nobody charges anew, is billed for its segment manifest.
+
+    The longest that a segment of its numbers may have, so that both ends know it from the lease alone.
+    """
+    half = lease.granted
+    assert half is not None
+    stripe_count = max(1, -(-lease.byte_count // limits.BLOCK_BYTES))
+    most = 32 * (half.grant.total_shards + stripe_count) + MANIFEST_REST_BYTES
+    return min(most, limits.SEGMENT_MANIFEST_BYTES_MAX)
 
 
 def lease_micros(lease: Lease, manifest_bytes: int, days: int) -> int:

@@ -1,9 +1,9 @@
 """Proofs that 1 KiB belongs to bytes known by their plain BLAKE3. Layer 1, pure.
 
 BLAKE3 is itself a Merkle tree over 1 KiB chunks; the package does not expose its chaining values, so they
-are computed here: with numpy, one lane a chunk, to prove, and on plain integers, five times as fast for a
-single lane, to verify. A proof is the chunk and its siblings' chaining values; its shape follows from the
-length alone. Source: BLAKE3 paper, section 2 (compression 2.2, chunks 2.4, tree 2.5).
+are computed here: with numpy, one lane a chunk, to prove and to verify many, and on plain integers, five
+times as fast for a single lane, to verify one. A proof is the chunk and its siblings' chaining values; its
+shape follows from the length alone. Source: BLAKE3 paper, section 2 (compression 2.2, chunks 2.4, tree 2.5).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ CHUNK_BYTES = 1024
 _BLOCK_BYTES = 64
 _BLOCKS_A_CHUNK = CHUNK_BYTES // _BLOCK_BYTES
 _ROUNDS = 7
+_LANES_WORTH_IT = 6
+"""From so many single lanes on numpy is faster than plain integers."""
 _CHUNK_START, _CHUNK_END, _PARENT, _ROOT = 1, 2, 4, 8
 
 Words = npt.NDArray[np.uint32]
@@ -79,6 +82,51 @@ def chunk_proof(data: Buffer, chunk_index: int) -> tuple[bytes, bytes]:
     return chunk, bytes(path)
 
 
+def chunk_proofs(items: Sequence[tuple[Buffer, int]]) -> list[tuple[bytes, bytes]]:
+    """`chunk_proof` of many (data, chunk index): data of one length share their lanes.
+
+    64 full blocks in one call take a quarter of the time of 64 calls, and 20 MB.
+    """
+    proofs: list[tuple[bytes, bytes]] = [(b"", b"")] * len(items)
+    by_length: dict[int, list[int]] = {}
+    for position, (data, _) in enumerate(items):
+        by_length.setdefault(len(data), []).append(position)
+    for length, positions in by_length.items():
+        views = [memoryview(items[position][0]).cast("B") for position in positions]
+        indexes = [items[position][1] for position in positions]
+        assert all(0 <= index < chunk_count(length) for index in indexes)
+        paths = _paths(views, indexes, length) if length > CHUNK_BYTES else [b""] * len(views)
+        for position, view, index, path in zip(positions, views, indexes, paths, strict=True):
+            proofs[position] = bytes(view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]), path
+    return proofs
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkClaim:
+    """The arguments of `verify_chunk`."""
+
+    root: bytes
+    length: int
+    chunk_index: int
+    chunk: bytes
+    path: bytes
+
+
+def verify_chunks(claims: Sequence[ChunkClaim]) -> list[bool]:
+    """Whether `verify_chunk` would accept each; many at once are much faster than one by one."""
+    held = [False] * len(claims)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, claim in enumerate(claims):
+        if _has_right_shape(claim):
+            groups.setdefault((claim.length, len(claim.chunk)), []).append(position)
+    for positions in groups.values():
+        group = [claims[position] for position in positions]
+        verify = _hold if len(group) >= _LANES_WORTH_IT else _hold_singly
+        for position, is_held in zip(positions, verify(group), strict=True):
+            held[position] = is_held
+    return held
+
+
 def verify_chunk(root: bytes, length: int, chunk_index: int, chunk: bytes, path: bytes) -> None:
     """Check that `chunk` is chunk `chunk_index` of the `length` bytes whose plain BLAKE3 is `root`.
 
@@ -127,26 +175,116 @@ def tree_hash(data: Buffer) -> bytes:
 
 def _chunk_values(view: memoryview) -> Words:
     """The chaining value of every chunk; the hash itself where there is only one."""
-    full_count = len(view) // CHUNK_BYTES
     if len(view) <= CHUNK_BYTES:
         return _as_column(_one_chunk(bytes(view), 0, _ROOT))
-    blocks = np.frombuffer(view[: full_count * CHUNK_BYTES], dtype="<u4").astype(np.uint32)
-    values = _chunks(blocks.reshape(full_count, _BLOCKS_A_CHUNK, 16).transpose(1, 2, 0))
-    rest = bytes(view[full_count * CHUNK_BYTES :])
-    if not rest:
+    return _all_values([view], len(view))[:, 0, :]
+
+
+def _all_values(views: Sequence[memoryview], length: int) -> Words:
+    """The chaining values of every chunk of several data of one length over 1 KiB: (8, data, chunks)."""
+    full_count, rest_bytes = divmod(length, CHUNK_BYTES)
+    full = np.stack([_words(view[: full_count * CHUNK_BYTES]) for view in views])
+    lanes = full.reshape(len(views) * full_count, _BLOCKS_A_CHUNK, 16).transpose(1, 2, 0)
+    counters = np.tile(np.arange(full_count, dtype=np.uint32), len(views))
+    values = _chunks(lanes, counters, CHUNK_BYTES).reshape(8, len(views), full_count)
+    if not rest_bytes:
         return values
-    return np.concatenate([values, _as_column(_one_chunk(rest, full_count, 0))], axis=1)
+    rests = [bytes(view[full_count * CHUNK_BYTES :]) for view in views]
+    return np.concatenate([values, _rest_values(rests, full_count)[:, :, None]], axis=2)
 
 
-def _chunks(blocks: Words) -> Words:
-    """Chaining values of full chunks, from blocks of shape (16, 16, lanes); lane i is chunk i."""
-    lanes = blocks.shape[2]
-    counters = np.arange(lanes, dtype=np.uint32)
-    value = np.repeat(_IV_COLUMN, lanes, axis=1)
-    for position in range(_BLOCKS_A_CHUNK):
-        flags = _CHUNK_START * (position == 0) | _CHUNK_END * (position == _BLOCKS_A_CHUNK - 1)
-        value = _compress(value, np.ascontiguousarray(blocks[position]), counters, _BLOCK_BYTES, flags)
+def _rest_values(rests: Sequence[bytes], chunk_index: int) -> Words:
+    """The chaining value of the last, short chunk of each."""
+    if len(rests) < _LANES_WORTH_IT:
+        return np.concatenate([_as_column(_one_chunk(rest, chunk_index, 0)) for rest in rests], axis=1)
+    return _equal_chunks(rests, np.full(len(rests), chunk_index, dtype=np.uint32))
+
+
+def _equal_chunks(chunks: Sequence[bytes], counters: Words, root_flag: int = 0) -> Words:
+    """The chaining values of chunks of one length."""
+    size = len(chunks[0])
+    block_count = max(1, -(-size // _BLOCK_BYTES))
+    padded = b"".join(chunk.ljust(block_count * _BLOCK_BYTES, b"\0") for chunk in chunks)
+    lanes = _words(padded).reshape(len(chunks), block_count, 16).transpose(1, 2, 0)
+    return _chunks(lanes, counters, size, root_flag)
+
+
+def _chunks(blocks: Words, counters: Words, size: int, root_flag: int = 0) -> Words:
+    """Chaining values of chunks of `size` bytes, from blocks of shape (blocks, 16, lanes)."""
+    value = np.repeat(_IV_COLUMN, blocks.shape[2], axis=1)
+    last = blocks.shape[0] - 1
+    for position in range(last + 1):
+        flags = _CHUNK_START * (position == 0) | (_CHUNK_END | root_flag) * (position == last)
+        block_bytes = size - position * _BLOCK_BYTES if position == last else _BLOCK_BYTES
+        value = _compress(value, np.ascontiguousarray(blocks[position]), counters, block_bytes, flags)
     return value
+
+
+def _paths(views: Sequence[memoryview], indexes: Sequence[int], length: int) -> list[bytes]:
+    """The siblings on the way of one chunk of each, lowest first, joined."""
+    paths = [bytearray() for _ in views]
+    places = list(indexes)
+    level = _all_values(views, length)
+    while (count := level.shape[2]) > 1:
+        for lane, place in enumerate(places):
+            if place ^ 1 < count:
+                paths[lane] += _as_bytes(level[:, lane, place ^ 1])
+            places[lane] = place // 2
+        level = _next_levels(level)
+    return [bytes(path) for path in paths]
+
+
+def _next_levels(level: Words) -> Words:
+    """`_next_level` of several trees of one shape: (8, trees, nodes)."""
+    trees, count = level.shape[1], level.shape[2]
+    paired = count - count % 2
+    pairs = np.concatenate([level[:, :, 0:paired:2], level[:, :, 1:paired:2]]).reshape(16, -1)
+    parents = _parents(pairs, _ROOT if count == 2 else 0).reshape(8, trees, paired // 2)
+    return np.concatenate([parents, level[:, :, paired:]], axis=2) if paired < count else parents
+
+
+def _has_right_shape(claim: ChunkClaim) -> bool:
+    return (
+        0 <= claim.chunk_index < chunk_count(claim.length)
+        and len(claim.chunk) == min(CHUNK_BYTES, claim.length - claim.chunk_index * CHUNK_BYTES)
+        and len(claim.path) == HASH_BYTES * path_length(claim.length, claim.chunk_index)
+        and len(claim.root) == HASH_BYTES
+    )
+
+
+def _hold_singly(claims: Sequence[ChunkClaim]) -> list[bool]:
+    held = []
+    for claim in claims:
+        try:
+            verify_chunk(claim.root, claim.length, claim.chunk_index, claim.chunk, claim.path)
+            held.append(True)
+        except CryptoError:
+            held.append(False)
+    return held
+
+
+def _hold(claims: Sequence[ChunkClaim]) -> list[bool]:
+    """Claims of one length and one chunk length, each of the right shape, a lane each."""
+    count = chunk_count(claims[0].length)
+    places = np.array([claim.chunk_index for claim in claims], dtype=np.uint32)
+    values = _equal_chunks([claim.chunk for claim in claims], places, _ROOT if count == 1 else 0)
+    taken = np.zeros(len(claims), dtype=np.int64)
+    while count > 1:
+        climbing = np.flatnonzero((places ^ np.uint32(1)) < count)
+        if not len(climbing):
+            places, count = places // np.uint32(2), -(-count // 2)
+            continue
+        siblings = np.stack(
+            [_words(claims[lane].path[taken[lane] : taken[lane] + HASH_BYTES]) for lane in climbing.tolist()],
+            axis=1,
+        )
+        taken[climbing] += HASH_BYTES
+        is_right = (places[climbing] & np.uint32(1)).astype(bool)
+        own = values[:, climbing]
+        pairs = np.concatenate([np.where(is_right, siblings, own), np.where(is_right, own, siblings)])
+        values[:, climbing] = _parents(pairs, _ROOT if count == 2 else 0)
+        places, count = places // np.uint32(2), -(-count // 2)
+    return [hmac.compare_digest(_as_bytes(values[:, lane]), claim.root) for lane, claim in enumerate(claims)]
 
 
 def _one_chunk(chunk: bytes, chunk_index: int, root_flag: int) -> Sequence[int]:
@@ -230,6 +368,10 @@ def _mix(a: Words, b: Words, c: Words, d: Words, x: Words, y: Words) -> tuple[Wo
 def _rotate(words: Words, bits: int) -> Words:
     """Rotate right."""
     return (words >> np.uint32(bits)) | (words << np.uint32(32 - bits))
+
+
+def _words(data: Buffer) -> Words:
+    return np.frombuffer(data, dtype="<u4").astype(np.uint32)
 
 
 def _as_bytes(value: Words) -> bytes:

@@ -15,6 +15,8 @@ from functools import partial
 
 import trio
 
+from node.chunks.audit import is_auditor
+from node.chunks.audits.auditing import Auditing
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
@@ -30,6 +32,7 @@ from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
+from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.chunks.store.space import SpaceBudget
@@ -38,9 +41,10 @@ from node.credit.reputation_store import ReputationStore
 from node.credit.service import CreditService
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
+from node.daemon.auditing import build_auditing
 from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
-from node.daemon.healing import Healing, build_healing
+from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
@@ -52,8 +56,10 @@ from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
+from node.records.lease import Lease
 from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
+from node.records.receipt import AuditReceipt
 from node.units import MIB, Contact, PeerId
 
 _logger = logging.getLogger(__name__)
@@ -114,6 +120,7 @@ class Node:
     credit: CreditService
     evidence: Evidence
     reputations: ReputationStore
+    auditing: Auditing
     healing: Healing
     housekeeping: Housekeeping
     uptime: UptimeLog
@@ -199,6 +206,8 @@ async def open_node(
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
+            await nursery.start(node.auditing.run)
+            await nursery.start(node.credit.run)
             ports.network.on_connected(partial(_introduce, node))
             nursery.start_soon(node.bootstrap.run)
             nursery.start_soon(node.housekeeping.run)
@@ -239,6 +248,15 @@ def credit_policy(config: Config, donation: Donation) -> Policy:
         newcomer_credits=credit.newcomer_credits,
         local_line=line,
     )
+
+
+def _was_due(keeper: Keeper, evidence: Evidence, receipt: AuditReceipt, lease: Lease) -> bool:
+    """Whether it was the auditor's turn: by the roster of a segment that is held, else by what was heard."""
+    roster = {known.holder for known in keeper.known_leases(lease.segment_id)}
+    if roster:
+        return is_auditor(receipt.auditor, lease.segment_id, roster, lease.holder, now_s=receipt.time_s)
+    heard = evidence.vesting(lease.segment_id, lease.lease_id)
+    return any(each.record_id() == receipt.record_id() for each in heard)
 
 
 def _rates(config: Config, donation: Donation) -> Rates:
@@ -286,12 +304,13 @@ async def _build(
         network=network,
         state=ports.state,
         keys=keys,
-        network_id=NETWORK_ID,
+        preamble=preamble,
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
+        is_assigned=lambda receipt, lease: _was_due(server.keeper, evidence, receipt, lease),
     )
-    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
+    evidence.on_receipts = credit.hear
     engine = await offload.run(best_engine)
     client = HolderClient(network, preamble)
     uploader = Uploader(
@@ -335,6 +354,7 @@ async def _build(
         known_holders=catalogue.holders,
         payer=credit.wallet,
     )
+    leaving = await offload.run(partial(Leaving, memory))
     uptime = memory.uptime()
     uptime.look(clock.now_s())
     server = ShardServer(
@@ -348,9 +368,13 @@ async def _build(
         grace_days=config.lease.grace_days,
         uptime_permille=uptime.permille,
         admission=credit.admission,
+        is_leaving=leaving,
     )
+    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     healing = build_healing(
         config=config.repair,
+        leaving=leaving,
+        known_holders=catalogue.holders,
         network=giving,
         store=store,
         shard_server=server,
@@ -365,6 +389,25 @@ async def _build(
         clock=clock,
         entropy=entropy,
         offload=offload,
+    )
+    auditing = await offload.run(
+        partial(
+            build_auditing,
+            config=config.audit,
+            network=network,
+            state=ports.state,
+            store=store,
+            shard_server=server,
+            directory=dht,
+            catalogue=catalogue,
+            keys=keys,
+            preamble=preamble,
+            evidence=evidence,
+            reputations=reputations,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+        )
     )
     return Node(
         config=config,
@@ -406,6 +449,7 @@ async def _build(
         credit=credit,
         evidence=evidence,
         reputations=reputations,
+        auditing=auditing,
         healing=healing,
         housekeeping=Housekeeping(
             store=store,

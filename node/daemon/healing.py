@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +13,13 @@ import trio
 from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
 from node.chunks.evidence import Evidence
+from node.chunks.get.locate import KnownHolders, Locator
 from node.chunks.healing.client import RepairClient
 from node.chunks.healing.healer import Healer, HealerContext
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
+from node.chunks.healing.moving import DrainReport, MoveProgress, Mover
+from node.chunks.healing.on_demand import FileRepairer
 from node.chunks.healing.prober import ProbeContext, Prober
 from node.chunks.healing.rebuild import Rebuilder
 from node.chunks.healing.server import RepairServer
@@ -27,12 +31,36 @@ from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.daemon.config import RepairConfig
+from node.daemon.memory import DaemonMemory
+from node.errors import StoreError
 from node.framing import Preamble
 from node.ports import Clock, Directory, Entropy, Network, Offload
 from node.records.lease import Lease
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
+
+DRAIN_AGAIN_S = 300.0
+"""Until a drain that found no room for everything tries again by itself."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Leaving:
+    """Whether this donor is leaving: it takes nothing new, and a drain goes on after a restart."""
+
+    def __init__(self, memory: DaemonMemory) -> None:
+        self._memory = memory
+        self._is_leaving = memory.is_leaving()
+
+    def __call__(self) -> bool:
+        return self._is_leaving
+
+    def set(self, is_leaving: bool) -> None:
+        """Remember it, durably."""
+        if is_leaving != self._is_leaving:
+            self._memory.set_leaving(is_leaving)
+            self._is_leaving = is_leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +71,40 @@ class Healing:
     service: HealingService
     healer: Healer
     held: HeldSegments
+    mover: Mover
+    repairer: FileRepairer
+    leaving: Leaving
+
+    async def drain(self, on_progress: MoveProgress) -> DrainReport:
+        """Take nothing new any more, and move everything elsewhere. Raises `StoreError`."""
+        self.leaving.set(True)
+        return await self.mover.drain(on_progress)
+
+    async def _go_on_leaving(self) -> None:
+        """A drain that a restart cut short."""
+        while self.leaving():
+            try:
+                report = await self.mover.drain()
+            except StoreError as error:
+                _logger.warning("the drain failed, again in %d s: %s", DRAIN_AGAIN_S, error)
+            else:
+                if not report.remaining:
+                    return
+            await trio.sleep(DRAIN_AGAIN_S)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; started once requests are taken."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run)
             nursery.start_soon(self.service.run)
+            nursery.start_soon(self._go_on_leaving)
             task_status.started()
 
 
 def build_healing(
     *,
+    leaving: Leaving,
+    known_holders: KnownHolders,
     config: RepairConfig,
     network: Network,
     store: ShardStore,
@@ -84,15 +135,14 @@ def build_healing(
     )
     repair = RepairClient(network, preamble)
     intents = Intents(stagger_s=config.stagger_s)
+    rebuilder = Rebuilder(holders=holders, client=client, repair=repair, engine=engine, offload=offload)
     healer = Healer(
         HealerContext(
             network=network,
             client=client,
             repair=repair,
             directory=directory,
-            rebuilder=Rebuilder(
-                holders=holders, client=client, repair=repair, engine=engine, offload=offload
-            ),
+            rebuilder=rebuilder,
             prober=prober,
             evidence=evidence,
             scores=scores,
@@ -109,6 +159,16 @@ def build_healing(
         stagger_s=config.stagger_s,
         threshold=config.threshold,
     )
+    mover = Mover(
+        held=held,
+        healer=healer,
+        rebuilder=rebuilder,
+        prober=prober,
+        client=client,
+        identity=keys.identity,
+        clock=clock,
+        offload=offload,
+    )
     service = HealingService(
         held=held,
         healer=healer,
@@ -119,6 +179,7 @@ def build_healing(
         settings=settings,
         clock=clock,
         offload=offload,
+        mover=mover,
     )
     server = RepairServer(
         network=network,
@@ -132,8 +193,18 @@ def build_healing(
         intents=intents,
         last_proof_s=held.last_proof_s,
         dead_after_s=config.dead_after_s,
+        is_leaving=leaving,
     )
-    return Healing(server, service, healer, held)
+    repairer = FileRepairer(
+        holders=holders,
+        locator=Locator(holders, known_holders=known_holders),
+        healer=healer,
+        service=service,
+        held=held,
+        account_seed=keys.account.seed,
+        offload=offload,
+    )
+    return Healing(server, service, healer, held, mover, repairer, leaving)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:

@@ -19,6 +19,7 @@ _PORT = b"port"
 _DONATION = b"donation"
 _SCRUB = b"scrub"
 _TURNS = b"turns"
+_LEAVING = b"leaving"
 _UPTIME = b"uptime"
 _CAP_BYTES_MAX = 2**30 * GIB
 _MILLION = 1_000_000
@@ -92,6 +93,14 @@ class DaemonMemory:
     def set_turns_week(self, week: int) -> None:
         """Remember it, durably."""
         self._write(_TURNS, [week])
+
+    def is_leaving(self) -> bool:
+        """Whether a drain began that no new donation ended."""
+        return self._read(_LEAVING) == [1]
+
+    def set_leaving(self, is_leaving: bool) -> None:
+        """Remember it, durably."""
+        self._write(_LEAVING, [int(is_leaving)])
 
     def uptime(self) -> UptimeLog:
         """When this node was up, as far as was written down."""

@@ -12,7 +12,6 @@ connection's faults never reach another; whatever a peer makes this node keep ha
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from node.crypto.identity import peer_id_text
 from node.errors import ConfigError, NodeError, ProtocolError, UnreachableError
 from node.net import identify, multistream
 from node.net.addresses import Endpoint, endpoint_of_socket, parse_endpoint
+from node.net.admission import Service
 from node.net.connections import Connection, ConnectionTable
 from node.net.dialling import Backoff, dial_staggered
 from node.net.interfaces import advertised
@@ -78,25 +78,6 @@ async def open_network(
             await trio.aclose_forcefully(listener)
 
 
-@dataclass(slots=True)
-class _Service:
-    handler: StreamHandler
-    streams_max: int
-    streams_max_per_peer: int
-    open_streams: Counter[PeerId] = field(default_factory=Counter)
-
-    def admits(self, peer_id: PeerId) -> bool:
-        return (
-            self.open_streams.total() < self.streams_max
-            and self.open_streams[peer_id] < self.streams_max_per_peer
-        )
-
-    def release(self, peer_id: PeerId) -> None:
-        self.open_streams[peer_id] -= 1
-        if not self.open_streams[peer_id]:
-            del self.open_streams[peer_id]
-
-
 @dataclass(slots=True, eq=False)
 class _Dial:
     tried: set[Endpoint] = field(default_factory=set)
@@ -132,7 +113,7 @@ class Libp2pNetwork:
         self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
         self._dials: dict[PeerId, _Dial] = {}
         self._backoff = Backoff()
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, Service] = {}
         self._callbacks: list[Callable[[PeerId], None]] = []
         self._unread = UnreadBytes()
         self._reachability = Reachability()
@@ -195,7 +176,7 @@ class Libp2pNetwork:
         self, protocol: str, handler: StreamHandler, *, streams_max: int, streams_max_per_peer: int
     ) -> None:
         """As the port says."""
-        self._services[protocol] = _Service(handler, streams_max, streams_max_per_peer)
+        self._services[protocol] = Service(handler, streams_max, streams_max_per_peer)
 
     def on_connected(self, callback: Callable[[PeerId], None]) -> None:
         """As the port says."""
@@ -324,15 +305,14 @@ class Libp2pNetwork:
     async def _on_stream(self, connection: Connection, muxed: YamuxStream) -> None:
         """One incoming stream from its first byte to its handler's end. Raises nothing but cancellation."""
         stream = NetworkStream(muxed, connection.peer_id)
-        admitted: list[_Service] = []
+        admitted: list[Service] = []
 
         def is_served(protocol: str) -> bool:
             service = self._services.get(protocol)
             if service is None:
                 return False
-            if not service.admits(connection.peer_id):
+            if not service.take(connection.peer_id, connection.remote):
                 raise _BusyError
-            service.open_streams[connection.peer_id] += 1
             admitted.append(service)
             return True
 
@@ -357,7 +337,7 @@ class Libp2pNetwork:
             if muxed.closed_here_s is None:
                 muxed.reset()
             for service in admitted:
-                service.release(connection.peer_id)
+                service.release(connection.peer_id, connection.remote)
 
     async def _tell_identity(self, stream: Stream) -> None:
         connection = self._connections.live(stream.peer_id)

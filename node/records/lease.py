@@ -18,14 +18,15 @@ from node.crypto.identity import peer_id_of, public_key_of
 from node.crypto.signing import SIGNATURE_BYTES, KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.base import Record, expect_peer_id, expect_signature
-from node.records.repair import GrantedHalf, Handover, RepairGrant
+from node.records.repair import Handover, OwnerHalf, RepairGrant
 from node.units import DAY_S, LeaseId, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
 LEASE_ID_BYTES = 16
 LEASE_NONCE_BYTES = 16
 _GENERATION_BYTES = 4
-_HANDOVER_DAYS = 1  # between a handover and the lease that follows from it, clocks being a day apart
+_CLOCK_DAYS = 1  # clocks of honest peers differ by a day at most
+_SIGNATURE_IN_HALF = b"\x92\xc4\x40"  # an array of two, the first one 64 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Lease(Record):
     """The holder keeps one shard until `end_day`.
 
     `rate` is micro-credits a MiB and day, `egress_cap_bytes` what readers may fetch free of charge.
-    `owner_signature` is a signature, or an encoded `GrantedHalf`.
+    `owner_signature` is a signature, or an encoded `OwnerHalf`.
     """
 
     TYPE: ClassVar[str] = "lease"
@@ -65,12 +66,15 @@ class Lease(Record):
     @property
     def is_granted(self) -> bool:
         """Whether a grant stands for the owner's signature."""
-        return len(self.owner_signature) > SIGNATURE_BYTES
+        half = self.owner_signature
+        return len(half) > SIGNATURE_BYTES and not half.startswith(_SIGNATURE_IN_HALF)
 
     @property
-    def granted(self) -> GrantedHalf | None:
-        """What stands for the owner's signature; None where the owner key signed, or nobody yet."""
-        return GrantedHalf.decode(self.owner_signature, network=self.network) if self.is_granted else None
+    def half(self) -> OwnerHalf | None:
+        """What stands for the owner's signature; None where it stands alone, or nobody signed yet."""
+        if len(self.owner_signature) <= SIGNATURE_BYTES:
+            return None
+        return OwnerHalf.decode(self.owner_signature, network=self.network)
 
     @property
     def generation(self) -> int:
@@ -79,8 +83,15 @@ class Lease(Record):
 
     def under_grant(self, grant: RepairGrant, handover: Handover | None = None) -> Lease:
         """With a grant as the owner's half; the nonce is `granted_nonce`. Raises `ProtocolError`."""
-        half = GrantedHalf(grant, handover).encode()
+        half = OwnerHalf(grant, handover).encode()
         return Lease.decode(replace(self, owner_signature=half).encode(), network=self.network)
+
+    def with_handover(self, handover: Handover) -> Lease:
+        """The same lease, saying that another holder gave the shard up in favour of this one."""
+        half = self.half
+        owner = self.owner_signature if half is None else half.owner
+        changed = replace(self, owner_signature=OwnerHalf(owner, handover).encode())
+        return Lease.decode(changed.encode(), network=self.network)
 
     def sign_as_owner(self, owner: KeyPair) -> Lease:
         """With the owner's half. Raises `CryptoError` if `owner` is not `owner_key`."""
@@ -98,12 +109,19 @@ class Lease(Record):
 
     def verify_owner_half(self) -> None:
         """Raises `CryptoError` unless the owner's signature is there and holds, or its grant covers this."""
-        half = self.granted
+        half = self.half
         if half is None:
             self.verify_body(self.owner_key, self.owner_signature)
             return
-        half.verify()
-        grant = half.grant
+        if isinstance(half.owner, RepairGrant):
+            self._check_grant(half.owner)
+        else:
+            self.verify_body(self.owner_key, half.owner)
+        if half.handover is not None:
+            self._check_handover(half.handover)
+
+    def _check_grant(self, grant: RepairGrant) -> None:
+        grant.verify()
         if (grant.network, grant.segment_id, grant.owner_key) != (
             self.network, self.segment_id, self.owner_key
         ):  # fmt: skip
@@ -115,15 +133,14 @@ class Lease(Record):
             or not 1 <= self.generation <= grant.generation_max
         ):
             raise CryptoError("a lease beyond what its grant allows")
-        if half.handover is not None:
-            self._check_handover(half.handover)
 
     def _check_handover(self, handover: Handover) -> None:
+        handover.verify()
         if (handover.network, handover.segment_id, handover.shard_index, handover.successor) != (
             self.network, self.segment_id, self.shard_index, self.holder
         ):  # fmt: skip
             raise CryptoError("a lease under the handover of another shard, or to another holder")
-        if handover.lease_id == self.lease_id or abs(self.start_day - handover.day) > _HANDOVER_DAYS:
+        if handover.lease_id == self.lease_id or handover.day < self.start_day - _CLOCK_DAYS:
             raise CryptoError("a lease that does not follow from its handover")
 
     def verify(self) -> None:
@@ -152,7 +169,7 @@ class Lease(Record):
         if not 0 < end_day - start_day <= limits.LEASE_DAYS_MAX:
             raise ProtocolError(f"a lease lasts 1 to {limits.LEASE_DAYS_MAX} days")
         if len(signatures[0]) > SIGNATURE_BYTES:
-            GrantedHalf.decode(signatures[0], network=network)
+            OwnerHalf.decode(signatures[0], network=network)
         return cls(
             network=network,
             lease_id=LeaseId(wire.expect_bytes(fields[0], size=LEASE_ID_BYTES)),

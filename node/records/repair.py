@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from node import limits, wire
 from node.crypto.identity import peer_id_of, public_key_of
-from node.crypto.signing import KeyPair
+from node.crypto.signing import SIGNATURE_BYTES, KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.base import Record, expect_peer_id, expect_time_s
 from node.units import AccountId, LeaseId, OwnerKey, PeerId, SegmentId
@@ -140,36 +140,41 @@ class Handover(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class GrantedHalf:
+class OwnerHalf:
     """Stands where the owner's signature of a lease would: whoever sees the lease can verify it alone.
 
-    `handover` is there where the shard was given up, and not where it was lost.
+    `owner` is the grant, or the owner's signature of the lease itself. `handover` is there where another
+    holder gave the shard up in favour of this one.
     """
 
-    grant: RepairGrant
+    owner: RepairGrant | bytes
     handover: Handover | None = None
+
+    @property
+    def grant(self) -> RepairGrant | None:
+        """The grant; None where the owner signed the lease itself."""
+        return self.owner if isinstance(self.owner, RepairGrant) else None
 
     def encode(self) -> bytes:
         """The canonical encoding; longer than a signature."""
-        return wire.encode([self.grant.encode(), b"" if self.handover is None else self.handover.encode()])
+        owner = self.owner if isinstance(self.owner, bytes) else self.owner.encode()
+        return wire.encode([owner, b"" if self.handover is None else self.handover.encode()])
 
     @classmethod
-    def decode(cls, data: bytes, *, network: str) -> GrantedHalf:
+    def decode(cls, data: bytes, *, network: str) -> OwnerHalf:
         """Raises `ProtocolError`; signatures are not verified yet."""
-        grant, handover = wire.expect_list(
-            list(wire.decode(data, size_max=limits.OWNER_HALF_BYTES_MAX)), count=2
+        owner, handover = (
+            wire.expect_bytes(item)
+            for item in wire.expect_list(
+                list(wire.decode(data, size_max=limits.OWNER_HALF_BYTES_MAX)), count=2
+            )
         )
-        given_up = wire.expect_bytes(handover)
+        if len(owner) == SIGNATURE_BYTES and not handover:
+            raise ProtocolError("a signature alone is its own half")
         return cls(
-            RepairGrant.decode(wire.expect_bytes(grant), network=network),
-            Handover.decode(given_up, network=network) if given_up else None,
+            owner if len(owner) == SIGNATURE_BYTES else RepairGrant.decode(owner, network=network),
+            Handover.decode(handover, network=network) if handover else None,
         )
-
-    def verify(self) -> None:
-        """Raises `CryptoError` unless every signature is there and holds."""
-        self.grant.verify()
-        if self.handover is not None:
-            self.handover.verify()
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class AuditedSegment:
             else Sample()
             for sample in self.samples(challenge, shard)
         ]
-        place = place_of(challenge.first(), challenge.targets)
+        place = place_of(challenge.first(), challenge.targets, 0)
         signed = AuditAnswer(
             NETWORK,
             challenge.nonce,

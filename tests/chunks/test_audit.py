@@ -84,6 +84,7 @@ class Shard:
             .sign_as_owner(OWNER)
             .countersign(HOLDER)
         )
+        self.geometry = geometry
         self.target = Target.of(self.lease, self.manifest)
 
 
@@ -134,8 +135,8 @@ def test_whoever_has_the_bytes_passes(challenge: Challenge) -> None:
 def test_every_chunk_of_every_block_can_be_proved() -> None:
     """The last chunk of full, short and single-chunk blocks included."""
     links = [next_link(b"start", bytes([a, b])) for a in range(60) for b in range(60)]
-    seen = {(place.target.lease_id, place.block_index, place.chunk_index)
-            for place in (place_of(link, TARGETS[1:3]) for link in links)}  # fmt: skip
+    places = [place_of(link, TARGETS[1:3], index) for index, link in enumerate(links)]
+    seen = {(place.target.lease_id, place.block_index, place.chunk_index) for place in places}
     assert len(seen) == sum(target.chunk_total for target in TARGETS[1:3]) == 1 + 64
     assert TARGETS[0].chunk_total == 2 * 64 + 3
 
@@ -195,6 +196,14 @@ def test_a_donor_that_keeps_hashes_only_fails() -> None:
     assert verdict.failed_count == 4
 
 
+def test_each_lease_gets_its_samples() -> None:
+    challenge = Challenge(NONCE, TARGETS, 3 * len(TARGETS))
+    verdict = verify_answer(challenge, HONEST.answer(challenge))
+    picked = [place.target.lease_id for place in verdict.places]
+    assert picked == [target.lease_id for target in TARGETS] * 3
+    assert verdict.passed_leases() == {target.lease_id for target in TARGETS}
+
+
 def test_limits_of_a_challenge() -> None:
     for nonce, targets, count in (
         (NONCE, TARGETS, 0), (NONCE, TARGETS, limits.AUDIT_SAMPLES_MAX + 1), (NONCE, (), 1),
@@ -223,7 +232,7 @@ def test_a_signed_bad_answer_convinces_anybody(lie: Sample) -> None:
     verdict = verify_answer(challenge, samples)
     assert verdict.failed_count == 3
     for index, place in enumerate(verdict.places):
-        prove_bad(signed, index, (place.block_index, place.chunk_index), lie, shard.lease, shard.manifest)
+        prove_bad(signed, index, (place.block_index, place.chunk_index), lie, shard.lease, shard.geometry)
 
 
 def test_nothing_is_proved_against_a_true_answer() -> None:
@@ -234,20 +243,19 @@ def test_nothing_is_proved_against_a_true_answer() -> None:
     place = verify_answer(challenge, samples).places[0]
     at = (place.block_index, place.chunk_index)
     attempts = [
-        (signed, 0, at, samples[0], shard.lease, shard.manifest),  # it is true
-        (signed, 0, at, Sample(), shard.lease, shard.manifest),  # never signed
-        (signed, 0, (at[0], at[1] + 64), samples[0], shard.lease, shard.manifest),
-        (signed, 0, (99, at[1]), samples[0], shard.lease, shard.manifest),
-        (signed, 2, at, samples[0], shard.lease, shard.manifest),
-        (signed, 0, at, samples[0], other.lease, other.manifest),
-        (signed, 0, at, samples[0], shard.lease, other.manifest),
-        (replace(signed, donor=AUDITOR_ID).sign(OTHER), 0, at, samples[0], shard.lease, shard.manifest),
+        (signed, 0, at, samples[0], shard.lease, shard.geometry),  # it is true
+        (signed, 0, at, Sample(), shard.lease, shard.geometry),  # never signed
+        (signed, 0, (at[0], at[1] + 64), samples[0], shard.lease, shard.geometry),
+        (signed, 0, (99, at[1]), samples[0], shard.lease, shard.geometry),
+        (signed, 2, at, samples[0], shard.lease, shard.geometry),
+        (signed, 0, at, samples[0], other.lease, other.geometry),
+        (replace(signed, donor=AUDITOR_ID).sign(OTHER), 0, at, samples[0], shard.lease, shard.geometry),
     ]
     for attempt in attempts:
         with pytest.raises(ProtocolError):
             prove_bad(*attempt)
     with pytest.raises(CryptoError):
-        prove_bad(replace(signed, nonce=b"m" * 32), 0, at, samples[0], shard.lease, shard.manifest)
+        prove_bad(replace(signed, nonce=b"m" * 32), 0, at, samples[0], shard.lease, shard.geometry)
     with pytest.raises(ProtocolError):
         check_signed(challenge, [Sample(), samples[1]], signed)
 
@@ -266,8 +274,8 @@ def test_dropping_a_tenth_of_the_blocks_fails_one_of_60_samples() -> None:
     for run in range(runs):
         lost = set(source.sample(blocks, len(blocks) // 10))
         link = Challenge(run.to_bytes(32, "big"), tuple(shards), 60).first()
-        for _ in range(60):
-            place = place_of(link, shards)
+        for index in range(60):
+            place = place_of(link, shards, index)
             if (place.target.lease_id, place.block_index) in lost:
                 seen += 1
                 break
@@ -279,7 +287,7 @@ def test_picks_are_even_over_chunks() -> None:
     target = TARGETS[0]
     counts: dict[tuple[int, int], int] = {}
     for run in range(target.chunk_total * 60):
-        place = place_of(next_link(NONCE, run.to_bytes(4, "big")), (target,))
+        place = place_of(next_link(NONCE, run.to_bytes(4, "big")), (target,), 0)
         counts[place.block_index, place.chunk_index] = (
             counts.get((place.block_index, place.chunk_index), 0) + 1
         )

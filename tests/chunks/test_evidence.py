@@ -29,6 +29,7 @@ from tests.chunks.audited_segment import NETWORK, NOW_S, audited_segment
 
 WORLD = audited_segment()
 SHARD = 2
+GEOMETRY = WORLD.segment.manifest.geometry
 LEASE = WORLD.leases[SHARD]
 DONOR = WORLD.peers[SHARD]
 ASSIGNED = WORLD.assigned(SHARD)
@@ -178,7 +179,7 @@ def test_old_evidence_expires() -> None:
     old, new = NOW_S, NOW_S + 10 * DAY_S
     add(store, WORLD.receipt(SHARD, OWNER, time_s=old))
     add(store, WORLD.receipt(1, OWNER, time_s=new), now_s=new)
-    store.add_bad_answer(WORLD.bad_answer(SHARD, ASSIGNED[0], false=True), WORLD.segment.manifest)
+    store.add_bad_answer(WORLD.bad_answer(SHARD, ASSIGNED[0], false=True), WORLD.segment_id, GEOMETRY)
     assert not store.expire(old + limits.EVIDENCE_LIFE_S - 1)
     assert store.of_segment(WORLD.segment_id).leases[LEASE.lease_id].findings
     store.expire(old + limits.EVIDENCE_LIFE_S + 1)
@@ -196,8 +197,8 @@ def test_a_bad_answer_makes_the_shard_lost_and_is_portable(false: bool) -> None:
     add(store, WORLD.receipt(SHARD, ASSIGNED[0]))
     bad = WORLD.bad_answer(SHARD, ASSIGNED[0], false=false)
     assert bad.is_false == false
-    assert store.add_bad_answer(bad, WORLD.segment.manifest)
-    assert not store.add_bad_answer(bad, WORLD.segment.manifest)
+    assert store.add_bad_answer(bad, WORLD.segment_id, GEOMETRY)
+    assert not store.add_bad_answer(bad, WORLD.segment_id, GEOMETRY)
     found = store.of_segment(WORLD.segment_id)
     assert found.lost() == {(SHARD, DONOR)}
     assert found.proved(SHARD) is None
@@ -205,7 +206,7 @@ def test_a_bad_answer_makes_the_shard_lost_and_is_portable(false: bool) -> None:
     assert kept == bad == store.bad_answer(WORLD.segment_id, SHARD, DONOR)
     assert store.bad_answer(WORLD.segment_id, SHARD, WORLD.peers[0]) is None
     received = BadAnswer.decode(kept.encode(), network=NETWORK)
-    assert elsewhere.add_bad_answer(received, WORLD.segment.manifest)
+    assert elsewhere.add_bad_answer(received, WORLD.segment_id, GEOMETRY)
     assert elsewhere.of_segment(WORLD.segment_id).lost() == {(SHARD, DONOR)}
 
 
@@ -214,14 +215,14 @@ def test_a_bad_answer_that_proves_nothing_does_not_enter() -> None:
     bad = WORLD.bad_answer(SHARD, ASSIGNED[0], false=True)
     unsigned = replace(bad, answer=replace(bad.answer, signature=bytes(64)))
     with pytest.raises(CryptoError):
-        store.add_bad_answer(unsigned, WORLD.segment.manifest)
+        store.add_bad_answer(unsigned, WORLD.segment_id, GEOMETRY)
     for wrong in (
         replace(bad, index=1),
         replace(bad, lease=WORLD.leases[0]),
         replace(bad, chunk_index=bad.chunk_index ^ 1),
     ):
         with pytest.raises(ProtocolError):
-            store.add_bad_answer(wrong, WORLD.segment.manifest)
+            store.add_bad_answer(wrong, WORLD.segment_id, GEOMETRY)
     with pytest.raises(ProtocolError):
-        store.add_bad_answer(bad, audited_segment(seed=2).segment.manifest)
+        store.add_bad_answer(bad, audited_segment(seed=2).segment_id, GEOMETRY)
     assert store.bad_answers(WORLD.segment_id) == ()

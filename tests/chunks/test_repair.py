@@ -12,11 +12,13 @@ from node.chunks.geometry import Code
 from node.chunks.repair import (
     Copy,
     Standing,
+    eligible,
     fair_share,
     intent_life_s,
     is_due,
     lost_shards,
     order,
+    spread_to,
     standing,
     surplus,
     to_spread,
@@ -57,6 +59,18 @@ def test_a_shard_is_lost_when_its_last_copy_is() -> None:
     copies += [copy(0, bad=True), copy(0, age_s=5, silent=True, peer=1), copy(1, age_s=DEAD_S)]
     assert lost_shards(CODE, copies, now_s=NOW_S, dead_after_s=DEAD_S) == {1}
     assert lost_shards(CODE, [], now_s=NOW_S, dead_after_s=DEAD_S) == set(range(30))
+
+
+def test_whoever_may_be_alive_may_repair() -> None:
+    copies = [
+        copy(0, peer=0),
+        copy(1, age_s=2 * DEAD_S, peer=1),
+        copy(2, age_s=60, silent=True, peer=2),
+        copy(3, bad=True, peer=3),
+        copy(4, bad=True, peer=4),
+        copy(5, peer=4),
+    ]
+    assert eligible(copies, now_s=NOW_S, dead_after_s=DEAD_S) == {PEERS[0], PEERS[1], PEERS[4]}
 
 
 def test_repair_starts_at_the_threshold_and_not_where_nothing_is_left() -> None:
@@ -122,6 +136,15 @@ def test_spreading_gives_each_newcomer_one_at_most_and_never_below_the_share(
     for me, given_up in gives.items():
         assert len(held[me]) - len(given_up) >= min(len(held[me]), share)
         assert set(given_up) <= held[me]
+
+
+def test_holders_that_spread_at_once_choose_different_newcomers() -> None:
+    held = {PEERS[n]: set(range(6 * n, 6 * n + 6)) for n in range(5)}
+    given_to = [spread_to(CODE, held, me, PEERS[5:30]) for me in held]
+    assert [len(each) for each in given_to] == [5] * 5
+    assert set().union(*given_to) == set(PEERS[5:30])
+    for me, each in zip(held, given_to, strict=True):
+        assert set(each.values()) <= held[me]
 
 
 def test_a_copy_that_answers_again_is_alive_again() -> None:

@@ -19,6 +19,7 @@ from node.chunks.roster import (
     holders_by_shard,
     live_leases,
     merge_leases,
+    newest_holders,
 )
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -120,6 +121,46 @@ def test_a_lease_that_was_given_up_does_not_live() -> None:
     # Only its own holder can give a lease up.
     other = replace(handover, holder=PEERS[2]).sign(HOLDERS[2])
     assert old in live_leases([old, granted(1, old.shard_index, handover=other)], today=TODAY)
+
+
+def test_whoever_gives_a_shard_up_keeps_no_lease_of_it() -> None:
+    old = LEASES[0]
+    renewed = replace(
+        SAMPLE.lease(PEERS[0], old.shard_index, seed=77, days=40), owner_signature=b""
+    ).sign_as_owner(OWNER).countersign(HOLDERS[0])  # fmt: skip
+    handover = Handover(
+        old.network, old.lease_id, old.segment_id, old.shard_index, old.holder, PEERS[1], TODAY
+    ).sign(HOLDERS[0])  # fmt: skip
+    new = granted(1, old.shard_index, generation=3, handover=handover)
+    again = granted(0, old.shard_index, generation=4)
+    assert set(live_leases([old, renewed, new], today=TODAY)) == {new}
+    # It may take the shard again later, even on the same day.
+    assert set(live_leases([old, renewed, new, again], today=TODAY)) == {new, again}
+
+
+def test_the_fuller_encoding_of_a_lease_stays() -> None:
+    plain = granted(1, 0)
+    handover = Handover(
+        plain.network, LEASES[0].lease_id, plain.segment_id, 0, PEERS[0], PEERS[1], TODAY
+    ).sign(HOLDERS[0])  # fmt: skip
+    told = plain.with_handover(handover)
+    assert merge_leases([plain, told]) == merge_leases([told, plain]) == (told,)
+    signed = LEASES[0]
+    mirrored = replace(handover, lease_id=plain.lease_id, holder=PEERS[1], successor=PEERS[0]).sign(
+        HOLDERS[1]
+    )
+    told = signed.with_handover(mirrored)
+    assert merge_leases([told, signed]) == merge_leases([signed, told]) == (told,)
+    assert live_leases([told, plain], today=TODAY) == (told,)
+
+
+def test_whoever_was_replaced_announces_no_more() -> None:
+    old = LEASES[0]
+    new = granted(1, old.shard_index)
+    equal = replace(old, end_day=new.end_day, owner_signature=b"").sign_as_owner(OWNER)
+    assert newest_holders([equal, new], today=TODAY) == {PEERS[1]}
+    later = replace(old, end_day=new.end_day + 1, owner_signature=b"").sign_as_owner(OWNER)
+    assert newest_holders([later, new], today=TODAY) == {old.holder}
 
 
 def test_what_a_roster_takes() -> None:

@@ -20,6 +20,7 @@ from node.credit.service import CreditService
 from node.credit.units import BILLED_EXTRA_BYTES
 from node.crypto.keystore import NodeKeys
 from node.errors import CreditError, CryptoError, ProtocolError
+from node.framing import Preamble
 from node.records.charge import Charge
 from node.records.lease import Lease
 from node.records.offer import DeviceCert
@@ -87,7 +88,7 @@ class Place:
                 caller = await stack.enter_async_context(self.internet.join(actor.peer_id, address=address))
                 await caller.connect(contact)
             service = CreditService(
-                network=donor, state=self.tables, keys=keys_of(DONOR), network_id=NETWORK,
+                network=donor, state=self.tables, keys=keys_of(DONOR), preamble=Preamble(NETWORK, 1),
                 clock=self.clock, offload=InlineOffload(), policy=POLICY,
             )  # fmt: skip
             await service.start(lambda lease_id: lease_id in self.kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from blake3 import blake3
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 
 from node.crypto.blake3_tree import (
     CHUNK_BYTES,
+    ChunkClaim,
     chunk_count,
     chunk_proof,
+    chunk_proofs,
     path_length,
     tree_hash,
     verify_chunk,
+    verify_chunks,
 )
 from node.errors import CryptoError
 
@@ -98,3 +102,45 @@ def test_shapes_are_checked_before_hashing() -> None:
         verify_chunk(root, 2048, 0, chunk, path[:-1])
     with pytest.raises(CryptoError, match="does not belong"):
         verify_chunk(root[:31], 2048, 0, chunk, path)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from([0, 100, 1024, 1500, 4096, 5000, 65_472]), st.integers(0, 2**16)),
+                max_size=24))  # fmt: skip
+def test_many_at_once_are_as_one_by_one(wanted: list[tuple[int, int]]) -> None:
+    items = [
+        (random.Random(f"{number} {length}").randbytes(length), place % chunk_count(length))
+        for number, (length, place) in enumerate(wanted)
+    ]
+    proofs = chunk_proofs(items)
+    assert proofs == [chunk_proof(data, index) for data, index in items]
+    claims = [
+        ChunkClaim(blake3(data).digest(), len(data), index, chunk, path)
+        for (data, index), (chunk, path) in zip(items, proofs, strict=True)
+    ]
+    assert verify_chunks(claims) == [True] * len(claims)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 30), st.sampled_from(["root", "chunk", "path", "chunk_index", "length"]), st.data())
+def test_one_false_claim_among_many_is_found(number: int, field: str, data: st.DataObject) -> None:
+    length = data.draw(st.sampled_from([4096, 5000, 65_472]))
+    claims = []
+    for lane in range(31):
+        content, index = random.Random(lane).randbytes(length), lane % chunk_count(length)
+        claims.append(ChunkClaim(blake3(content).digest(), length, index, *chunk_proof(content, index)))
+    value = getattr(claims[number], field)
+    other: object = value + 1 if isinstance(value, int) else bytes([value[0] ^ 1]) + value[1:]
+    if isinstance(value, bytes) and data.draw(st.booleans()):
+        other = value[:-1]
+    claims[number] = replace(claims[number], **{field: other})  # type: ignore[arg-type]
+    expected = []
+    for claim in claims:
+        try:
+            verify_chunk(claim.root, claim.length, claim.chunk_index, claim.chunk, claim.path)
+            expected.append(True)
+        except CryptoError:
+            expected.append(False)
+    assert verify_chunks(claims) == expected
+    # That `length` is exact only the proof of the last chunk shows.
+    assert expected.count(False) == 1 or field == "length"

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.roster import live_leases
 from node.daemon.compose import Node
 from node.daemon.config import Config, build_config
-from node.units import MIB, SegmentId
-from tests.daemon.worlds import Machine, World, contact_of
+from node.errors import UsageError
+from node.units import DAY_S, MIB, SegmentId
+from tests.daemon.worlds import NOW_S, Machine, World, contact_of
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -106,7 +109,7 @@ async def swarm_of(donors: int, **settings: object) -> AsyncIterator[tuple[Swarm
 async def put(swarm: Swarm, path: Path, code: Code) -> tuple[PutReport, list[SegmentId]]:
     """Store a file from a node that then leaves."""
     async with swarm.world.node(
-        Machine("sharer"), listed=[contact_of(swarm.donors[0])], config=swarm.config
+        Machine(f"sharer of {path.name}"), listed=[contact_of(swarm.donors[0])], config=swarm.config
     ) as sharer:
         assert await sharer.wait_joined(30)
         report = await sharer.uploader.put(path, PutOptions(code=code))
@@ -143,3 +146,141 @@ async def test_holders_remake_what_died_with_others(autojump_clock: MockClock, t
         assert got.path.read_bytes() == path.read_bytes()
         health = await friend.health.check(report.file_hash)
         assert [(segment.alive, segment.total) for segment in health.segments] == [(8, 8)]
+
+
+async def test_a_drain_moves_everything_and_health_stays_full(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    code = Code(2, 6)
+    async with swarm_of(8) as (swarm, _):
+        paths = []
+        for number in range(3):
+            path = tmp_path / f"file {number}"
+            path.write_bytes(bytes([number]) * 400_000)
+            paths.append(await put(swarm, path, code))
+        segments = [segment for _, found in paths for segment in found]
+        leaver = swarm.holders(segments[0])[0]
+        mine = sum(len(swarm.donors[leaver].store.shards_of(segment)) for segment in segments)
+        assert mine
+        lowest: list[int] = []
+        steps: list[tuple[int, int]] = []
+
+        def on_progress(moved: int, remaining: int) -> None:
+            steps.append((moved, remaining))
+            lowest.extend(len(swarm.shards(segment)) for segment in segments)
+
+        report = await swarm.donors[leaver].healing.drain(on_progress)
+        assert (report.moved, report.remaining) == (mine, 0)
+        assert steps[-1] == (mine, 0)
+        assert min(lowest) == code.total_shards
+        assert swarm.donors[leaver].statistics().store.shards == 0
+        await swarm.kill(leaver)
+        for report_of, _ in paths:
+            health = await swarm.living()[0].health.check(report_of.file_hash)
+            assert [segment.alive for segment in health.segments] == [code.total_shards]
+            assert leaver not in swarm.holders(segments[0])
+
+
+async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(400_000))
+    async with swarm_of(3) as (swarm, _):
+        _, (segment_id,) = await put(swarm, path, Code(1, 3))
+        leaver = swarm.holders(segment_id)[0]
+        node, machine = swarm.donors[leaver], swarm.machines[leaver]
+        node.healing.leaving.set(True)  # as by a drain that was killed before its first move
+        await swarm.kill(leaver)
+        async with swarm.world.node(
+            machine, listed=[contact_of(swarm.living()[0])], config=swarm.config
+        ) as again:
+            assert again.healing.leaving()
+            assert await comes_true(lambda: again.statistics().store.shards == 0, 1200)
+        assert swarm.shards(segment_id) == dict.fromkeys(range(3), 1)
+
+
+async def test_few_donors_spread_as_more_appear(autojump_clock: MockClock, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    async with swarm_of(3) as (swarm, nursery):
+        report, (segment_id,) = await put(swarm, path, Code(3, 9))
+        assert [len(node.store.shards_of(segment_id)) for node in swarm.donors] == [3, 3, 3]
+        await swarm.add(nursery, 6)
+        for node in swarm.donors[3:]:
+            assert await node.wait_joined(30)
+        assert await comes_true(
+            lambda: [len(node.store.shards_of(segment_id)) for node in swarm.donors] == [1] * 9, 3600
+        )
+        assert swarm.shards(segment_id) == dict.fromkeys(range(9), 1)
+        health = await swarm.donors[0].health.check(report.file_hash)
+        assert [segment.alive for segment in health.segments] == [9]
+
+
+async def test_the_owner_repairs_at_once_and_strangers_do_not(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    quiet = {"repair.check_interval_s": 86_400}
+    async with swarm_of(10, **quiet) as (swarm, _), AsyncExitStack() as stack:
+        listed = [contact_of(swarm.donors[0])]
+        sharer = await stack.enter_async_context(
+            swarm.world.node(Machine("sharer"), listed=listed, config=swarm.config)
+        )
+        assert await sharer.wait_joined(30)
+        report = await sharer.uploader.put(path, PutOptions(code=Code(2, 6)))
+        (segment_id,) = [segment.segment_id for segment in sharer.catalogue.segments(report.file_hash)]
+        stranger = next(node for node in swarm.donors if not node.store.shards_of(segment_id))
+        for number in swarm.holders(segment_id)[:2]:
+            await swarm.kill(number)
+        with pytest.raises(UsageError):
+            await stranger.healing.repairer.repair(report.file_hash)
+        repaired = await sharer.healing.repairer.repair(report.file_hash)
+        assert (repaired.repaired, repaired.segments, repaired.notes) == (2, 1, ())
+        assert swarm.shards(segment_id) == dict.fromkeys(range(6), 1)
+        again = await sharer.healing.repairer.repair(report.file_hash)
+        assert (again.repaired, again.segments) == (0, 1)
+
+
+async def test_a_holder_that_comes_back_leaves_one_copy(autojump_clock: MockClock, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    patient = {"repair.stagger_s": 600}
+    async with swarm_of(10, **patient) as (swarm, _), AsyncExitStack() as stack:
+        report, (segment_id,) = await put(swarm, path, Code(2, 6))
+        lost = swarm.holders(segment_id)[:3]
+        for number in lost:
+            await swarm.kill(number)
+        assert await comes_true(lambda: len(swarm.shards(segment_id)) == 6, 6000)
+        back = [
+            await stack.enter_async_context(
+                swarm.world.node(
+                    swarm.machines[number], listed=[contact_of(swarm.living()[0])], config=swarm.config
+                )
+            )
+            for number in lost
+        ]
+
+        def copies() -> dict[int, int]:
+            found = swarm.shards(segment_id)
+            for node in back:
+                for index in node.store.shards_of(segment_id):
+                    found[index] = found.get(index, 0) + 1
+            return found
+
+        assert sorted(copies().values()) == [1, 1, 1, 2, 2, 2]
+        for node in (*swarm.living(), *back):  # as audits would
+            view = node.healing.held.view(segment_id)
+            if view is not None:
+                node.healing.held.note(await node.healing.healer.survey(view))
+        assert await comes_true(lambda: copies() == dict.fromkeys(range(6), 1), 3600)
+        holders = [node for node in (*swarm.living(), *back) if node.store.shards_of(segment_id)]
+        today = NOW_S // DAY_S
+        for node in holders:
+            live = live_leases(node.server.keeper.known_leases(segment_id), today=today)
+            mine = [lease for lease in live if lease.holder == node.keys.peer_id]
+            assert len(mine) == 1
+            assert len({lease.shard_index for lease in live}) == 6
+        health = await back[0].health.check(report.file_hash)
+        assert [segment.alive for segment in health.segments] == [6]

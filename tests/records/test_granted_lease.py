@@ -13,11 +13,12 @@ from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
 from node.records.lease import Lease, granted_nonce
-from node.records.repair import GrantedHalf, Handover, RepairGrant
+from node.records.repair import Handover, OwnerHalf, RepairGrant
 from node.units import AccountId, LeaseId, OwnerKey, SegmentId
 from tests.records import credit_samples as samples
 from tests.records.credit_samples import GRANT, GRANTED, HANDOVER, HEIR, HOLDER, LOW, NETWORK, OWNER
 
+HEIR_ID = peer_id_of(HEIR.public)
 OTHER = KeyPair.from_seed(b"x" * 32)
 
 
@@ -26,14 +27,14 @@ def test_the_new_holder_signs_under_a_grant_and_anyone_can_verify_it() -> None:
     again = Lease.decode(lease.encode(), network=NETWORK)
     again.verify()
     assert again == lease
-    assert again.granted == GrantedHalf(GRANT, HANDOVER)
+    assert again.half == OwnerHalf(GRANT, HANDOVER)
     assert (again.is_granted, again.generation) == (True, 1)
     assert again.record_id() == GRANTED.record_id()
     GRANTED.under_grant(GRANT).countersign(HEIR).verify()
 
 
 def test_a_signed_lease_has_no_grant() -> None:
-    assert (samples.LEASE.is_granted, samples.LEASE.granted, samples.LEASE.generation) == (False, None, 0)
+    assert (samples.LEASE.is_granted, samples.LEASE.half, samples.LEASE.generation) == (False, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,36 @@ def test_a_handover_is_for_one_lease_and_one_successor(handover: Handover) -> No
         GRANTED.under_grant(GRANT, handover).countersign(HEIR)
 
 
+def test_a_signed_lease_may_say_who_gave_the_shard_up() -> None:
+    lease = samples.LEASE
+    handover = replace(
+        HANDOVER,
+        lease_id=GRANTED.lease_id,
+        holder=GRANTED.holder,
+        successor=lease.holder,
+        day=lease.start_day + 9,
+    ).sign(HEIR)
+    told = lease.with_handover(handover)
+    told.verify()
+    assert Lease.decode(told.encode(), network=NETWORK) == told
+    assert (told.is_granted, told.generation, told.record_id()) == (False, 0, lease.record_id())
+    assert told.half == OwnerHalf(lease.owner_signature, handover)
+    assert told.with_handover(handover) == told
+    granted = GRANTED.under_grant(GRANT).countersign(HEIR)
+    assert granted.with_handover(HANDOVER) == GRANTED.under_grant(GRANT, HANDOVER).countersign(HEIR)
+    for wrong in (
+        replace(handover, successor=HEIR_ID, holder=lease.holder).sign(HOLDER),
+        replace(handover, day=lease.start_day - 2).sign(HEIR),
+        replace(handover, signature=lease.owner_signature),
+    ):
+        with pytest.raises(CryptoError):
+            lease.with_handover(wrong).verify()
+    with pytest.raises(CryptoError):
+        replace(told, owner_signature=OwnerHalf(lease.holder_signature, handover).encode()).verify()
+    with pytest.raises(ProtocolError):
+        OwnerHalf.decode(OwnerHalf(lease.owner_signature).encode(), network=NETWORK)
+
+
 def test_only_the_holder_hands_over_and_not_to_itself() -> None:
     with pytest.raises(CryptoError):
         HANDOVER.sign(OTHER)
@@ -95,7 +126,7 @@ def test_only_the_holder_hands_over_and_not_to_itself() -> None:
 
 @pytest.mark.parametrize(
     "half",
-    [b"g" * 65, GRANT.encode(), GrantedHalf(GRANT).encode()[:-1], bytes(limits.OWNER_HALF_BYTES_MAX + 1)],
+    [b"g" * 65, GRANT.encode(), OwnerHalf(GRANT).encode()[:-1], bytes(limits.OWNER_HALF_BYTES_MAX + 1)],
 )
 def test_what_is_neither_signature_nor_grant_is_refused(half: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -129,8 +160,8 @@ def test_the_largest_fits() -> None:
 
 @given(samples.grants, samples.handovers)
 def test_every_half_survives_the_wire(grant: RepairGrant, handover: Handover) -> None:
-    for half in (GrantedHalf(grant), GrantedHalf(grant, handover)):
-        assert GrantedHalf.decode(half.encode(), network=NETWORK) == half
+    for half in (OwnerHalf(grant), OwnerHalf(grant, handover)):
+        assert OwnerHalf.decode(half.encode(), network=NETWORK) == half
 
 
 def test_owner_and_account_of_the_samples() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from node.control.local_swarm import NodeProcess
@@ -56,6 +57,17 @@ def found_in_home(node: NodeProcess, needles: Sequence[bytes]) -> set[bytes]:
     return found
 
 
+def flip_in_packs(home: Path, *, every_bytes: int) -> None:
+    """Flip a bit every so often in all packs, below a store that knows nothing of it."""
+    for path in (home / "packs").iterdir():
+        with path.open("r+b") as file:
+            for offset in range(every_bytes // 2, path.stat().st_size, every_bytes):
+                file.seek(offset)
+                (byte,) = file.read(1)
+                file.seek(offset)
+                file.write(bytes([byte ^ 1]))
+
+
 def _readable(process: Path) -> Iterator[tuple[int, int]]:
     for line in (process / "maps").read_text().splitlines():
         addresses, mode, *rest = line.split()
@@ -86,3 +98,13 @@ def _search(pieces: Iterator[bytes], needles: Sequence[bytes]) -> set[bytes]:
         found |= {needle for needle in needles if needle in window}
         tail = window[-overlap:]
     return found
+
+
+def comes_true(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether real processes make it so in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from node.control.local_swarm import NodeProcess
 from node.crypto.links import parse_link
 from node.errors import NotEnoughShardsError
 from tests.swarm.people import People
-from tests.swarm.processes import found_in_home, found_in_memory, write_random
+from tests.swarm.processes import flip_in_packs, found_in_home, found_in_memory, write_random
 
 pytestmark = pytest.mark.swarm
 
@@ -61,11 +60,11 @@ def test_flipped_bytes_are_never_served_and_count_as_lost(people: People, tmp_pa
         return output
 
     rotten, *good = people.donors
-    _flip(rotten, every_bytes=1_000_000)  # some blocks of the shard
+    flip_in_packs(rotten.home.path, every_bytes=1_000_000)  # some blocks of the shard
     assert get("one").read_bytes() == source.read_bytes()
     assert _lost(people, link) == 1
     for donor in good[:2]:
-        _flip(donor, every_bytes=BLOCK_BYTES)  # all of them
+        flip_in_packs(donor.home.path, every_bytes=BLOCK_BYTES)  # all of them
     with pytest.raises(NotEnoughShardsError, match="1 shard"):
         get("three")
     assert not (tmp_path / "three").exists()
@@ -79,14 +78,3 @@ def _lost(people: People, link: str) -> int:
     assert set(states) <= {"proved", "corrupt", "missing"}
     assert segment["alive"] == states["proved"]
     return states["corrupt"] + states["missing"]
-
-
-def _flip(donor: NodeProcess, *, every_bytes: int) -> None:
-    """Flip a bit every so often in all packs, below a store that knows nothing of it."""
-    for path in (donor.home.path / "packs").iterdir():
-        with path.open("r+b") as file:
-            for offset in range(every_bytes // 2, path.stat().st_size, every_bytes):
-                file.seek(offset)
-                (byte,) = file.read(1)
-                file.seek(offset)
-                file.write(bytes([byte ^ 1]))

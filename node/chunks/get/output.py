@@ -114,6 +114,8 @@ def choose_target(output: Path, name: str) -> Path:
 def check_target_free(target: Path, *, force: bool) -> None:
     """Raises `OutputExistsError` where something stands and is not to be replaced, `UsageError`."""
     if not target.parent.is_dir():
+        if target.parent.exists():
+            raise UsageError(f"{target.parent} is not a folder: choose another path with -o")
         raise UsageError(f"there is no folder {target.parent}: make it first")
     try:
         mode = os.lstat(target).st_mode
@@ -121,6 +123,8 @@ def check_target_free(target: Path, *, force: bool) -> None:
         return
     except OSError as error:
         raise UsageError(f"can't write to {target}: {error.strerror}") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(f"{target} is no file: choose another path with -o, or write to stdout with `-o -`")
     if not force:
         raise OutputExistsError(f"{target} exists already: choose another name with -o, or say --force")
     if stat.S_ISDIR(mode):

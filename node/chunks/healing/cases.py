@@ -72,8 +72,8 @@ def grant_uses(leases: Iterable[Lease], manifest_bytes: int) -> list[GrantUse]:
     """What was replaced under a grant so far; what was handed over cost it nothing."""
     uses: dict[LeaseId, GrantUse] = {}
     for lease in leases:
-        half = lease.granted
-        if half is not None and half.handover is None:
+        half = lease.half
+        if half is not None and half.grant is not None and half.handover is None:
             uses[lease.lease_id] = GrantUse(
                 lease.shard_index, lease.start_day, lease_value(lease, manifest_bytes)
             )
@@ -97,8 +97,8 @@ def _check_one(
     *,
     now_s: int,
 ) -> None:
-    half = lease.granted
-    if half is None or half.grant.encode() != grant.encode():
+    half = lease.half
+    if half is None or half.grant is None or half.grant.encode() != grant.encode():
         raise ProtocolError("a lease under another grant than the one shown")
     wanted = Replacement(
         lost=lost,

@@ -43,6 +43,8 @@ from node.units import DAY_S, Contact, FileHash, LeaseId, OwnerKey, PeerId
 
 WITNESSES_ASKED_MAX = 8
 """Co-holders asked to look for themselves, one after another, until each lost lease has two."""
+POOL_LIFE_S = 30.0
+"""Offers are asked for anew after so long."""
 _NONCE_RANDOM_BYTES = 12
 
 _logger = logging.getLogger(__name__)
@@ -121,6 +123,8 @@ class Healer:
 
     def __init__(self, context: HealerContext) -> None:
         self._context = context
+        self._pool: DonorPool | None = None
+        self._pool_made_s = 0.0
         self.inconsistent: set[bytes] = set()
         """Segments whose verified blocks contradict their manifest: nobody repairs them."""
 
@@ -264,17 +268,7 @@ class Healer:
         """Places for shards among donors that answer now, spread as far as there are donors."""
         context, wanted = self._context, sorted(shards)
         shard_bytes = manifest.geometry.shard_bytes
-        donors = DonorPool(
-            network=context.network,
-            client=context.client,
-            directory=context.directory,
-            clock=context.clock,
-            scores=context.scores,
-            wanted_bytes=len(wanted) * shard_bytes,
-            shard_bytes=shard_bytes,
-            total_shards=manifest.code.total_shards,
-        )
-        await donors.gather()
+        donors = await self._donors(manifest)
         offered = [
             donor
             for donor in donors.donors()
@@ -283,7 +277,27 @@ class Healer:
         chosen = placement.replace(
             manifest.code, offered, wanted, shard_bytes=shard_bytes, kept=kept, failed=set(failed)
         )
+        for peer_id, indexes in chosen.items():
+            donors.take(peer_id, len(indexes), shard_bytes)
         return chosen, donors
+
+    async def _donors(self, manifest: SegmentManifest) -> DonorPool:
+        """Whoever offers room now, or did a moment ago: segments come in crowds."""
+        context = self._context
+        if self._pool is None or trio.current_time() - self._pool_made_s > POOL_LIFE_S:
+            pool = DonorPool(
+                network=context.network,
+                client=context.client,
+                directory=context.directory,
+                clock=context.clock,
+                scores=context.scores,
+                wanted_bytes=manifest.geometry.stored_bytes,
+                shard_bytes=manifest.geometry.shard_bytes,
+                total_shards=manifest.code.total_shards,
+            )
+            await pool.gather()
+            self._pool, self._pool_made_s = pool, trio.current_time()
+        return self._pool
 
     def lease_for(
         self,

@@ -15,7 +15,7 @@ from node.chunks.evidence import Evidence, SegmentEvidence
 from node.chunks.healing.healer import Attachments, SegmentView, Survey
 from node.chunks.healing.prober import Seen
 from node.chunks.manifest import SegmentManifest
-from node.chunks.repair import Copy, Standing, standing
+from node.chunks.repair import Copy, Standing, standing, surplus
 from node.chunks.roster import live_leases
 from node.chunks.serve.keeping import Keeper
 from node.chunks.store.shard_store import AttachmentKind, ShardStore
@@ -55,6 +55,7 @@ class HeldSegments:
         self._dead_after_s = dead_after_s
         self._started_s = clock.now_s()
         self._probed: OrderedDict[LeaseId, int] = OrderedDict()
+        self._missed: OrderedDict[LeaseId, int] = OrderedDict()
 
     def view(self, segment_id: SegmentId, *, whole: bool = True) -> SegmentView | None:
         """The segment; None where nothing of it is here, or its owner left no grant. `whole`: attachments."""
@@ -87,11 +88,16 @@ class HeldSegments:
     def note(self, survey: Survey) -> None:
         """Remember what this node saw itself."""
         now_s = self._clock.now_s()
-        for lease in survey.proved:
-            self._probed[lease.lease_id] = now_s
-            self._probed.move_to_end(lease.lease_id)
-        while len(self._probed) > PROBED_MAX:
-            self._probed.popitem(last=False)
+        for lease, state in survey.seen.items():
+            seen, other = self._probed, self._missed
+            if state is not Seen.PROVED:
+                seen, other = other, seen
+            seen[lease.lease_id] = now_s
+            seen.move_to_end(lease.lease_id)
+            if state is Seen.PROVED:
+                other.pop(lease.lease_id, None)
+            if len(seen) > PROBED_MAX:
+                seen.popitem(last=False)
 
     def copies(self, view: SegmentView) -> dict[Lease, Copy]:
         """The evidence on every live lease."""
@@ -110,6 +116,41 @@ class HeldSegments:
             )
             if self.store_has(lease):
                 found[lease] = Copy(lease.shard_index, lease.holder, self._clock.now_s())
+        return found
+
+    def surplus(self, view: SegmentView) -> list[tuple[Lease, Lease]]:
+        """Copies that go, each with the one that stays: one of the two is this node's.
+
+        Only among holders that were proved to have theirs, or that nobody has asked yet. Blocks on the disk.
+        """
+        evidence = self._evidence.of_segment(view.manifest.segment_id)
+        now_s = self._clock.now_s()
+        found: list[tuple[Lease, Lease]] = []
+        by_shard: dict[int, list[Lease]] = {}
+
+        def is_news(lease: Lease) -> bool:
+            """Nobody has audited it yet, and this node has not looked in vain."""
+            return lease.lease_id not in evidence.leases and lease.lease_id not in self._missed
+
+        for lease in live_leases(view.leases, today=now_s // DAY_S):
+            by_shard.setdefault(lease.shard_index, []).append(lease)
+        for shard_index, leases in by_shard.items():
+            for mine in leases:
+                if len(leases) < 2 or not self.store_has(mine):
+                    continue
+                others = {
+                    lease.holder: lease
+                    for lease in leases
+                    if lease.holder != mine.holder
+                    and lease.owner_key == mine.owner_key
+                    and (now_s - self._seen_s(lease, evidence) < self._dead_after_s or is_news(lease))
+                }
+                copies = {mine.holder: mine, **others}
+                going = surplus(shard_index, list(copies))
+                (stays,) = copies.keys() - set(going)
+                found += [
+                    (copies[holder], copies[stays]) for holder in going if mine.holder in (holder, stays)
+                ]
         return found
 
     def store_has(self, lease: Lease) -> bool:
@@ -143,11 +184,13 @@ class HeldSegments:
         return lost, total_shards - len(kept)
 
     def _proved_s(self, lease: Lease, evidence: SegmentEvidence) -> int:
+        return max(self._unproved_since_s(lease), self._seen_s(lease, evidence))
+
+    def _seen_s(self, lease: Lease, evidence: SegmentEvidence) -> int:
+        """When somebody last had it proved; 0 for never."""
         known = evidence.leases.get(lease.lease_id)
-        proofs = [self._unproved_since_s(lease), self._probed.get(lease.lease_id, 0)]
-        if known is not None and known.proved is not None:
-            proofs.append(known.proved.time_s)
-        return max(proofs)
+        proved = None if known is None or known.is_lost else known.proved
+        return max(self._probed.get(lease.lease_id, 0), 0 if proved is None else proved.time_s)
 
     def _unproved_since_s(self, lease: Lease) -> int:
         """From when on a proof could have come: a lease says its day, and nobody hears when it was made."""

@@ -27,9 +27,6 @@ from node.wire import Value
 
 PROTOCOL: Final = "/cairn/repair/1"
 
-REFUSED_CREDIT: Final = "credit"
-"""The grant does not reach, or the donor's ledger declines."""
-
 
 @dataclass(frozen=True, slots=True)
 class Replace:

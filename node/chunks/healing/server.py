@@ -104,7 +104,7 @@ class RepairServer:
         except StoreFullError as error:
             await framed.send_error(shard_messages.REFUSED_FULL, str(error))
         except CreditError as error:
-            await framed.send_error(messages.REFUSED_CREDIT, str(error))
+            await framed.send_error(shard_messages.REFUSED_CREDIT, str(error))
         except (ProtocolError, CryptoError) as error:
             await framed.send_error(shard_messages.REFUSED_INVALID, str(error))
 

@@ -22,6 +22,7 @@ from node.chunks.healing.client import RepairClient
 from node.chunks.healing.healer import Healer, RepairOutcome, SegmentView, Survey
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
+from node.chunks.healing.moving import Mover
 from node.chunks.healing.prober import Prober
 from node.crypto.signing import KeyPair
 from node.errors import AvailabilityError, RemoteError, StoreError
@@ -34,6 +35,8 @@ PAGE_SEGMENTS: Final = 64
 """Segments looked at in one go off the loop: some 100 ms."""
 SEGMENTS_PER_CHECK: Final = 20_000
 """Segments looked at in one interval: a minute of processor an hour; the rest is for the next ones."""
+SURPLUS_PER_CHECK: Final = 64
+"""Segments whose surplus copies go in one interval."""
 INTENT_DEADLINE_S: Final = 15.0
 
 _logger = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ class HealingStatistics:
     repairs: int = 0
     shards_remade: int = 0
     bytes_moved: int = 0
+    surplus_released: int = 0
 
 
 class _Budget:
@@ -97,7 +101,10 @@ class HealingService:
         settings: HealingSettings,
         clock: Clock,
         offload: Offload,
+        mover: Mover,
     ) -> None:
+        self._mover = mover
+        self._surplus: set[SegmentId] = set()
         self._held = held
         self._healer = healer
         self._prober = prober
@@ -120,6 +127,7 @@ class HealingService:
             try:
                 await self.check()
                 await self._attempt_due(next_check)
+                await self._tidy()
             except (StoreError, AvailabilityError) as error:
                 _logger.warning("healing failed, again at the next interval: %s", error)
             await trio.sleep_until(next_check)
@@ -153,9 +161,21 @@ class HealingService:
             if segment_id in self._healer.inconsistent:
                 continue
             view = self._held.view(segment_id, whole=False)
-            if view is not None and (rank := self._rank(view)) is not None:
+            if view is None:
+                continue
+            if (rank := self._rank(view)) is not None:
                 ranks[segment_id] = rank
+            if len(self._surplus) < SURPLUS_PER_CHECK and self._held.surplus(view):
+                self._surplus.add(segment_id)
         return ranks
+
+    async def _tidy(self) -> None:
+        """Let go of copies that others have as well, and spread what is crowded, a little each time."""
+        surplus, self._surplus = self._surplus, set()
+        for segment_id in sorted(surplus):
+            count = await self._mover.give_surplus(segment_id)
+            self.statistics.surplus_released += count
+        await self._mover.spread()
 
     def _rank(self, view: SegmentView) -> int | None:
         """This node's place in the order, if the segment is due by the evidence."""
@@ -165,11 +185,7 @@ class HealingService:
         # Evidence of everybody's death says that this node was cut off: its own look decides then, too.
         if len(lost) < repair.trigger_count(code, self._settings.threshold):
             return None
-        live = {
-            copy.holder
-            for copy in copies
-            if repair.standing(copy, now_s=now_s, dead_after_s=dead_after_s) is repair.Standing.ALIVE
-        }
+        live = repair.eligible(copies, now_s=now_s, dead_after_s=dead_after_s)
         me = self._healer.me
         order = repair.order(view.manifest.segment_id, {*live, me}, day=now_s // DAY_S)
         return order.index(me)

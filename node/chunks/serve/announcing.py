@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from node.chunks.roster import ANNOUNCERS, WEEK_S, announcers, holders_by_shard
+from node.chunks.roster import ANNOUNCERS, WEEK_S, announcers, newest_holders
 from node.chunks.serve.keeping import Keeper
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import MULTIHASH_PREFIX, multihash
@@ -100,8 +100,7 @@ class AnnouncingTurns:
         turns = _Turns()
         now_s = self._clock.now_s()
         for segment_id in segment_ids:
-            by_shard = holders_by_shard(self._keeper.known_leases(segment_id), today=now_s // DAY_S)
-            holders = {holder for holders in by_shard.values() for holder in holders}
+            holders = newest_holders(self._keeper.known_leases(segment_id), today=now_s // DAY_S)
             is_ours = self._peer_id in announcers(segment_id, holders, now_s=now_s)[:ANNOUNCERS]
             keys = [multihash(name) for name in (segment_id, *self._store.attached_files(segment_id))]
             (turns.ours if is_ours else turns.others).extend(keys)

@@ -2,11 +2,13 @@
 
 Invariants: an unfinished put belongs to the peer that opened it; its blocks come in order of index, slot by
 slot; a connection that took a put over shuts the older one out; a put that is silent for
-`limits.PUT_SILENCE_S`, refused or aborted leaves nothing reserved. Source: design.md, section 4 (put).
+`limits.PUT_SILENCE_S`, refused or aborted leaves nothing reserved; where room or places are short, whoever
+holds more than an equal part of them, reserved and unfilled, gives way. Source: design.md, section 4 (put).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import trio
@@ -52,6 +54,15 @@ class OpenPut:
     def reservation(self) -> bytes:
         """The name of its reservation of credit."""
         return _reservation(self.peer_id, self.request.put_id)
+
+    @property
+    def unfilled_bytes(self) -> int:
+        """Block bytes that are reserved and did not come yet."""
+        request, came = self.request, 0
+        for count in self.next_blocks:
+            is_full = count == request.stripe_count
+            came += request.shard_bytes if is_full else count * BLOCK_BYTES
+        return len(request.shard_indexes) * request.shard_bytes - came
 
     @property
     def is_complete(self) -> bool:
@@ -149,7 +160,9 @@ class PutTable:
         name = _reservation(peer_id, request.put_id)
         if name in self._beginning:
             raise RefusalError(messages.REFUSED_BUSY, "a put of that name is being opened")
-        if mine >= limits.PUTS_OPEN_PER_PEER_MAX or everyone >= limits.PUTS_OPEN_MAX:
+        if mine >= limits.PUTS_OPEN_PER_PEER_MAX or (
+            everyone >= limits.PUTS_OPEN_MAX and not await self._make_place(mine)
+        ):
             raise RefusalError(messages.REFUSED_BUSY, "too many unfinished puts")
         self._beginning.add(name)
         self._opening[peer_id] = self._opening.get(peer_id, 0) + 1
@@ -164,6 +177,12 @@ class PutTable:
             self._opening[peer_id] -= 1
             if not self._opening[peer_id]:
                 del self._opening[peer_id]
+
+    def room(self, peer_id: PeerId, free_bytes: int) -> int:
+        """What a peer may reserve where the store has `free_bytes`: all of them, or an equal part of them and
+        of what is reserved and unfilled, less what the peer holds of that itself."""
+        part, unfilled = self._parts(peer_id, free_bytes)
+        return max(0, free_bytes, part - unfilled[peer_id])
 
     async def resume(self, put_id: messages.PutId, peer_id: PeerId) -> BlockFeed:
         """Go on with an unfinished put. Raises `RefusalError`."""
@@ -222,7 +241,7 @@ class PutTable:
     async def _begin(self, request: messages.PutOpen, peer_id: PeerId) -> IncomingPut:
         """Room on the disk and credit, both or neither."""
         if self._admission is None:
-            return await self._begin_on_disk(request)
+            return await self._begin_on_disk(request, peer_id)
         name = _reservation(peer_id, request.put_id)
         wanted = Wanted(
             lease_count=len(request.shard_indexes),
@@ -233,12 +252,12 @@ class PutTable:
         )
         await self._admission.reserve(name, Asker(peer_id, request.payer), wanted)
         try:
-            return await self._begin_on_disk(request)
+            return await self._begin_on_disk(request, peer_id)
         except BaseException:
             self._admission.cancel(name)
             raise
 
-    async def _begin_on_disk(self, request: messages.PutOpen) -> IncomingPut:
+    async def _begin_on_disk(self, request: messages.PutOpen, peer_id: PeerId) -> IncomingPut:
         slots = len(request.shard_indexes)
 
         def begin() -> IncomingPut:
@@ -247,10 +266,42 @@ class PutTable:
             )
             return self._store.begin_put(reservation, slots)
 
-        try:
-            return await self._offload.run(begin)
-        except StoreFullError as error:
-            raise RefusalError(messages.REFUSED_FULL, str(error)) from error
+        while True:
+            try:
+                return await self._offload.run(begin)
+            except StoreFullError as error:
+                if not await self._make_room(peer_id, slots * request.shard_bytes):
+                    raise RefusalError(messages.REFUSED_FULL, str(error)) from error
+
+    def _parts(self, peer_id: PeerId, free_bytes: int) -> tuple[int, Counter[PeerId]]:
+        """An equal part of the room for each peer with a put and for `peer_id`; what each holds unfilled."""
+        unfilled = Counter({peer_id: 0})
+        for put in self._puts.values():
+            unfilled[put.peer_id] += put.unfilled_bytes
+        return (free_bytes + unfilled.total()) // len(unfilled), unfilled
+
+    async def _make_room(self, peer_id: PeerId, byte_count: int) -> bool:
+        """End a put of a peer that holds more than its part unfilled, for one that stays within its own."""
+        statistics = await self._offload.run(self._store.statistics)
+        part, unfilled = self._parts(peer_id, max(0, statistics.free_bytes))
+        if unfilled[peer_id] + byte_count > part:
+            return False
+        greedy = [put for put in self._puts.values() if unfilled[put.peer_id] > part]
+        if not greedy:
+            return False
+        await self._end(max(greedy, key=lambda put: (unfilled[put.peer_id], put.unfilled_bytes)))
+        return True
+
+    async def _make_place(self, mine: int) -> bool:
+        """End the longest silent put of the peer with the most, for one that has fewer."""
+        counts = Counter(put.peer_id for put in self._puts.values())
+        greediest, count = max(counts.items(), key=lambda item: item[1], default=(None, 0))
+        if count <= mine + 1:
+            return False
+        await self._end(
+            min((p for p in self._puts.values() if p.peer_id == greediest), key=lambda put: put.touched_s)
+        )
+        return True
 
     async def _take_over(self, put: OpenPut) -> BlockFeed:
         async with put.lock:

@@ -358,17 +358,21 @@ class Keeper:
             body, count_max=limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
         )
 
-        def merge() -> int:
-            encoded = self._store.segment_manifest(request.segment_id)
-            if encoded is None:
-                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            manifest = SegmentManifest.decode(encoded)
-            news = [Lease.decode(data, network=self._network) for data in records]
-            for lease in news:
-                check_lease(lease, manifest)
-            return self._merge(request.segment_id, news)
+        news = [Lease.decode(data, network=self._network) for data in records]
+        return await self._offload.run(lambda: self.learn_leases(request.segment_id, news))
 
-        return await self._offload.run(merge)
+    def learn_leases(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        """Check others' leases and take them into the roster; how many are known then. Blocks on the disk.
+
+        Raises as `merge_roster` does.
+        """
+        encoded = self._store.segment_manifest(segment_id)
+        if encoded is None:
+            raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
+        manifest = SegmentManifest.decode(encoded)
+        for lease in news:
+            check_lease(lease, manifest)
+        return self._merge(segment_id, news)
 
     def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
         """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
@@ -413,8 +417,8 @@ class Keeper:
     ) -> None:
         """Make shards durable that came under a grant: slot i is lease i, countersigned, its case checked.
 
-        The grant and the roster (verified) are kept with them. Raises `ProtocolError`, `StoreError`: nothing
-        is kept then.
+        The grant and the roster (verified) are kept with them. Raises `CreditError`, `ProtocolError`,
+        `StoreError`: nothing is kept then.
         """
 
         def keep() -> None:
@@ -422,7 +426,16 @@ class Keeper:
             self._set_grant(manifest.segment_id, grant.encode())
             self._merge(manifest.segment_id, [*roster, *leases])
 
-        await self._offload.run(keep)
+        if self._admission is None:
+            await self._offload.run(keep)
+        else:
+            try:
+                for lease in leases:
+                    await self._admission.admit_granted(lease, grant, len(manifest.encoded))
+                await self._offload.run(keep)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._note_settled(leases)
         self.leases_signed += len(leases)
 
     # --- grants -------------------------------------------------------------------------------------------
@@ -523,6 +536,22 @@ class Keeper:
         if gone:
             await self._directory.stop_providing(gone)
         return ended
+
+    def let_go(self, segment_id: SegmentId, shard_index: int) -> list[bytes]:
+        """End every lease of a shard that another holder has taken over; keys that are held no longer.
+
+        Blocks on the disk.
+        """
+        names = (segment_id, *self._store.attached_files(segment_id))
+        for held in self._store.leases(segment_id):
+            if held.shard_index == shard_index:
+                self._store.end_lease(held.lease.lease_id)
+        return [multihash(name) for name in names if not self._store.holds(name)]
+
+    async def stop_announcing(self, keys: Sequence[bytes]) -> None:
+        """Announce these no longer."""
+        if keys:
+            await self._directory.stop_providing(keys)
 
     def _stored(self, lease: Lease) -> StoredLease:
         kept_until_s = (lease.end_day + self._grace_days) * DAY_S

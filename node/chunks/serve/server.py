@@ -83,9 +83,14 @@ class ShardServer:
         grace_days: int = GRACE_DAYS,
         uptime_permille: Callable[[], int] = lambda: 1000,
         admission: Admission | None = None,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        """The store's cap decides whether this node is a donor at all; `admission` for whom it keeps."""
+        """The store's cap decides whether this node is a donor at all, `admission` for whom it keeps.
+
+        One that is leaving takes nothing new.
+        """
         self._admission = admission
+        self._is_leaving = is_leaving
         self._network = network
         self._store = store
         self._keys = keys
@@ -181,15 +186,16 @@ class ShardServer:
         """What this donor would keep now, and for how much credit. Raises `RefusalError`."""
         self.care.check()
         statistics = await self._offload.run(self._store.statistics)
-        if statistics.cap_bytes == 0:
+        if statistics.cap_bytes == 0 or self._is_leaving():
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
+        free_bytes = self.puts.room(peer_id, statistics.free_bytes)
         offer = Offer(
             network=self._preamble.network_id,
             donor=self._keys.peer_id,
             account=AccountId(self._keys.account.public),
-            free_bytes=max(0, statistics.free_bytes),
+            free_bytes=free_bytes,
             price=PRICE_MICROCREDITS,
-            pledge_left_bytes=max(0, statistics.free_bytes),
+            pledge_left_bytes=free_bytes,
             uptime_permille=self._uptime_permille(),
             cap_bytes=statistics.cap_bytes,
             expires_s=self._clock.now_s() + OFFER_LIFE_S,
@@ -204,7 +210,7 @@ class ShardServer:
         """Reserve. Raises `RefusalError`, `ProtocolError`."""
         self.care.check()
         statistics = await self._offload.run(self._store.statistics)
-        if statistics.cap_bytes == 0:
+        if statistics.cap_bytes == 0 or self._is_leaving():
             raise RefusalError(messages.REFUSED_NOT_A_DONOR, "this node gives no space")
         return await self.puts.open(request, framed.peer_id)
 

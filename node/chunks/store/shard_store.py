@@ -246,6 +246,16 @@ class ShardStore:
                 return commit.manifest
         return None
 
+    def promised_manifest(self, segment_id: SegmentId) -> bytes | None:
+        """The segment's manifest, also where all its shards are quarantined: they were promised."""
+        with self._key_values.view() as view:
+            indexes = IndexReader(view).shards_of(segment_id)
+        for index in indexes:
+            commit = self._commit_of(segment_id, index)
+            if commit is not None:
+                return commit.manifest
+        return None
+
     def leaves(self, segment_id: SegmentId, shard_index: int) -> bytes | None:
         """BLAKE3 of each of the shard's blocks, 32 bytes each, in order."""
         commit = self._commit_of(segment_id, shard_index) if self.has_shard(segment_id, shard_index) else None

@@ -57,6 +57,18 @@ def test_a_partial_output_is_resumed(tmp_path: Path, count: int) -> None:
     assert _names(tmp_path) == ["x"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, force: bool) -> None:
+    """As root, `-o /dev/null --force` would take the device away from everybody."""
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(UsageError, match="is no file"):
+        _open(tmp_path / "x", force=force)
+    assert _names(tmp_path) == ["x"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is not a folder"):
+        _open(tmp_path / "file" / "x", force=force)
+
+
 def test_what_came_after_the_last_checkpoint_is_cut_off(tmp_path: Path) -> None:
     _partial(tmp_path / "x", 100)
     with (tmp_path / "x.cairn-part").open("ab") as part:

@@ -1,0 +1,1 @@
+"""Auditing: challenges between holders, by owners, and what follows from the answers."""

@@ -1,0 +1,351 @@
+"""Hands shards over to other donors: all of them to leave, those beyond the fair share to spread. Layer 4.
+
+Invariants: the old holder lets go only when the new one has signed for durable bytes, this node's own roster
+holds that lease durably, and another node that readers ask knows it; so health stays full all along, and a
+move that was interrupted goes on from what the roster says. Nothing is re-coded. Source: credit.md, "Repair".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from node.chunks import repair
+from node.chunks.client import HolderClient
+from node.chunks.healing.healer import Healer, SegmentView, Survey
+from node.chunks.healing.held import HeldSegments
+from node.chunks.healing.messages import Case
+from node.chunks.healing.prober import Prober, Seen
+from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
+from node.chunks.put.donors import DonorPool
+from node.chunks.roster import live_leases
+from node.crypto.signing import KeyPair
+from node.errors import NodeError, RemoteError
+from node.ports import Buffer, Clock, Offload
+from node.records.lease import Lease
+from node.records.repair import Handover
+from node.units import DAY_S, PeerId, SegmentId
+
+PAGE_SEGMENTS: Final = 64
+CONFIRMING_PEERS: Final = 4
+"""Co-holders asked whether they know the new lease, until one does."""
+SPREAD_SEGMENTS_PER_CHECK: Final = 8
+"""Segments that spread in one interval: 40 MB an hour at 10/30, so that new donors are not flooded."""
+DRAIN_ROUNDS_IDLE_MAX: Final = 3
+"""Rounds over what is left that move nothing, then a drain gives up for now."""
+DRAIN_PAUSE_S: Final = 5.0
+
+_logger = logging.getLogger(__name__)
+
+MoveProgress = Callable[[int, int], None]
+"""(shards moved, shards remaining)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What a drain came to. `remaining` counts shards with a lease that has not ended."""
+
+    moved: int
+    remaining: int
+
+
+class Mover:
+    """Gives up what this holder keeps, shard by shard."""
+
+    def __init__(
+        self,
+        *,
+        held: HeldSegments,
+        healer: Healer,
+        rebuilder: Rebuilder,
+        prober: Prober,
+        client: HolderClient,
+        identity: KeyPair,
+        clock: Clock,
+        offload: Offload,
+    ) -> None:
+        self._held = held
+        self._healer = healer
+        self._rebuilder = rebuilder
+        self._prober = prober
+        self._client = client
+        self._identity = identity
+        self._clock = clock
+        self._offload = offload
+        self._lock = trio.Lock()
+        self._spread_cursor = b""
+        self.moved = 0
+        """Shards handed over since the start."""
+
+    # --- drain --------------------------------------------------------------------------------------------
+
+    async def drain(self, on_progress: MoveProgress = lambda moved, remaining: None) -> DrainReport:
+        """Move everything elsewhere, over and over until nothing is left or nothing moves any more.
+
+        The caller has seen to it that nothing new comes. Raises `StoreError`.
+        """
+        moved = idle = 0
+        async with self._lock:
+            remaining = await self._offload.run(self._count_owed)
+            while remaining and idle < DRAIN_ROUNDS_IDLE_MAX:
+                before = moved
+                async for segment_id in self._held_segments():
+                    moved += await self._drain_segment(segment_id)
+                    on_progress(moved, max(0, remaining - (moved - before)))
+                remaining = await self._offload.run(self._count_owed)
+                on_progress(moved, remaining)
+                idle = idle + 1 if moved == before else 0
+                if remaining and moved == before:
+                    await trio.sleep(DRAIN_PAUSE_S)
+        return DrainReport(moved, remaining)
+
+    async def _held_segments(self) -> AsyncIterator[SegmentId]:
+        cursor = b""
+        while page := await self._offload.run(
+            partial(self._held.store.segments, cursor, limit=PAGE_SEGMENTS)
+        ):
+            for segment_id in page:
+                yield segment_id
+            cursor = page[-1] + b"\0"
+
+    def _count_owed(self) -> int:
+        """Shards here with a lease that has not ended. Blocks on the disk."""
+        count, cursor = 0, b""
+        while page := self._held.store.segments(cursor, limit=PAGE_SEGMENTS):
+            count += sum(len(self._own(segment_id)) for segment_id in page)
+            cursor = page[-1] + b"\0"
+        return count
+
+    def _own(self, segment_id: SegmentId) -> dict[int, Lease]:
+        """This node's own live lease of each shard that is here, the one that ends last."""
+        today = self._clock.now_s() // DAY_S
+        own: dict[int, Lease] = {}
+        for lease in live_leases(self._held.keeper.known_leases(segment_id), today=today):
+            if self._held.store_has(lease):
+                known = own.get(lease.shard_index)
+                if known is None or lease.end_day > known.end_day:
+                    own[lease.shard_index] = lease
+        return own
+
+    async def _drain_segment(self, segment_id: SegmentId) -> int:
+        await self._offload.run(partial(self._finish, segment_id))
+        own = await self._offload.run(partial(self._own, segment_id))
+        view = await self._offload.run(partial(self._held.view, segment_id))
+        if not own or view is None:
+            return 0
+        others: dict[PeerId, int] = {}
+        for lease in self._healer.live(view):
+            if lease.holder != self._healer.me:
+                others[lease.holder] = others.get(lease.holder, 0) + 1
+        chosen, donors = await self._healer.choose(
+            view.manifest, own, kept=others, failed=(), rate_max=view.grant.rate
+        )
+        return await self._move(view, own, chosen, donors)
+
+    def _finish(self, segment_id: SegmentId) -> None:
+        """Let go of what an earlier run had moved already: the roster says so. Blocks on the disk."""
+        known = self._held.keeper.known_leases(segment_id)
+        handed_over = {
+            half.handover.lease_id: lease
+            for lease in known
+            if (half := lease.half) is not None
+            and half.handover is not None
+            and half.handover.holder == self._healer.me
+        }
+        for held in self._held.store.leases(segment_id):
+            if held.lease.lease_id in handed_over:
+                self._held.keeper.let_go(segment_id, held.shard_index)
+
+    # --- spreading ----------------------------------------------------------------------------------------
+
+    async def spread(self) -> int:
+        """Give shards beyond the fair share of a few segments to donors that have none; how many moved."""
+        async with self._lock:
+            crowded = await self._offload.run(self._crowded)
+            moved = 0
+            for segment_id in crowded:
+                moved += await self._spread_segment(segment_id)
+            return moved
+
+    def _crowded(self) -> list[SegmentId]:
+        """Some segments of which this node keeps more than one shard. Blocks on the disk."""
+        found: list[SegmentId] = []
+        page = self._held.store.segments(self._spread_cursor, limit=1000)
+        self._spread_cursor = page[-1] + b"\0" if len(page) == 1000 else b""
+        for segment_id in page:
+            if len(self._held.store.shards_of(segment_id)) > 1:
+                found.append(segment_id)
+                if len(found) == SPREAD_SEGMENTS_PER_CHECK:
+                    self._spread_cursor = segment_id + b"\0"
+                    break
+        return found
+
+    async def _spread_segment(self, segment_id: SegmentId) -> int:
+        own = await self._offload.run(partial(self._own, segment_id))
+        view = await self._offload.run(partial(self._held.view, segment_id))
+        if len(own) < 2 or view is None:
+            return 0
+        held: dict[PeerId, set[int]] = {}
+        for lease in self._healer.live(view):
+            held.setdefault(lease.holder, set()).add(lease.shard_index)
+        # Places for as many as there are newcomers: all holders of the segment see the same ones.
+        every = range(view.manifest.code.total_shards)
+        chosen, donors = await self._healer.choose(
+            view.manifest, every, kept={}, failed=held.keys(), rate_max=view.grant.rate
+        )
+        targets = repair.spread_to(view.manifest.code, held, self._healer.me, list(chosen))
+        return await self._move(
+            view, own, {peer: (index,) for peer, index in targets.items() if index in own}, donors
+        )
+
+    # --- surplus ------------------------------------------------------------------------------------------
+
+    async def give_surplus(self, segment_id: SegmentId) -> int:
+        """Let go of shards that another holder has as well and keeps; how many.
+
+        The lease stays until this node has seen the other copy itself, and a third one knows who has it.
+        """
+        async with self._lock:
+            view = await self._offload.run(partial(self._held.view, segment_id, whole=False))
+            if view is None:
+                return 0
+            pairs = await self._offload.run(partial(self._held.surplus, view))
+            for going, stays in pairs:
+                if stays.holder == self._healer.me:
+                    await self._let_know(going, stays)
+            surplus = {going: stays for going, stays in pairs if going.holder == self._healer.me}
+            if not surplus:
+                return 0
+            seen = await self._prober.probe(view.manifest, set(surplus.values()))
+            self._held.note(Survey(seen))
+            gone = {mine: other for mine, other in surplus.items() if seen[other] is Seen.PROVED}
+            told = [self._told(mine, other) for mine, other in gone.items()]
+            if not told:
+                return 0
+            names = {lease.lease_id for lease in (*gone, *gone.values())}
+            rest = [lease for lease in self._healer.live(view) if lease.lease_id not in names]
+            await self._healer.tell(view, [*rest, *told], new=told)
+            return await self._let_go(view, rest, told)
+
+    async def _let_know(self, going: Lease, stays: Lease) -> None:
+        """Whoever was away while its shard was remade has not heard of that."""
+        try:
+            async with self._client.session(self._prober.contact(going.holder)) as session:
+                await session.merge_roster(stays.segment_id, [stays.encode()])
+        except RemoteError as error:
+            _logger.info("a holder does not hear that its copy is one too many: %s", error)
+
+    def _told(self, mine: Lease, other: Lease) -> Lease:
+        """The other holder's lease, saying that this node gave its own up."""
+        half = other.half
+        if half is not None and half.handover is not None:
+            return other  # it says that of a third one already: this lease ends by its date in rosters
+        handover = Handover(
+            network=mine.network,
+            lease_id=mine.lease_id,
+            segment_id=mine.segment_id,
+            shard_index=mine.shard_index,
+            holder=self._healer.me,
+            successor=other.holder,
+            day=self._clock.now_s() // DAY_S,
+        )
+        return other.with_handover(handover.sign(self._identity))
+
+    # --- one move -----------------------------------------------------------------------------------------
+
+    async def _move(
+        self,
+        view: SegmentView,
+        own: Mapping[int, Lease],
+        chosen: Mapping[PeerId, Sequence[int]],
+        donors: DonorPool,
+    ) -> int:
+        """Hand shards over; how many this node has let go of."""
+        takers = [
+            self._taker(view, [own[index] for index in indexes], peer_id, donors)
+            for peer_id, indexes in chosen.items()
+            if indexes
+        ]
+        if not takers:
+            return 0
+        store, segment_id = self._held.store, view.manifest.segment_id
+        wanted = sorted({index for taker in takers for index in taker.shard_indexes})
+
+        async def source(stripe: int) -> Mapping[int, Buffer]:
+            return await self._offload.run(
+                lambda: {index: store.read_block(segment_id, index, stripe) for index in wanted}
+            )
+
+        try:
+            sender = self._rebuilder.sender(Traffic())
+            await sender.stream(takers, view.manifest, view.grant, source)
+        except NodeError as error:
+            _logger.warning("a shard can't be handed over: %s", error)
+            return 0
+        for taker in takers:
+            if taker.failure is not None:
+                _logger.info("a shard was not taken over: %s", taker.failure)
+        new = [lease for taker in takers for lease in taker.leases]
+        if not new:
+            return 0
+        moved = {lease.shard_index for lease in new}
+        rest = [
+            lease
+            for lease in self._healer.live(view)
+            if lease.holder != self._healer.me or lease.shard_index not in moved
+        ]
+        await self._healer.tell(view, [*rest, *new], new=new)
+        return await self._let_go(view, rest, new)
+
+    def _taker(self, view: SegmentView, leases: Sequence[Lease], peer_id: PeerId, donors: DonorPool) -> Taker:
+        asked = []
+        for lease in leases:
+            handover = Handover(
+                network=lease.network,
+                lease_id=lease.lease_id,
+                segment_id=lease.segment_id,
+                shard_index=lease.shard_index,
+                holder=self._healer.me,
+                successor=peer_id,
+                day=self._clock.now_s() // DAY_S,
+            ).sign(self._identity)
+            rate = donors.price(peer_id)
+            asked.append(self._healer.lease_for(view, lease, peer_id, rate=rate, handover=handover))
+        case = Case(tuple(asked), tuple(lease.lease_id for lease in leases), view.leases)
+        return Taker(donors.contact(peer_id), case)
+
+    async def _let_go(self, view: SegmentView, rest: Sequence[Lease], new: Sequence[Lease]) -> int:
+        """End this node's leases of shards whose new lease somebody else knows, too."""
+        segment_id, count = view.manifest.segment_id, 0
+        takers = {lease.holder for lease in new}
+        others = [peer for peer in dict.fromkeys(lease.holder for lease in rest) if peer not in takers]
+        others = [peer for peer in others if peer != self._healer.me]
+        known = await self._known_elsewhere(segment_id, others)
+        if known is None:
+            if others:
+                return 0  # nobody answers: they would never hear of it
+            known = {lease.encode() for lease in new}  # the new holders are all there are
+        for lease in new:
+            if lease.encode() in known:
+                gone = await self._offload.run(
+                    partial(self._held.keeper.let_go, segment_id, lease.shard_index)
+                )
+                await self._held.keeper.stop_announcing(gone)
+                count += 1
+        self.moved += count
+        return count
+
+    async def _known_elsewhere(self, segment_id: SegmentId, peers: Iterable[PeerId]) -> set[bytes] | None:
+        """The encoded leases that a co-holder knows; None if none answers."""
+        for peer_id in list(peers)[:CONFIRMING_PEERS]:
+            try:
+                async with self._client.session(self._prober.contact(peer_id)) as session:
+                    return set(await session.roster(segment_id))
+            except RemoteError as error:
+                _logger.info("a co-holder does not say what it knows: %s", error)
+        return None
