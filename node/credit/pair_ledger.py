@@ -328,8 +328,8 @@ def _charged(
 
 def payer_by_grant(lease: Lease) -> AccountId | None:
     """The account that signed the repair grant of a lease: it pays without a charge."""
-    half = lease.granted
-    return None if half is None else half.grant.account
+    grant = lease.grant
+    return None if grant is None else grant.account
 
 
 def _add_kept(pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int) -> None:

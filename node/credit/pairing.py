@@ -16,6 +16,7 @@ from node.credit.ledger import Gift, Ledger
 from node.credit.ledger_store import GIFT_TAG, KINDS, LedgerChange, LedgerView, PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_chain import Chain
+from node.credit.pair_ledger import payer_by_grant
 from node.credit.reconcile import ID_BYTES
 from node.credit.units import PERIOD_DAYS, period_of
 from node.crypto.identity import peer_id_of
@@ -223,10 +224,8 @@ class Pairing:
         fitting: list[PairRecord | Gift] = []
         for name, lease in leases.items():
             charge = charges.get(name)
-            payer = None
-            if lease.granted is not None:
-                payer = lease.granted.grant.account
-            elif charge is not None:
+            payer = payer_by_grant(lease)
+            if payer is None and charge is not None:
                 payer = charge.account
             keeper = self._ledger.me if lease.holder in mine else other if lease.holder in theirs else None
             if name in known or (payer in (self._ledger.me, other) and keeper not in (None, payer)):

@@ -39,10 +39,10 @@ def granted_manifest_bytes(lease: Lease) -> int:
 
     The longest that a segment of its numbers may have, so that both ends know it from the lease alone.
     """
-    half = lease.granted
-    assert half is not None
+    grant = lease.grant
+    assert grant is not None
     stripe_count = max(1, -(-lease.byte_count // limits.BLOCK_BYTES))
-    most = 32 * (half.grant.total_shards + stripe_count) + MANIFEST_REST_BYTES
+    most = 32 * (grant.total_shards + stripe_count) + MANIFEST_REST_BYTES
     return min(most, limits.SEGMENT_MANIFEST_BYTES_MAX)
 
 

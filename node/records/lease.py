@@ -77,6 +77,12 @@ class Lease(Record):
         return OwnerHalf.decode(self.owner_signature, network=self.network)
 
     @property
+    def grant(self) -> RepairGrant | None:
+        """The repair grant that stands for the owner's signature, if one does."""
+        half = self.half
+        return half.owner if half is not None and isinstance(half.owner, RepairGrant) else None
+
+    @property
     def generation(self) -> int:
         """How many replacements of the shard led to this lease; 0 for one that the owner signed."""
         return int.from_bytes(self.nonce[:_GENERATION_BYTES], "big") if self.is_granted else 0
