@@ -32,7 +32,7 @@ HOME_LINK = Link(latency_s=0.02, jitter_s=0.02, rate_bytes_s=1_000_000)
 BRISK = build_config(
     {
         "audit.interval_s": 30 * MINUTE_S,
-        "repair.check_interval_s": 10 * MINUTE_S,
+        "repair.check_interval_s": 20 * MINUTE_S,
         "repair.dead_after_s": HOUR_S,
         "repair.stagger_s": MINUTE_S,
         "repair.threshold": 0.0,
