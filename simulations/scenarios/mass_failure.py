@@ -1,6 +1,6 @@
 """Half of all machines are lost for good within an hour, and others crash and come back.
 
-Every file that still has enough shards must be whole again within a day, by its holders alone; of the others
+Every file that still has enough shards must be healthy again within a day, by its holders alone; of others
 nobody may say that they are kept.
 """
 
@@ -33,7 +33,7 @@ def _plan(random: Random, brief: bool) -> Plan:
         duration_s=first_s + span_s + (6 if brief else 60) * MINUTE_S,
         workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 600),
         files_first=6 if brief else 4,
-        heals_within_s=4 * HOUR_S if brief else DAY_S,
+        heals_within_s=2.5 * HOUR_S if brief else DAY_S,
     )
 
 

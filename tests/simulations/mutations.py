@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from node.chunks import placement, repair
+from node.chunks import placement
 from node.chunks.get import health, shard_stream
 from node.chunks.get.range_stream import RangeStream
-from node.chunks.healing.healer import Healer, SegmentView, Survey
-from node.chunks.healing.prober import Seen
 from node.chunks.put import publish
 from node.chunks.serve.incoming import PutTable
 from node.chunks.store.shard_log import ShardLog
@@ -155,20 +153,6 @@ def _manifest_not_attached(stack: ExitStack) -> None:
     _replace(stack, publish, "_each", each)
 
 
-def _repair_from_records(stack: ExitStack) -> None:
-    """Who repairs believes the roster: what somebody promised counts as there."""
-
-    async def survey(self: Healer, view: SegmentView) -> Survey:
-        return Survey(dict.fromkeys(view.leases, Seen.PROVED))
-
-    _replace(stack, Healer, "survey", survey)
-
-
-def _dead_are_alive(stack: ExitStack) -> None:
-    """A holder that is silent for ever still counts."""
-    _replace(stack, repair, "standing", lambda copy, *, now_s, dead_after_s: repair.Standing.ALIVE)
-
-
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("index before data", _index_before_data, slow_disks.SCENARIO, ("promises kept",)),
     Mutation(
@@ -178,8 +162,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("lost provider record", _lost_provider_record, steady.SCENARIO, ("providers found",)),
     Mutation("cap checked after writing", _cap_checked_after_writing, drills.CROWDED, ("caps held",)),
     Mutation("health from records", _health_from_records, mass_failure.SCENARIO, ("health",)),
-    Mutation("repair from records", _repair_from_records, mass_failure.SCENARIO, ("healing",)),
-    Mutation("dead holders count as alive", _dead_are_alive, mass_failure.SCENARIO, ("healing",)),
     Mutation("header not sealed", _header_not_sealed, steady.SCENARIO, ("secrets kept",)),
     Mutation("reservation kept", _reservation_kept, drills.DYING_PUTTERS, ("nothing left over",)),
     Mutation(
