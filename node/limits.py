@@ -127,6 +127,7 @@ DHT_PREIMAGE_BITS: Final = 12  # bits of a subtree that trying hits with all but
 DHT_VERIFY_QUEUE_MAX: Final = 256  # peers heard of that wait to be tried: a full table's worth
 DHT_VERIFY_PARALLEL: Final = 8  # peers tried at once: a flood of names makes no flood of dials
 DHT_LEFT_ALONE_S: Final = 300.0  # seconds until a peer that did not answer is tried again unasked
+ABSENT_PEERS_MAX: Final = 4_096  # peers remembered as not found when they were looked up
 DHT_LEFT_ALONE_PEERS_MAX: Final = 4_096  # peers remembered as not answering
 DHT_MAINTENANCE_S: Final = 60.0  # seconds between looks at what is due
 DHT_NEIGHBOURHOOD_FIRST_S: Final = 15.0  # seconds to the second lookup of the own key, doubling from there
