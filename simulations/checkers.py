@@ -186,8 +186,8 @@ async def keep_checking(world: World, checkers: list[Checker]) -> None:
 
 
 async def check_healed(world: World, actions: Actions, random: Random, *, within_s: float) -> None:
-    """Every file that still has enough shards is healthy again within a bound, and one that has not is never
-    said to be kept. Healthy: at most half of its parity is missing. Counts those that are not whole."""
+    """Every file that still has enough shards is whole again within a bound, and one that has not is never
+    said to be kept."""
     honest = [host for host in world.up() if not host.is_hostile]
     files = [file for file in world.files if not file.is_deleted]
     retrievable = [file for file in files if world.is_retrievable(file, honest)]
@@ -201,8 +201,6 @@ async def check_healed(world: World, actions: Actions, random: Random, *, within
         broken = [file for file in broken if not world.is_whole(file, honest)]
     world.figures.add("files not whole", len(broken))
     for file in broken:
-        if world.is_healthy(file, honest):
-            continue
         shards = [len(found) for found in world.live_shards(file, honest).values()]
         world.violate(
             "healing",

@@ -170,13 +170,6 @@ class World:
         """Whether these hosts have all shards of every segment."""
         return all(len(shards) == file.code.total_shards for shards in self.live_shards(file, among).values())
 
-    def is_healthy(self, file: StoredFile, among: Sequence[Host]) -> bool:
-        """Whether no segment misses more than half of its parity at these hosts."""
-        return all(
-            2 * (file.code.total_shards - len(shards)) <= file.code.parity_shards
-            for shards in self.live_shards(file, among).values()
-        )
-
     def source(self, name: str, data: bytes) -> Path:
         """A file on the real disk for a put to read; its time never says when the simulation ran."""
         path = self.folder / name

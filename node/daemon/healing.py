@@ -189,6 +189,7 @@ def build_healing(
         store=store,
         keeper=keeper,
         identity=keys.identity,
+        account=keys.account_id,
         preamble=preamble,
         clock=clock,
         offload=offload,

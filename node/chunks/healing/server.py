@@ -34,7 +34,7 @@ from node.framing import FramedStream, Preamble
 from node.ports import Clock, Network, Offload, Stream
 from node.records.lease import Lease
 from node.records.repair import RepairGrant, RepairIntent
-from node.units import DAY_S, LeaseId, SegmentId
+from node.units import DAY_S, AccountId, LeaseId, SegmentId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
@@ -58,6 +58,7 @@ class RepairServer:
         store: ShardStore,
         keeper: Keeper,
         identity: KeyPair,
+        account: AccountId,
         preamble: Preamble,
         clock: Clock,
         offload: Offload,
@@ -74,6 +75,7 @@ class RepairServer:
         self._store = store
         self._keeper = keeper
         self._identity = identity
+        self._account = account
         self._peer_id = peer_id_of(identity.public)
         self._preamble = preamble
         self._clock = clock
@@ -152,6 +154,10 @@ class RepairServer:
             case = messages.Case.decode(body, network=self._preamble.network_id)
             manifest = SegmentManifest.decode(request.manifest)
             grant = RepairGrant.decode(request.grant, network=self._preamble.network_id)
+            if grant.account == self._account:
+                raise RefusalError(
+                    shard_messages.REFUSED_NOT_A_DONOR, "an owner's own node keeps no shards of its files"
+                )
             await self._offload.run(lambda: self._check(case, manifest, grant))
             signed = [lease.countersign(self._identity) for lease in case.leases]
             await self._receive(manifest, grant, case, signed, framed)
