@@ -76,6 +76,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "packs": store.packs,
             "dead_bytes": store.dead_bytes,
             "quarantined": store.quarantined,
+            "lost": store.lost,
         },
         "server": {
             "open_puts": now.server.open_puts,

@@ -271,6 +271,8 @@ def _status(_options: Options, result: Json) -> None:
     ]
     if store["cap_bytes"]:
         rows[7:7] = _donor_rows(result["donor"])
+    if store["lost"]:
+        rows.insert(-1, ["lost shards", f"{store['lost']} leases: their packs are gone from the disk"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)

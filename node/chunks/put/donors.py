@@ -23,7 +23,7 @@ from node.errors import CryptoError, ProtocolError, RefusedError, RemoteError
 from node.ports import Clock, Directory, Network
 from node.records.offer import PRICE_MICROCREDITS, Offer
 from node.subnets import subnet_of
-from node.units import Contact, PeerId
+from node.units import AccountId, Contact, PeerId
 
 ASK_AT_ONCE: Final = 16
 ROUNDS_MAX: Final = 6
@@ -106,6 +106,11 @@ class DonorPool:
         """Micro-credits a MiB and day that the donor asked for."""
         offer = self._offers.get(peer_id)
         return PRICE_MICROCREDITS if offer is None else offer.price
+
+    def account(self, peer_id: PeerId) -> AccountId | None:
+        """The account that the donor gives for, as its offer says."""
+        offer = self._offers.get(peer_id)
+        return None if offer is None else offer.account
 
     @property
     def credit_refusals(self) -> CreditRefusals:
