@@ -413,6 +413,7 @@ async def _build(
             offload=offload,
         )
     )
+    auditing.on_heard = healing.held.heard
     return Node(
         config=config,
         keys=keys,

@@ -41,7 +41,7 @@ def test_half_of_the_machines_leave_in_one_hour() -> None:
 
 
 def test_without_repair_files_die() -> None:
-    with patch.object(repair, "is_due", lambda *_: False):
+    with patch.object(repair, "is_due", lambda *_, **__: False):
         figures = year.run(replace(QUIET, life_days=60.0, files=8, days=110), seeds=[1])
     assert figures.lost > 0
 
