@@ -1,4 +1,4 @@
-"""Whole nodes whose shards are small and seldom audited: the dead are missed in time, the others left alone."""
+"""Whole nodes whose shards are small and seldom audited: the dead are missed in time, others left alone."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class PairWork:
     """Leases whose donor is only to be reachable."""
 
     is_told: bool = False
-    """Somebody else got no answer: see for oneself whether the donor is there, and leave audits to its auditors."""
+    """Somebody else got no answer: see for oneself whether the donor is there, and audit nothing."""
     is_return: bool = False
     """Only see whether a donor that was away has returned."""
 

@@ -26,8 +26,7 @@ def leases(segment_id: SegmentId) -> list[Lease]:
         Lease(
             "cairn", LeaseId(b"l" * 16), segment_id, index, bytes(32), SHARD_BYTES, OwnerKey(b"o" * 32),
             holder, 1, 31, 1, 1, bytes(16),
-        ), LeaseId(b"l" * 16), segment_id, index, bytes(32), SHARD_BYTES, OwnerKey(b"o" * 32), holder,
-              1, 31, 1, 1, bytes(16))
+        )
         for index, holder in enumerate(PEERS)
     ]  # fmt: skip
 
