@@ -258,9 +258,12 @@ class Year:
         settings = self.settings
         stale = (now_s - self.silent_s >= settings.dead_after_s).sum(1)
         self.repair_at_s[stale == 0] = np.inf
-        for file in np.flatnonzero((stale > 0) & ~self.reported):
-            is_open = self._is_open(int(file), now_s)
-            if stale[file] < repair.trigger_count(self.code, settings.threshold, is_open=is_open):
+        lately = (int(now_s) // DAY_S - self.remade_day <= repair.OPEN_DAYS).any(1)
+        due = stale >= repair.trigger_count(self.code, settings.threshold)
+        self.repair_at_s[~due & ~lately] = np.inf
+        for file in np.flatnonzero((due | (lately & (stale > 0))) & ~self.reported):
+            is_open = bool(lately[file]) and self._is_open(int(file), now_s)
+            if not due[file] and not is_open:
                 self.repair_at_s[file] = np.inf
                 continue
             self._look(int(file), now_s)
