@@ -258,7 +258,7 @@ class Year:
         settings = self.settings
         stale = (now_s - self.silent_s >= settings.dead_after_s).sum(1)
         self.repair_at_s[stale == 0] = np.inf
-        lately = (int(now_s) // DAY_S - self.remade_day <= repair.OPEN_DAYS).any(1)
+        lately = (int(now_s) // DAY_S - self.remade_day <= repair.OPEN_DAYS).sum(1) > 0
         due = stale >= repair.trigger_count(self.code, settings.threshold)
         self.repair_at_s[~due & ~lately] = np.inf
         for file in np.flatnonzero((due | (lately & (stale > 0))) & ~self.reported):
