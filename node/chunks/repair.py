@@ -27,10 +27,10 @@ KEY_BYTES: Final = 32
 """The part of a peer id that differs between peers: its public key stands at the end."""
 INTENT_STAGGERS: Final = 2
 """An intent that is not followed by new leases lapses after so many staggers."""
-OPEN_DAYS: Final = 3
-"""Days that a repaired segment stays open. Of deaths in the same hour the last is known a day after the
-first (an audit round), and one that only the repairer's own look found two days after that look
-(`repair.dead_after_s`)."""
+OPEN_DAYS: Final = 2
+"""Days that a repaired segment stays open. Of deaths in the same hour the last is known a day after the first
+(an audit round), one whose auditors died with it a day later. Each day more is dear where holders leave fast:
+of an open segment every loss is made good alone, for `data_shards` reads."""
 OPEN_SHARE: Final = 0.5
 """Share of the trigger that must have been remade within `OPEN_DAYS` to open a segment. If one remade shard
 did, each shard that an open segment gets would keep it open, and where somebody leaves every third day all

@@ -245,8 +245,11 @@ class Year:
         watched = np.zeros(len(files), np.bool_)
         for auditor in (7, 14, 21):
             watched |= online[files, (shards + auditor + day // 7) % self.code.total_shards]
-        files, shards = files[watched], shards[watched]
         is_there = online[files, shards]
+        # Where all three were away yesterday, others stand in: they miss a holder, and prove nothing.
+        stood_in = self.audited_day[files, shards] < own_day[files, shards] - 1
+        watched |= stood_in & ~is_there & (online.sum(1) > 0)[files]
+        files, shards, is_there = files[watched], shards[watched], is_there[watched]
         missed = files[~is_there], shards[~is_there]
         self.silent_s[missed] = np.minimum(self.silent_s[missed], now_s)
         files, shards = files[is_there], shards[is_there]
