@@ -21,11 +21,14 @@ from rich.table import Table
 from node.chunks.coding_engines import best_engine, engine_name
 from node.chunks.erasure import WritableBuffer
 from node.chunks.geometry import BLOCK_BYTES, Code, FileGeometry
+from node.chunks.manifest import SegmentManifest
 from node.chunks.merkle import leaf_of
 from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentCodec
+from node.chunks.root_check import RootCheck
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import SEAL_BYTES, FileKeys, Suite
 from node.ports import Buffer
+from node.units import OwnerKey
 
 Work = Callable[[], object]
 """One stripe's worth of a stage, with buffers of its own."""
@@ -71,6 +74,7 @@ class Bench:
             Stage("seal + code + hash", self._put, put, "529 / 975"),
             Stage("back, data shards", partial(self._get, range(code.data_shards)), get, "1234"),
             Stage("back, most erased", partial(self._get, self._parity_first()), (*get, "rebuild"), "1177"),
+            Stage("back, all roots", self._get_whole, ("copy", "hash blocks", *get[2:], "encode"), ""),
         )
 
     def _codec(self) -> SegmentCodec:
@@ -125,14 +129,22 @@ class Bench:
         codec = self._codec()
         return lambda: EncodedStripe.release(codec.encode(0, self.plaintext))
 
-    def _get(self, shards: range) -> Work:
+    def _get_whole(self) -> Work:
+        """What a get of whole segments does: the blocks that it did not read are made and hashed as well."""
+        codec = self._codec()
+        geometry = codec.geometry
+        roots, hashes = bytes(32 * self.code.total_shards), bytes(32 * geometry.stripe_count)
+        manifest = SegmentManifest(OwnerKey(bytes(32)), bytes(16), geometry, roots, hashes)
+        return self._get(range(self.code.data_shards), RootCheck(self.engine, manifest))
+
+    def _get(self, shards: range, roots: RootCheck | None = None) -> Work:
         codec, buffer = self._codec(), bytearray(self.code.data_shards * BLOCK_BYTES)
         blocks: dict[int, Buffer] = {index: bytes(self.received[index]) for index in shards}
 
         def work() -> None:
             for index, block in blocks.items():
                 assert leaf_of(block) == self.stripe.leaves[32 * index : 32 * index + 32]
-            codec.decode(0, blocks, stripe_hash=self.stripe.stripe_hash, buffer=buffer)
+            codec.decode(0, blocks, stripe_hash=self.stripe.stripe_hash, buffer=buffer, roots=roots)
 
         return work
 

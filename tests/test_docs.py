@@ -12,12 +12,14 @@ from typing import Any, cast
 import pytest
 
 from node import __version__, errors, limits, wire
-from node.chunks import catalogue, evidence, list_store, messages, score_store
+from node.chunks import catalogue, evidence, list_store, losses, messages, score_store
+from node.chunks.audits import journal as audit_journal
 from node.chunks.healing import messages as repair_messages
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
 from node.credit import ledger_store, reputation_store
+from node.credit import messages as credit_messages
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
@@ -295,6 +297,19 @@ def test_the_preamble_shown_is_the_one_sent() -> None:
     assert bytes.fromhex(shown) == sent
 
 
+def test_messages_of_the_credit_protocol() -> None:
+    rows = table("formats/credit-protocol.md", ["tag", "field", "bound"])
+    stated: dict[str, list[str]] = {}
+    tag = ""
+    for row in rows:
+        tag = code_of(row[0])[0] if row[0] else tag
+        stated.setdefault(tag, []).append(code_of(row[1])[0])
+    declared = {
+        tag: [f.name for f in fields(message)] for tag, (message, _) in credit_messages._TABLE.items()
+    }
+    assert stated == declared
+
+
 def test_records_of_the_journal() -> None:
     check_messages("formats/home.md", cast(Any, journal._TABLE))
 
@@ -322,9 +337,9 @@ def test_tables_of_the_home() -> None:
     assert state == dht | {
         catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE, score_store.TABLE,
         memory._TABLE, bootstrap._TABLE, catalogue.VERSIONS_TABLE, catalogue.CARRIERS_TABLE,
-        list_store.META_TABLE, reputation_store.TABLE,
+        list_store.META_TABLE, losses.TABLE, reputation_store.TABLE,
         evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
-        evidence.ANSWERS_TABLE,
+        evidence.ANSWERS_TABLE, audit_journal.TABLE,
         *(name for name in vars(ledger_store).values() if isinstance(name, str) and name[:7] == "credit_"),
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}

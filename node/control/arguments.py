@@ -486,7 +486,7 @@ def _demo(
     verbose: VerboseOption = 0,
     version: VersionOption = False,
 ) -> Options:
-    """a swarm of real nodes here: put, kill, get, verify"""
+    """a swarm of real nodes here: put, kill, get, verify, heal"""
     return _taken(context, locals())
 
 

@@ -1,8 +1,12 @@
-"""`cairn demo`: a swarm of real nodes here stores a file, loses a third of itself, gives it back. Layer 5.
+"""`cairn demo`: a swarm of real nodes here stores a file, loses a third of itself, gives it back, heals, and
+settles. Layer 5.
 
 Honest by construction: every node is a process of its own with its own home; the losses are SIGKILLs; the
-uploader is gone when the file is fetched; the node that fetches it was not there before, and is given
-one peer's address and the link, nothing else.
+uploader is gone when the file is fetched and while the swarm heals; the node that fetches it was not there
+before, and is given one peer's address and the link, nothing else. The rules of credit bind although all is
+on one machine (`credit.local_line=0`): the first file goes on what donors pledge to newcomers, the last one
+on what a donor has earned, when nobody pledges anything any more. Only clocks are faster: a round of audits
+takes seconds instead of a day, a holder counts as dead after seconds instead of two days.
 """
 
 from __future__ import annotations
@@ -21,13 +25,31 @@ from types import FrameType
 from typing import Any
 
 from node.control.client import Json
+from node.control.credit_words import format_credits, worth
 from node.control.local_swarm import LocalSwarm, NodeProcess
-from node.errors import NodeError, UsageError
+from node.errors import CreditError, NodeError, UsageError
 from node.units import MIB, format_size
 
 FILE_BYTES = 64 * MIB
 DATA_SHARDS, TOTAL_SHARDS = 10, 30
 NODES_MAX = 100
+HEAL_STALL_S = 15.0
+HEALING_DONORS_MIN = 7
+"""With fewer left, each would keep more of a segment than it may: some of the shards stay unmade."""
+AUDIT_TIMEOUT_S = 60.0
+AUDIT_PATIENCE_S = 10.0  # for all of them, once one that is needed has earned something
+RETURN_TIMEOUT_S = 15.0
+SETTINGS: Mapping[str, object] = {
+    "audit.interval_s": 3,
+    "repair.check_interval_s": 2,
+    "repair.dead_after_s": 6,
+    "repair.stagger_s": 1,
+    "repair.threshold": 0.05,
+    "credit.local_line": 0,
+    "credit.newcomer_credits": 0,
+}
+"""Fast clocks; repair as soon as anything is lost, to show it; credit binds on one machine too."""
+_POLL_S = 0.5
 _WRITE_BYTES = 4 * MIB
 
 OnStep = Callable[[Mapping[str, Any]], None]
@@ -118,7 +140,7 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
     if options.file is None:
         with steps.step(f"make a random file of {format_size(size)}"):
             _make_random(source, size)
-    with steps.step(f"start {options.nodes} nodes, {options.nodes - 1} of them donors"):
+    with steps.step(f"start {options.nodes} nodes that give disk"):
         uploader, donors = _start(options, swarm, max(size, MIB))
     with steps.step("the nodes find each other"):
         swarm.wait_known(uploader, len(donors))
@@ -128,33 +150,138 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
         row["name"] = (
             f"put {format_size(put['bytes'])}: {format_size(put['stored_bytes'])} on {put['holders']} holders"
         )
+    with steps.step("the owner's node audits its holders: a day of keeping is owed") as row:
+        paid = _wait_audited(donors, must=donors[options.kill :])
+        row["ok"] = paid > 0
+        row["name"] += f", to {paid} of {len(donors)}"
     with steps.step(f"SIGKILL {options.kill} donors, stop the uploader"):
         for donor in donors[: options.kill]:  # the first is the one that all others joined through
             donor.kill()
         uploader.stop()
-    survivor = donors[-1]
+    survivors = donors[options.kill :]
     with steps.step("a fresh node joins through one survivor"):
-        (fresh,) = swarm.start(bootstrap=[survivor])
+        fresh = swarm.spawn(bootstrap=[survivors[-1]], arguments=_settings()).wait_ready()
     with steps.step("get from the link alone") as row:
         output = folder / "got"
         got = fresh.call("get", link=link[0], output=str(output))
         row["name"] += f": {format_size(int(got['bytes'] / max(got['seconds'], 0.001)))}/s"
     with steps.step("compare byte for byte") as row:
         row["ok"] = filecmp.cmp(source, Path(got["path"]), shallow=False)
-    with steps.step("health, by challenge") as row:
-        health = fresh.call("health", link=link[0])
-        alive = min(segment["alive"] for segment in health["segments"])
-        row["ok"] = alive >= DATA_SHARDS
-        row["name"] += f": at least {alive} of {TOTAL_SHARDS} shards of every segment, {DATA_SHARDS} needed"
+    with steps.step("the swarm heals, without the owner and without the key") as row:
+        alive = _wait_healed(fresh, link[0])
+        row["ok"] = alive == TOTAL_SHARDS or (len(survivors) < HEALING_DONORS_MIN and alive >= DATA_SHARDS)
+        row["name"] += f": {alive} of {TOTAL_SHARDS} shards of every segment proved"
+    _settle(folder, swarm, steps, uploader, survivors, fresh)
+
+
+def _wait_audited(donors: list[NodeProcess], *, must: list[NodeProcess]) -> int:
+    """How many donors have earned something; 0 if none of those that `must` had in time.
+
+    Small shards are due less often: of a small file it is enough that one of them has been audited.
+    """
+    began = time.monotonic()
+    while True:
+        paid = {donor.peer_id for donor in donors if donor.call("credit")["earned"] > 0}
+        has_some = any(donor.peer_id in paid for donor in must)
+        waited_s = time.monotonic() - began
+        if len(paid) == len(donors) or (has_some and waited_s > AUDIT_PATIENCE_S):
+            return len(paid)
+        if waited_s > AUDIT_TIMEOUT_S:
+            return 0
+        time.sleep(_POLL_S)
+
+
+def _wait_healed(observer: NodeProcess, link: str) -> int:
+    """The fewest proved shards of a segment, once that is all of them, or nothing is gained any more."""
+    best, gained_s = 0, time.monotonic()
+    while True:
+        health = observer.call("health", link=link)
+        alive = int(min(segment["alive"] for segment in health["segments"]))
+        if alive > best:
+            best, gained_s = alive, time.monotonic()
+        if alive == TOTAL_SHARDS or time.monotonic() - gained_s > HEAL_STALL_S:
+            return alive
+        time.sleep(_POLL_S)
+
+
+def _settle(
+    folder: Path,
+    swarm: LocalSwarm,
+    steps: _Steps,
+    uploader: NodeProcess,
+    survivors: list[NodeProcess],
+    stranger: NodeProcess,
+) -> None:
+    """Who earned what, and what that buys."""
+    with steps.step("who earned what") as row:
+        earned = [float(donor.call("credit")["earned"]) for donor in survivors]
+        row["ok"] = max(earned) > 0
+        row["name"] += f": {_earnings(earned)}"
+    with steps.step("the owner returns; from here on nobody pledges anything to newcomers"):
+        owner = swarm.restart(uploader)
+        for each in (owner, *survivors):
+            each.call("donate", pledge_millionths=0)
+    second = folder / "second.bin"
+    best = survivors[earned.index(max(earned))]
+    with steps.step("a donor stores a second file with what it earned") as row:
+        swarm.wait_known(best, len(survivors))
+        _make_random(second, _affordable_bytes(best, owner))
+        put = _put_on_credit(best, second)
+        row["name"] += (
+            f": {format_size(put['bytes'])} for {format_credits(put['price'])}, "
+            "on the disk of the owner whose shards it keeps"
+        )
+    with steps.step("a stranger who keeps nothing for anybody asks for the same") as row:
+        try:
+            stranger.call("put", path=str(second), code="1/2")
+        except CreditError:
+            row["name"] += ": refused, not enough credit"
+        else:
+            row["ok"] = False
+
+
+def _put_on_credit(donor: NodeProcess, source: Path) -> Json:
+    """Put, again until the owner is found: it has just returned."""
+    deadline = time.monotonic() + RETURN_TIMEOUT_S
+    while True:
+        try:
+            return donor.call("put", path=str(source), code="1/2")
+        except CreditError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
+
+
+def _earnings(earned: list[float]) -> str:
+    """In words: what each donor's day of keeping is worth."""
+    total, most = sum(earned), max(earned)
+    return (
+        f"{sum(each > 0 for each in earned)} of {len(earned)} donors {format_credits(total)} together, "
+        f"one of them {format_credits(most)}: enough to keep {worth(most, (1, 2))}"
+    )
+
+
+def _affordable_bytes(donor: NodeProcess, owner: NodeProcess) -> int:
+    """An eighth of what the donor's claim on the owner pays for at 1/2: leases have records, too."""
+    account = owner.ready["account"]
+    (peer,) = [peer for peer in donor.call("credit")["peers"] if peer["account"] == account]
+    return int(peer["balance"] / 30 * MIB / 2 / 8)
+
+
+def _settings() -> list[str]:
+    return [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
 
 
 def _start(options: DemoOptions, swarm: LocalSwarm, size: int) -> tuple[NodeProcess, list[NodeProcess]]:
-    """The uploader, which gives nothing, and the donors; all but the first start side by side."""
+    """The uploader and the donors, all of which give disk; all but the first start side by side."""
     donors = options.nodes - 1
-    cap_bytes = 64 * MIB + 2 * size * -(-TOTAL_SHARDS // donors) // DATA_SHARDS
-    (first,) = swarm.start(donate=str(cap_bytes))
-    others = [swarm.spawn(donate=str(cap_bytes), bootstrap=[first]) for _ in range(donors - 1)]
-    uploader = swarm.spawn(bootstrap=[first])
+    cap_bytes = 64 * MIB + 4 * size * -(-TOTAL_SHARDS // (donors - options.kill)) // DATA_SHARDS
+    words = [*_settings(), "--set", "credit.pledge=1"]
+    first = swarm.spawn(donate=str(cap_bytes), arguments=words).wait_ready()
+    others = [
+        swarm.spawn(donate=str(cap_bytes), bootstrap=[first], arguments=words) for _ in range(donors - 1)
+    ]
+    uploader = swarm.spawn(donate=str(cap_bytes), bootstrap=[first], arguments=words)
     for each in (*others, uploader):
         each.wait_ready()
     return uploader, [first, *others]

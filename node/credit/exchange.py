@@ -124,6 +124,11 @@ class Exchange:
         """Requests beyond the exchange of records, by their kind."""
         self.exchanges = 0
 
+    @property
+    def network(self) -> Network:
+        """The network that exchanges go over."""
+        return self._network
+
     # --- when ---------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -118,9 +118,19 @@ class Ledger:
         return self._today
 
     def update(self, change: Callable[[LedgerChange], T]) -> T:
-        """Run and commit a change. Books that it may have touched in vain are dropped."""
+        """Run and commit a change. Books that it may have touched in vain are dropped: those of a change that
+        fails, and of one that runs again because the store had to grow."""
+        runs = 0
+
+        def run(ledger: LedgerChange) -> T:
+            nonlocal runs
+            runs += 1
+            if runs > 1:
+                self._books.clear()
+            return change(ledger)
+
         try:
-            return self.store.update(change)
+            return self.store.update(run)
         except BaseException:
             self._books.clear()
             raise
@@ -146,6 +156,12 @@ class Ledger:
         """Peers that give on behalf of this account, and of the other one."""
         pair = self.book(view, other).terms
         return (pair.low_peers, pair.high_peers) if pair.low == self.me else (pair.high_peers, pair.low_peers)
+
+    def reserve(self, change: LedgerChange, account: AccountId, micros: int) -> None:
+        """What clears that are not complete may still take off the debt to an account."""
+        row = change.account(account)
+        standing = replace(row.standing, reserved=micros)
+        change.set_account(account, replace(row, standing=standing), self._policy)
 
     def freeze(self, change: LedgerChange, account: AccountId, *, until: int) -> None:
         """Give an account no unsecured credit before that day."""

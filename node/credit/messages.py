@@ -12,6 +12,7 @@ A stream is one exchange between the accounts of its two ends, driven by its ope
 | Propose | | Signed or Declined | |
 | FindCycle | | Cycles | |
 | SignClear | | Signed or Declined | |
+| AbortClear | | Done | |
 
 A body is raw frames with header [offset], in order, `body_bytes` in all; of entries, an array of [tag,
 record]. Declining an exchange is an error frame (node/framing.py). Invariant: every field is bounded before
@@ -89,9 +90,10 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class FindCycle:
-    """I want to store with you `amount` micro-credits more: who that you owe may owe me?
+    """`asker` wants to store `amount` micro-credits more: who that you owe may owe it?
 
-    `owes_me` is an encoded filter of accounts. `donor` is this peer, or one that asks on behalf of `asker`.
+    `owes_me` is an encoded filter of the asker's debtors. Where the asker is not the account at this end of
+    the stream, that account is the donor, and wants to know of cycles of four.
     """
 
     asker: bytes
@@ -110,6 +112,13 @@ class Cycles:
 @dataclass(frozen=True, slots=True)
 class SignClear:
     """A clear with the signatures that there are so far, for yours; complete, it is for your book."""
+
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AbortClear:
+    """The signed abort of a clear that its initiator has given up."""
 
     record: bytes
 
@@ -144,8 +153,8 @@ class Done:
 
 
 Message = (
-    Hello | Ask | Answers | Want | Give | Settled | Propose | FindCycle | Cycles | SignClear | Signed
-    | Declined | Body | Done
+    Hello | Ask | Answers | Want | Give | Settled | Propose | FindCycle | Cycles | SignClear | AbortClear
+    | Signed | Declined | Body | Done
 )  # fmt: skip
 
 _Field = Callable[[Value], object]
@@ -195,6 +204,7 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
     ),
     "cycles": (Cycles, (_many(_cycle, limits.CLEAR_CANDIDATES_MAX),)),
     "clear": (SignClear, (_up_to(limits.CLEAR_BYTES_MAX),)),
+    "abort": (AbortClear, (_up_to(limits.ABORT_BYTES_MAX),)),
     "signed": (Signed, (_up_to(limits.CLEAR_BYTES_MAX),)),
     "declined": (Declined, (_text, _up_to(limits.ABORT_BYTES_MAX))),
     "body": (Body, (_BODY,)),

@@ -9,7 +9,7 @@ its signer's unsecured credit for a period, once. Source: credit.md, "Records".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from node import limits
 from node.credit.ledger import Gift, Ledger
@@ -37,6 +37,8 @@ class Pairing:
         self._ledger = ledger
         self._account = account
         self._synced: set[AccountId] = set()
+        self.on_clear: Callable[[LedgerChange, Clear], None] = lambda *_: None
+        """Called with complete clears, maybe more than once, within the change that keeps them."""
 
     # --- sets ---------------------------------------------------------------------------------------------
 
@@ -86,6 +88,9 @@ class Pairing:
         def change(ledger: LedgerChange) -> int:
             fitting = self._fitting(ledger, other, records, gifts, day)
             new = self._ledger.add(ledger, other, fitting, day=day)
+            for record in fitting:
+                if isinstance(record, Clear):
+                    self.spread_clear(ledger, record, day=day)
             forks = self._forks(ledger, other)
             return new + sum(self._freeze(ledger, proof, day) for proof in (*proofs, *forks))
 
@@ -94,6 +99,14 @@ class Pairing:
     def add(self, other: AccountId, records: Sequence[PairRecord], *, day: int) -> int:
         """Put this node's own records into a pair's set, under the same checks."""
         return self.take(other, [(record.TYPE, record.encode()) for record in records], day=day)
+
+    def spread_clear(self, change: LedgerChange, clear: Clear, *, day: int) -> None:
+        """A complete clear counts with both of this account's neighbours in its cycle."""
+        me = self._ledger.me
+        for neighbour in (clear.creditor_of(me), clear.debtor_of(me)):
+            self._ledger.add(change, neighbour, [clear], day=day)
+        change.set_clear(clear)
+        self.on_clear(change, clear)
 
     # --- states -------------------------------------------------------------------------------------------
 
@@ -250,6 +263,7 @@ class Pairing:
                     fits = record.period <= period_of(day) + 1
                 case Clear():
                     fits = any({a, b} == {self._ledger.me, other} for a, b in record.debts())
+                    fits = fits and record.record_id() not in known
                 case _:
                     fits = False
             if fits:

@@ -19,6 +19,7 @@ import trio
 from node import limits
 from node.credit.admission import Policy
 from node.credit.admitting import CreditAdmission
+from node.credit.clearing_service import Addresses, ClearingService
 from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
 from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView, PairRecord
@@ -28,7 +29,7 @@ from node.credit.wallet import Wallet
 from node.crypto.keystore import NodeKeys
 from node.errors import UsageError
 from node.framing import Preamble
-from node.ports import Clock, KeyValue, Network, Offload
+from node.ports import Clock, Entropy, KeyValue, Network, Offload
 from node.records.receipt import AuditReceipt, ServeReceipt
 from node.units import MIB, AccountId, Contact, LeaseId, PeerId
 
@@ -98,7 +99,7 @@ def line_bytes(micros: int) -> int:
     return micros * MIB // (PERIOD_DAYS * MICROS_PER_CREDIT)
 
 
-def _balance(account: AccountId, row: AccountRow) -> PeerBalance:
+def _balance(account: AccountId, row: AccountRow, today: int) -> PeerBalance:
     standing = row.standing
     return PeerBalance(
         account=account,
@@ -110,11 +111,11 @@ def _balance(account: AccountId, row: AccountRow) -> PeerBalance:
         gifts=row.gifts,
         open_leases=standing.unvested,
         is_known=standing.is_known,
-        is_frozen=row.frozen_until > 0,
+        is_frozen=today < row.frozen_until,
     )
 
 
-def _summary(view: LedgerView, peers_max: int) -> CreditSummary:
+def _summary(view: LedgerView, peers_max: int, today: int) -> CreditSummary:
     earned = gifts = received = owed = owes = open_leases = friends = lines = accounts = 0
     shown: list[tuple[int, bytes, PeerBalance]] = []
     for account, row in view.accounts():
@@ -123,7 +124,11 @@ def _summary(view: LedgerView, peers_max: int) -> CreditSummary:
         received, open_leases = received + row.given, open_leases + row.standing.unvested
         owed, owes = owed + max(0, row.standing.owes), owes + max(0, -row.standing.owes)
         friends, lines = friends + bool(row.line), lines + row.line
-        entry = (abs(row.standing.owes) + row.line + row.standing.unvested, account, _balance(account, row))
+        entry = (
+            abs(row.standing.owes) + row.line + row.standing.unvested,
+            account,
+            _balance(account, row, today),
+        )
         push = heapq.heappush if len(shown) < peers_max else heapq.heappushpop
         push(shown, entry)
     peers = tuple(peer for _, _, peer in sorted(shown, key=lambda item: (-item[0], item[1])))
@@ -143,10 +148,11 @@ class CreditService:
         offload: Offload,
         policy: Policy,
         preamble: Preamble,
+        entropy: Entropy,
+        addresses: Addresses | None = None,
         is_assigned: IsAssigned = lambda receipt, lease: False,
     ) -> None:
         """Call `start` before anything else."""
-        self._offload = offload
         self._lock = trio.Lock()
         self.ledger = Ledger(
             LedgerStore(state, preamble.network_id),
@@ -168,7 +174,18 @@ class CreditService:
             admission=self.admission,
             wallet=self.wallet,
         )
+        self.clearing = ClearingService(
+            ledger=self.ledger,
+            pairing=self.pairing,
+            exchange=self.exchange,
+            admission=self.admission,
+            account=keys.account,
+            peer_id=keys.peer_id,
+            entropy=entropy,
+            addresses=addresses,
+        )
         self.wallet.on_dealt = self.exchange.owe
+        self.wallet.on_short = self.clearing.make_room
         self._network = network
         self._heard: deque[AuditReceipt] = deque(maxlen=limits.CREDIT_HEARD_MAX)
         self._was_heard = trio.Event()
@@ -178,7 +195,8 @@ class CreditService:
         """Take up what is on the disk; `is_kept` says whether a lease's shard became durable."""
         await self.set_policy(self._policy)
         await self.admission.recover(is_kept)
-        await self._offload.run(self.wallet.device_cert)
+        await self.admission.run(self.wallet.device_cert)
+        await self.admission.run(self.clearing.load)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange records with counterparties until cancelled; started once requests are taken."""
@@ -263,15 +281,19 @@ class CreditService:
             day = self.ledger.today(self.admission.day)
             if self.ledger.store.read(lambda view: view.due(day)):
                 self.ledger.update(lambda change: self.ledger.refresh_due(change, day=day))
-            return self.ledger.store.read(lambda view: _summary(view, peers_max))
+            return self.ledger.store.read(lambda view: _summary(view, peers_max, day))
 
         return await self.admission.run(look)
 
     async def balance(self, account: AccountId) -> PeerBalance:
         """How this account stands with another one."""
-        return await self.admission.run(
-            lambda: self.ledger.store.read(lambda view: _balance(account, view.account(account)))
-        )
+
+        def look() -> PeerBalance:
+            today = self.ledger.today(self.admission.day)
+            row = self.ledger.store.read(lambda view: view.account(account))
+            return _balance(account, row, today)
+
+        return await self.admission.run(look)
 
     async def set_line(self, account: AccountId, byte_count: int) -> PeerBalance:
         """Let a friend keep so many bytes here for nothing; 0 takes that back for what is still to come.

@@ -298,6 +298,7 @@ async def _build(
     dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
     reputations = await offload.run(partial(ReputationStore, ports.state))
+    scores.reputations = reputations
     evidence = Evidence(ports.state, network=NETWORK_ID)
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
     credit = CreditService(
@@ -305,6 +306,8 @@ async def _build(
         state=ports.state,
         keys=keys,
         preamble=preamble,
+        entropy=entropy,
+        addresses=dht,
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
@@ -378,6 +381,7 @@ async def _build(
         payer=credit.wallet,
         wait_joined=dht.wait_joined,
         network=giving,
+        state=ports.state,
         store=store,
         shard_server=server,
         client=HolderClient(giving, preamble),
@@ -396,7 +400,7 @@ async def _build(
         partial(
             build_auditing,
             config=config.audit,
-            network=network,
+            network=giving,
             state=ports.state,
             store=store,
             shard_server=server,
@@ -473,6 +477,7 @@ async def _build(
             standing=ports.standing,
             clock=clock,
             offload=offload,
+            losses=healing.losses,
         ),
         uptime=uptime,
         limited=limited,

@@ -30,6 +30,7 @@ from node.chunks.healing.rebuild import Rebuilder
 from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders
+from node.chunks.losses import LossTeller
 from node.chunks.reputations import Reputations
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.server import ShardServer
@@ -39,8 +40,9 @@ from node.daemon.config import RepairConfig
 from node.daemon.memory import DaemonMemory
 from node.errors import StoreError
 from node.framing import Preamble
-from node.ports import Clock, Directory, Entropy, Network, Offload
+from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
 from node.records.lease import Lease
+from node.units import AccountId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
@@ -80,6 +82,7 @@ class Healing:
     repairer: FileRepairer
     owner_watch: OwnerWatch
     leaving: Leaving
+    losses: LossTeller
 
     async def drain(self, on_progress: MoveProgress) -> DrainReport:
         """Take nothing new any more, and move everything elsewhere. Raises `StoreError`."""
@@ -116,6 +119,7 @@ def build_healing(
     wait_joined: Callable[[float], Awaitable[bool]],
     config: RepairConfig,
     network: Network,
+    state: KeyValue,
     store: ShardStore,
     shard_server: ShardServer,
     client: HolderClient,
@@ -197,6 +201,7 @@ def build_healing(
         store=store,
         keeper=keeper,
         identity=keys.identity,
+        account=keys.account_id,
         preamble=preamble,
         clock=clock,
         offload=offload,
@@ -205,6 +210,18 @@ def build_healing(
         last_proof_s=held.last_proof_s,
         dead_after_s=config.dead_after_s,
         is_leaving=leaving,
+        take_loss=evidence.add_bad_answer,
+    )
+    losses = LossTeller(
+        store=store,
+        keeper=keeper,
+        holders=holders,
+        client=repair,
+        state=state,
+        identity=keys.identity,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
     )
     placer = Placer(
         PlacingContext(
@@ -214,7 +231,7 @@ def build_healing(
             rebuilder=rebuilder,
             prober=prober,
             scores=scores,
-            reputations=reputations,
+            account=AccountId(keys.account.public),
             clock=clock,
             entropy=entropy,
             payer=payer,
@@ -242,7 +259,7 @@ def build_healing(
         dead_after_s=config.dead_after_s,
         wait_joined=wait_joined,
     )
-    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving)
+    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:

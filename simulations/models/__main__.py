@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from simulations.models import availability, durability, lookups, sweep
+from simulations.models import attack, availability, durability, lookups, sweep, year
 from simulations.models.report import Table
 
 
@@ -32,11 +32,21 @@ def _availability(seed: int, _: int) -> list[Table]:
     return availability.tables(seed=seed)
 
 
+def _attack(seed: int, _: int) -> list[Table]:
+    return attack.tables(seed=seed)
+
+
+def _year(seed: int, _: int) -> list[Table]:
+    return year.tables(seed=seed)
+
+
 MODELS: Final[dict[str, tuple[str, Callable[[int, int], list[Table]]]]] = {
     "lookups": ("hops, requests, seconds and success of lookups, 1,000 to 1,000,000 nodes", _lookups),
     "sweep": ("what it costs a donor to keep its shards announced", _sweep),
     "durability": ("segments lost in a year and what repair costs, independent departures", _durability),
     "availability": ("files that can't be got right now, and failures that strike together", _availability),
+    "attack": ("what 300 attackers can take from honest donors, by the rules of admission", _attack),
+    "year": ("files through a year of the churn mix, by the policy of placement and repair", _year),
 }
 
 

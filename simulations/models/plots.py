@@ -308,9 +308,13 @@ def _availability(figure: Figure, records: Records) -> None:
 
 
 Picture = Callable[["Figure", Records], None]
+
+
 _PICTURES: dict[str, list[tuple[str, int, Picture]]] = {
     "lookups": [("lookup-time", 0, _lookup_time), ("lookup-cost", 0, _lookup_cost)],
     "sweep": [("sweep", 0, _sweep_streams)],
     "durability": [("losses", 0, _losses), ("repair-traffic", 0, _traffic)],
     "availability": [("availability", 0, _availability), ("disaster", 1, _disaster)],
+    "attack": [],
+    "year": [],
 }

@@ -16,10 +16,11 @@ from node.credit.pair_ledger import Balance
 from node.credit.service import CreditService
 from node.crypto.keystore import NodeKeys
 from node.framing import Preamble
-from node.units import DAY_S, GIB, Contact
+from node.units import DAY_S, GIB, Contact, PeerId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
 from simulations.network import Internet, Link
+from tests.chunks.put_swarm import SeededEntropy
 from tests.credit.actors import DAY, NETWORK, Actor
 
 T = TypeVar("T")
@@ -66,9 +67,11 @@ class Neighbour:
             self.service = CreditService(
                 network=network, state=self.tables, keys=NodeKeys(actor.device, actor.key, b"entropy"),
                 preamble=Preamble(NETWORK, 1), clock=self.street.clock, offload=InlineOffload(),
+                entropy=SeededEntropy(str(actor.number)), addresses=self.street,
                 policy=self.policy, is_assigned=lambda receipt, lease: True,
             )  # fmt: skip
             self.contact = Contact(actor.peer_id, network.listen_addresses())
+            self.street.contacts[actor.peer_id] = self.contact
             await self.service.start(lambda lease_id: True)
             await nursery.start(self.service.run)
             yield self.service
@@ -95,6 +98,12 @@ class Street:
 
     def __post_init__(self) -> None:
         self.internet = Internet(random.Random(self.seed), link=self.link)
+        self.contacts: dict[PeerId, Contact] = {}
+
+    async def find_peer(self, peer_id: PeerId) -> Contact | None:
+        """As a directory would."""
+        await trio.lowlevel.checkpoint()
+        return self.contacts.get(peer_id)
 
     @property
     def day(self) -> int:

@@ -28,6 +28,7 @@ from node.units import DAY_S, GIB, MIB, AccountId, Contact, LeaseId, Multiaddr
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
 from simulations.network import Internet
+from tests.chunks.put_swarm import SeededEntropy
 from tests.conftest import FULL
 from tests.credit.actors import CREDIT, DAY, NETWORK, Actor, charge_of, lease_of, release_of
 
@@ -89,6 +90,7 @@ class Place:
                 await caller.connect(contact)
             service = CreditService(
                 network=donor, state=self.tables, keys=keys_of(DONOR), preamble=Preamble(NETWORK, 1),
+                entropy=SeededEntropy("donor"),
                 clock=self.clock, offload=InlineOffload(), policy=POLICY,
             )  # fmt: skip
             await service.start(lambda lease_id: lease_id in self.kept)

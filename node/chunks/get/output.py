@@ -226,17 +226,19 @@ class FileOutput:
             if self._done_bytes:
                 self.checkpoint()
             else:
-                unlink_if_there(self._folder, self._part)
-                unlink_if_there(self._folder, self._resume)
+                self._unlink()
         finally:
             self._close_descriptors()
 
     def discard(self) -> None:
         """As `Output` says."""
         with disk_errors(self._target):
-            unlink_if_there(self._folder, self._part)
-            unlink_if_there(self._folder, self._resume)
+            self._unlink()
         self._close_descriptors()
+
+    def _unlink(self) -> None:
+        unlink_if_there(self._folder, self._part)
+        unlink_if_there(self._folder, self._resume)
 
     def _recover(self) -> None:
         point = load_resume_point(self._folder, self._resume)

@@ -24,11 +24,10 @@ from node.chunks.healing.messages import Case
 from node.chunks.healing.prober import Prober
 from node.chunks.healing.rebuild import Rebuilder, Sender, Taker, Traffic
 from node.chunks.manifest import SegmentManifest
-from node.chunks.placement import SHARD_OVERHEAD_BYTES
+from node.chunks.placement import SHARD_OVERHEAD_BYTES, Donor
 from node.chunks.put.donors import DonorPool
 from node.chunks.put.holder_put import EGRESS_FACTOR
 from node.chunks.put.put_summary import lease_price
-from node.chunks.reputations import Reputations
 from node.chunks.scores import Scoreboard
 from node.crypto.signing import KeyPair
 from node.errors import RefusedError, RemoteError, UnreachableError
@@ -36,7 +35,7 @@ from node.ports import Clock, Directory, Entropy, Network
 from node.records.lease import LEASE_ID_BYTES, LEASE_NONCE_BYTES, Lease
 from node.records.offer import PRICE_MICROCREDITS
 from node.records.repair import RepairGrant
-from node.units import DAY_S, LeaseId, OwnerKey, PeerId
+from node.units import DAY_S, AccountId, LeaseId, OwnerKey, PeerId
 
 ROUNDS_MAX: Final = 3
 """Times that other donors are chosen for what the ones before did not take."""
@@ -55,7 +54,8 @@ class PlacingContext:
     rebuilder: Rebuilder
     prober: Prober
     scores: Scoreboard
-    reputations: Reputations
+    account: AccountId
+    """This one: no donor of the same account counts as a holder of its files."""
     clock: Clock
     entropy: Entropy
     payer: Payer | None = None
@@ -84,10 +84,7 @@ class Placer:
         """Whether some donor would take a shard of such a segment now, for so long."""
         cost = geometry.shard_bytes + SHARD_OVERHEAD_BYTES
         pool = await self._donors(geometry, days)
-        return any(
-            donor.free_bytes >= cost and self._context.reputations.takes_new_shards(donor.peer_id)
-            for donor in pool.donors()
-        )
+        return any(donor.free_bytes >= cost for donor in self._others(pool))
 
     async def place(
         self,
@@ -153,13 +150,8 @@ class Placer:
         for lease in kept:
             load[lease.holder] = load.get(lease.holder, 0) + 1
         shard_bytes = manifest.geometry.shard_bytes
-        donors = [
-            donor
-            for donor in pool.donors()
-            if self._context.reputations.takes_new_shards(donor.peer_id)
-        ]  # fmt: skip
         chosen = placement.replace(
-            manifest.code, donors, shards, shard_bytes=shard_bytes, kept=load, failed=failed
+            manifest.code, self._others(pool), shards, shard_bytes=shard_bytes, kept=load, failed=failed
         )
         takers = []
         for peer_id, indexes in chosen.items():
@@ -170,6 +162,9 @@ class Placer:
             )
             takers.append(Taker(pool.contact(peer_id), Case(leases, (), ())))
         return takers
+
+    def _others(self, pool: DonorPool) -> list[Donor]:
+        return [donor for donor in pool.donors() if pool.account(donor.peer_id) != self._context.account]
 
     def _lease(
         self,

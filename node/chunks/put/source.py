@@ -74,6 +74,9 @@ def open_source(path: Path, *, name: str | None = None) -> Source:
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{path} is neither a file nor a folder")
         reader = FileReader(path)
+        if reader.has_more():
+            reader.close()
+            raise UsageError(f"{path} holds more than its length says: copy it, and put the copy")
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     media_type = _MEDIA_TYPES.guess_type(chosen)[0] or ""
@@ -121,6 +124,11 @@ class FileReader:
         """Exactly `count` bytes. Raises `FileChangedError`."""
         assert self._descriptor is not None
         return _read_exactly(self._descriptor, offset, count, str(self._path))
+
+    def has_more(self) -> bool:
+        """Whether bytes follow the end: files of /proc say that they are empty. Raises `OSError`."""
+        assert self._descriptor is not None
+        return bool(os.pread(self._descriptor, 1, self.size_bytes))
 
     def check_unchanged(self) -> None:
         """Raises `FileChangedError`."""

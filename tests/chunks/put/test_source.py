@@ -124,3 +124,10 @@ def test_bytes_in_memory() -> None:
     assert source.reader.read(1, 2) == b"12"
     source.reader.check_unchanged()
     source.reader.close()
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads /proc")
+def test_a_file_that_says_it_is_empty_and_is_not_is_refused() -> None:
+    assert Path("/proc/cpuinfo").stat().st_size == 0
+    with pytest.raises(UsageError, match="holds more than its length says"):
+        open_source(Path("/proc/cpuinfo"))

@@ -1,0 +1,443 @@
+"""A year of files under the program's own placement and repair, among machines that come, go and leave.
+
+The policy is the program's: `placement.assign` and `placement.replace`, `repair.is_due`, `lost_shards`,
+`order` and `wait_s`, with its settings; what a service would do is done at once, at the hour. A shard is
+audited once a day, tried again every hour until its holder and one of its three auditors of the week are
+online together; whoever is about to repair looks itself first, as the program does. Losses are of bytes: a
+file is lost when fewer than `data_shards` of its shards are on machines that will ever come back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.chunks import placement, repair
+from node.chunks.audit import due_days, sample_bytes
+from node.chunks.geometry import BLOCK_BYTES, SEGMENT_STRIPES, Code, SegmentGeometry
+from node.chunks.placement import Donor
+from node.units import DAY_S, GIB, HOUR_S, Contact, PeerId, SegmentId
+from simulations.churn import FREENET_2010
+from simulations.models.churn import Bits, Floats, Indexes
+from simulations.models.markov import Upkeep, fixed_delay_loss, outlook
+from simulations.models.report import Table
+
+SHARD_BYTES = SEGMENT_STRIPES * BLOCK_BYTES
+CANDIDATES = 90
+"""Donors that a placement chooses from: three times as many as shards."""
+GONE = -1
+_MIX_UPTIME = np.array([profile.uptime for profile in FREENET_2010])
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One network and what is kept in it. Times are the program's defaults."""
+
+    life_days: float = 180.0
+    """Mean time until a machine leaves for good; another one takes its place at once."""
+    files: int = 200
+    machines: int = 300
+    days: int = 365
+    code: Code = field(default_factory=lambda: Code(10, 30))
+    dead_after_s: int = 2 * DAY_S
+    stagger_s: int = 900
+    threshold: float = 0.5
+    samples_a_shard: int = 1
+    """Samples of one audit of one shard."""
+    disaster_day: int | None = None
+    """When half of all machines leave within an hour."""
+
+
+@dataclass(slots=True)
+class YearFigures:
+    """What became of the files."""
+
+    seeds: int
+    files: int
+    life_days: float
+    lost: int = 0
+    reported_lost: int = 0
+    """By the rule, from evidence; a file that still has its shards is never among them."""
+    expected_chain: float = 0.0
+    """Losses that the Markov chain expects, repair after three days in the mean."""
+    expected_fixed: float = 0.0
+    """The same if repair takes exactly three days."""
+    unavailable_share: float = 0.0
+    """Share of all hours and files in which fewer than data_shards of its shards were online."""
+    repairs: int = 0
+    repair_traffic: float = 0.0
+    """Multiples of the files a year."""
+    chain_traffic: float = 0.0
+    false_deaths: int = 0
+    """Shards replaced whose holder came back: surplus, which goes again."""
+    delay_hours: float = 0.0
+    """Mean time from the departure that made a repair due until it was done."""
+    delay_hours_max: float = 0.0
+    left_min: int = 0
+    """The fewest shards that any file ever had."""
+    audit_month_percent: float = 0.0
+    """Bytes of audits in 30 days, of the bytes kept."""
+    whole_after_hours: float = 0.0
+    """After a disaster: hours until the last file that could be repaired was."""
+    missing_after: float = 0.0
+    """Shards that a file lacks at the end, in the mean, of those not lost."""
+
+
+@dataclass(slots=True)
+class _Machines:
+    """Who is online: sessions and absences drawn one by one, departures for good."""
+
+    random: np.random.Generator
+    count: int
+    life_s: float
+    kind: Indexes = field(init=False)
+    is_on: Bits = field(init=False)
+    switch_s: Floats = field(init=False)
+    leaves_s: Floats = field(init=False)
+    number: Indexes = field(init=False)
+    """Which machine has this place: a newcomer takes the place of who left."""
+    born: int = 0
+
+    def __post_init__(self) -> None:
+        self.kind, self.is_on = np.zeros(self.count, np.int64), np.zeros(self.count, np.bool_)
+        self.switch_s, self.leaves_s = np.zeros(self.count), np.zeros(self.count)
+        self.number = np.zeros(self.count, np.int64)
+        self.replace(np.arange(self.count), 0.0)
+
+    def replace(self, places: Indexes, now_s: float) -> None:
+        """New machines of the mix in these places."""
+        self.kind[places] = self.random.choice(
+            len(FREENET_2010), len(places), p=[profile.share for profile in FREENET_2010]
+        )
+        self.is_on[places] = self.random.random(len(places)) < _MIX_UPTIME[self.kind[places]]
+        self.switch_s[places] = now_s + self._lengths(places)
+        self.leaves_s[places] = now_s + self.random.exponential(self.life_s, len(places))
+        self.number[places] = self.born + np.arange(len(places))
+        self.born += len(places)
+
+    def advance(self, now_s: float) -> None:
+        """Sessions up to `now_s`."""
+        while len(due := np.flatnonzero(self.switch_s <= now_s)):
+            self.is_on[due] = ~self.is_on[due]
+            self.switch_s[due] += self._lengths(due)
+
+    def _lengths(self, places: Indexes) -> Floats:
+        lengths = np.zeros(len(places))
+        for kind, profile in enumerate(FREENET_2010):
+            of_kind = self.kind[places] == kind
+            session = profile.scale_s * self.random.weibull(profile.shape, len(places))
+            absence = self.random.exponential(profile.absence_s, len(places))
+            lengths = np.where(of_kind, np.where(self.is_on[places], session, absence), lengths)
+        return np.maximum(lengths, 30.0)
+
+
+class Year:
+    """One seed."""
+
+    def __init__(self, settings: Settings, *, seed: int) -> None:
+        self.settings = settings
+        self.random = np.random.default_rng([seed, settings.files, int(settings.life_days)])
+        self.machines = _Machines(self.random, settings.machines, settings.life_days * DAY_S)
+        self.code = settings.code
+        shape = (settings.files, self.code.total_shards)
+        self.place: NDArray[np.int64] = np.zeros(shape, np.int64)
+        """Where each shard is; GONE when its machine has left for good."""
+        self.known_place = self.place.copy()
+        """The same as the roster has it: who left is not known to have left."""
+        self.proved_s = np.zeros(shape)
+        self.audit_hour = self.random.integers(0, 24, shape)
+        self.audited_day = np.full(shape, -1)
+        self.repair_at_s = np.full(settings.files, np.inf)
+        self.due_since_s = np.full(settings.files, np.inf)
+        self.segments = [SegmentId(self.random.bytes(32)) for _ in range(settings.files)]
+        self.stand_ins: dict[tuple[int, int], tuple[int, int]] = {}
+        """(file, shard) to the machine that was taken for dead, and its place."""
+        self.figures = YearFigures(
+            1, settings.files, settings.life_days, left_min=self.code.total_shards
+        )  # fmt: skip
+        self.lost = np.zeros(settings.files, np.bool_)
+        self.reported = self.lost.copy()
+        self.audits = self.unreachable_hours = 0
+        self.delays: list[float] = []
+        self.whole_s = 0.0
+        self.disaster_s = -1.0 if settings.disaster_day is None else float(settings.disaster_day * DAY_S)
+        for file in range(settings.files):
+            self._put(file)
+
+    def peer(self, place: int) -> PeerId:
+        """The machine in a place."""
+        number = int(self.machines.number[place])
+        return PeerId(bytes([0, 36, 8, 1, 18, 32]) + number.to_bytes(8, "big") * 4)
+
+    def donors(self) -> list[Donor]:
+        """Offers of some of those who are online, as placement sees them."""
+        online = np.flatnonzero(self.machines.is_on)
+        found = self.random.permutation(online)[:CANDIDATES]
+        return [
+            Donor(
+                Contact(self.peer(int(place))),
+                free_bytes=1000 * GIB,
+                uptime_permille=round(1000 * FREENET_2010[self.machines.kind[place]].uptime),
+                subnet=f"own-{place}",
+            )
+            for place in found
+        ]
+
+    def _places(self, donors: Sequence[Donor]) -> dict[PeerId, int]:
+        return {donor.peer_id: int(str(donor.subnet)[4:]) for donor in donors}
+
+    def _put(self, file: int) -> None:
+        donors = self.donors()
+        places = self._places(donors)
+        for peer, shards in placement.assign(self.code, donors, shard_bytes=SHARD_BYTES).items():
+            for shard in shards:
+                self.place[file, shard] = self.known_place[file, shard] = places[peer]
+
+    def run(self) -> YearFigures:
+        """All of it."""
+        settings = self.settings
+        for hour in range(1, settings.days * 24 + 1):
+            now_s = float(hour * HOUR_S)
+            self.machines.advance(now_s)
+            gone = np.flatnonzero(self.machines.leaves_s <= now_s)
+            if settings.disaster_day is not None and hour == settings.disaster_day * 24:
+                half = self.random.permutation(settings.machines)[: settings.machines // 2]
+                gone = np.union1d(gone, half)
+            if len(gone):
+                self._leave(gone, now_s, replaced=settings.disaster_day is None)
+            online = np.append(self.machines.is_on, False)[self.place]  # GONE is the last one
+            self._audit(hour, now_s, online)
+            self._repair(now_s)
+            self.unreachable_hours += int(((online.sum(1) < self.code.data_shards) & ~self.lost).sum())
+        return self._figures()
+
+    def _leave(self, gone: Indexes, now_s: float, *, replaced: bool) -> None:
+        left = np.isin(self.place, gone)
+        self.place[left] = GONE
+        alive = (self.place != GONE).sum(1)
+        self.figures.left_min = min(self.figures.left_min, int(alive.min()))
+        newly = (alive < self.code.data_shards) & ~self.lost
+        self.lost |= newly
+        trigger = repair.trigger_count(self.code, self.settings.threshold)
+        fell = (self.code.total_shards - alive >= trigger) & np.isinf(self.due_since_s)
+        self.due_since_s[fell] = now_s
+        for key in [key for key, (_, place) in self.stand_ins.items() if place in set(gone.tolist())]:
+            del self.stand_ins[key]
+        if replaced:
+            self.known_place[np.isin(self.known_place, gone)] = GONE
+            self.machines.replace(gone, now_s)
+        else:  # nobody takes their places
+            self.machines.is_on[gone] = False
+            self.machines.switch_s[gone] = self.machines.leaves_s[gone] = np.inf
+
+    def _audit(self, hour: int, now_s: float, online: Bits) -> None:
+        """Every shard once a day; the three auditors of a week are taken from its co-holders."""
+        day = hour // 24
+        own_day = (hour - self.audit_hour) // 24
+        files, shards = np.nonzero(online & (self.audited_day < own_day))
+        watched = np.zeros(len(files), np.bool_)
+        for auditor in (7, 14, 21):
+            watched |= online[files, (shards + auditor + day // 7) % self.code.total_shards]
+        files, shards = files[watched], shards[watched]
+        self.proved_s[files, shards] = now_s
+        self.audited_day[files, shards] = own_day[files, shards]
+        self.audits += len(files)
+
+    def _repair(self, now_s: float) -> None:
+        settings = self.settings
+        stale = (now_s - self.proved_s >= settings.dead_after_s).sum(1)
+        due = stale >= repair.trigger_count(self.code, settings.threshold)
+        self.repair_at_s[~due] = np.inf
+        for file in np.flatnonzero(due & ~self.reported):
+            self._look(int(file), now_s)
+            lost = self._lost(int(file), now_s)
+            if len(lost) > self.code.parity_shards:
+                self.reported[file] = True
+            elif repair.is_due(self.code, len(lost), settings.threshold):
+                self._lead(int(file), sorted(lost), now_s)
+
+    def _look(self, file: int, now_s: float) -> None:
+        """Whoever is about to repair looks itself: shards whose auditors have all left are proved again."""
+        online = np.append(self.machines.is_on, False)[self.place[file]]
+        self.proved_s[file, online] = now_s
+
+    def _lost(self, file: int, now_s: float) -> frozenset[int]:
+        copies = [
+            repair.Copy(shard, self._holder(file, shard), int(self.proved_s[file, shard]))
+            for shard in range(self.code.total_shards)
+        ]
+        return repair.lost_shards(
+            self.code, copies, now_s=int(now_s), dead_after_s=self.settings.dead_after_s
+        )  # fmt: skip
+
+    def _holder(self, file: int, shard: int) -> PeerId:
+        place = int(self.known_place[file, shard])
+        return PeerId(bytes(38)) if place == GONE else self.peer(place)
+
+    def _lead(self, file: int, lost: list[int], now_s: float) -> None:
+        """The first live holder in the day's order that is online waits its turn, then repairs."""
+        kept = [shard for shard in range(self.code.total_shards) if shard not in lost]
+        online = [
+            shard
+            for shard in kept
+            if self.place[file, shard] != GONE and self.machines.is_on[self.place[file, shard]]
+        ]
+        if len(online) < self.code.data_shards:
+            return
+        segment, day = self.segments[file], int(now_s) // DAY_S
+        holders = [self._holder(file, shard) for shard in kept]
+        if math.isinf(self.repair_at_s[file]):
+            present = [self._holder(file, shard) for shard in online]
+            waits = (
+                repair.wait_s(segment, holders, peer, day=day, stagger_s=self.settings.stagger_s)
+                for peer in present
+            )
+            self.repair_at_s[file] = now_s + min(waits)
+        if self.repair_at_s[file] > now_s:
+            return
+        self._place(file, lost, kept, now_s)
+
+    def _place(self, file: int, lost: list[int], kept: list[int], now_s: float) -> None:
+        donors = self.donors()
+        places = self._places(donors)
+        held: dict[PeerId, int] = {}
+        for shard in kept:
+            held[self._holder(file, shard)] = held.get(self._holder(file, shard), 0) + 1
+        failed = {self._holder(file, shard) for shard in lost}
+        new = placement.replace(self.code, donors, lost, shard_bytes=SHARD_BYTES, kept=held, failed=failed)
+        made = [(shard, places[peer]) for peer, shards in new.items() for shard in shards]
+        for shard, place in made:
+            if self.place[file, shard] != GONE:  # its holder was away, not gone: a surplus when it returns
+                self.stand_ins[file, shard] = (shard, int(self.place[file, shard]))
+                self.figures.false_deaths += 1
+            self.place[file, shard] = self.known_place[file, shard] = place
+            self.proved_s[file, shard] = now_s
+        if made:
+            self.figures.repairs += 1
+            self.figures.repair_traffic += (self.code.data_shards + len(made)) / self.code.data_shards
+            if not math.isinf(self.due_since_s[file]):
+                self.delays.append((now_s - self.due_since_s[file]) / HOUR_S)
+        missing = int((self.place[file] == GONE).sum())
+        if missing < repair.trigger_count(self.code, self.settings.threshold):
+            if self.due_since_s[file] == self.disaster_s:
+                self.whole_s = now_s
+            self.due_since_s[file] = np.inf
+        self.repair_at_s[file] = np.inf
+
+    def _figures(self) -> YearFigures:
+        settings, figures = self.settings, self.figures
+        figures.lost = int(self.lost.sum())
+        figures.reported_lost = int(self.reported.sum())
+        hours = settings.days * 24 * settings.files
+        figures.unavailable_share = self.unreachable_hours / hours
+        figures.repair_traffic /= settings.files
+        upkeep = Upkeep(self.code, settings.life_days, 3.0)
+        chain = outlook(upkeep, days=settings.days)
+        figures.expected_chain = float(chain.loss) * settings.files
+        figures.expected_fixed = fixed_delay_loss(upkeep, days=settings.days) * settings.files
+        figures.chain_traffic = float(chain.traffic)
+        figures.delay_hours = float(np.mean(self.delays)) if self.delays else 0.0
+        figures.delay_hours_max = float(max(self.delays, default=0.0))
+        geometry = SegmentGeometry(self.code, self.code.segment_plaintext_bytes)
+        kept = settings.files * self.code.total_shards * SHARD_BYTES
+        asked = self.audits * settings.samples_a_shard * sample_bytes(geometry) / due_days(SHARD_BYTES)
+        figures.audit_month_percent = 100 * asked / kept * 30 / settings.days
+        missing = (self.place[~self.lost] == GONE).sum(1)
+        figures.missing_after = float(missing.mean()) if len(missing) else 0.0
+        if settings.disaster_day is not None:
+            figures.whole_after_hours = (self.whole_s - self.disaster_s) / HOUR_S
+        return figures
+
+
+def run(settings: Settings, *, seeds: Sequence[int]) -> YearFigures:
+    """Several years, added up or averaged."""
+    rows = [Year(settings, seed=seed).run() for seed in seeds]
+    count = len(rows)
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(row, name) for row in rows]))
+
+    return YearFigures(
+        seeds=count,
+        files=settings.files,
+        life_days=settings.life_days,
+        lost=sum(row.lost for row in rows),
+        reported_lost=sum(row.reported_lost for row in rows),
+        expected_chain=sum(row.expected_chain for row in rows),
+        expected_fixed=sum(row.expected_fixed for row in rows),
+        unavailable_share=mean("unavailable_share"),
+        repairs=sum(row.repairs for row in rows),
+        repair_traffic=mean("repair_traffic"),
+        chain_traffic=rows[0].chain_traffic,
+        false_deaths=sum(row.false_deaths for row in rows),
+        delay_hours=mean("delay_hours"),
+        delay_hours_max=max(row.delay_hours_max for row in rows),
+        left_min=min(row.left_min for row in rows),
+        audit_month_percent=mean("audit_month_percent"),
+        whole_after_hours=max(row.whole_after_hours for row in rows),
+        missing_after=mean("missing_after"),
+    )
+
+
+LIVES_DAYS = (180.0, 90.0, 30.0)
+DISASTER = Settings(life_days=3_650.0, days=20, disaster_day=10)
+
+
+def tables(*, seed: int, seeds: int = 3) -> list[Table]:
+    """A year at three mean lives, and the hour in which half of all machines go."""
+    chosen = range(seed, seed + seeds)
+    years = [run(Settings(life_days=life), seeds=chosen) for life in LIVES_DAYS]
+    return [year_table(years), disaster_table([run(DISASTER, seeds=chosen)])]
+
+
+def year_table(figures: Sequence[YearFigures]) -> Table:
+    """The figures as people read them."""
+    rows = [
+        (
+            f"{row.life_days:.0f} d",
+            f"{row.seeds * row.files:,}",
+            f"{row.lost}",
+            f"{row.expected_fixed:.1g}",
+            f"{row.expected_chain:.1g}",
+            f"{row.left_min}",
+            f"{row.unavailable_share:.1e}",
+            f"{row.delay_hours:.0f} / {row.delay_hours_max:.0f} h",
+            f"{row.repair_traffic:.1f} x",
+            f"{row.chain_traffic:.1f} x",
+            f"{row.false_deaths}",
+            f"{row.audit_month_percent:.2f} %",
+        )
+        for row in figures
+    ]
+    headings = (
+        "mean life", "files", "lost", "expected, 3 d fixed", "expected, chain of 3 d", "fewest shards left",
+        "out of reach", "repaired after, mean / worst", "repair traffic a year", "chain",
+        "shards that came back", "audits a month",
+    )  # fmt: skip
+    title = "Files at 10/30 through a year of the Freenet mix, placed and repaired by the program's policy"
+    return Table(title, headings, rows, [asdict(row) for row in figures])
+
+
+def disaster_table(figures: Sequence[YearFigures]) -> Table:
+    """What half of all machines leaving within an hour does."""
+    rows = [
+        (
+            f"{row.seeds * row.files:,}",
+            f"{row.lost}",
+            f"{row.reported_lost}",
+            f"{row.whole_after_hours:.0f} h",
+            f"{row.missing_after:.1f}",
+        )
+        for row in figures
+    ]
+    headings = (
+        "files", "left with fewer than 10 shards", "reported lost", "all others repaired after",
+        "shards a file lacks ten days later",
+    )  # fmt: skip
+    return Table(
+        "Half of all machines leave within an hour", headings, rows, [asdict(row) for row in figures]
+    )  # fmt: skip

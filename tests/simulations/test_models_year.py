@@ -1,0 +1,59 @@
+"""A year under the program's policy: nothing is lost where nothing should be, and what is lost is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+
+from node.chunks import repair
+from node.chunks.geometry import Code
+from node.units import DAY_S, HOUR_S
+from simulations.models import year
+from simulations.models.year import DISASTER, Settings
+from tests.conftest import FULL
+
+SEEDS = range(1, 101) if FULL else range(1, 4)
+QUIET = Settings(life_days=180.0)
+
+
+def test_a_year_loses_nothing() -> None:
+    """Where under a hundredth of a file is expected to be lost, over all seeds, none is."""
+    figures = year.run(QUIET, seeds=SEEDS)
+    assert figures.expected_chain < 0.01
+    assert figures.lost == figures.reported_lost == 0
+    assert figures.left_min >= QUIET.code.data_shards + 1
+    assert figures.repairs > 0
+    assert figures.repair_traffic == pytest.approx(figures.chain_traffic, rel=0.25)
+    assert figures.audit_month_percent < 1.5
+
+
+def test_half_of_the_machines_leave_in_one_hour() -> None:
+    """Who still has data_shards shards is repaired a day after the deaths being known, the rest is said."""
+    settings = replace(DISASTER, files=200 if FULL else 100, code=Code(10, 24))
+    figures = year.run(settings, seeds=SEEDS[:3])
+    assert figures.lost > 0
+    assert figures.reported_lost == figures.lost
+    assert 0 < figures.whole_after_hours <= (settings.dead_after_s + DAY_S) / HOUR_S
+    assert figures.missing_after < repair.trigger_count(settings.code, settings.threshold)
+
+
+def test_without_repair_files_die() -> None:
+    with patch.object(repair, "is_due", lambda *_: False):
+        figures = year.run(replace(QUIET, life_days=60.0, files=8, days=110), seeds=[1])
+    assert figures.lost > 0
+
+
+def test_a_late_threshold_loses_more() -> None:
+    hurried = Settings(life_days=10.0, files=60, days=60)
+    late = year.run(replace(hurried, threshold=1.0), seeds=[1])
+    early = year.run(replace(hurried, threshold=0.25), seeds=[1])
+    assert early.lost < late.lost
+
+
+def test_the_same_seed_gives_the_same_year() -> None:
+    short = Settings(files=10, days=20, machines=100)
+    assert year.run(short, seeds=[1]) == year.run(short, seeds=[1])
+    assert not math.isnan(year.run(short, seeds=[2]).repair_traffic)
