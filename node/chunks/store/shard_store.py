@@ -183,6 +183,10 @@ class ShardStore:
 
     # --- room ---------------------------------------------------------------------------------------
 
+    def kept_bytes(self) -> int:
+        """Bytes of the packs that are alive: what is kept for others, with its records."""
+        return sum(self._writer.live_bytes().values())
+
     def statistics(self) -> StoreStatistics:
         """Figures of this moment; measures the home, or takes the last measure where the disk is gone."""
         writer = self._writer
