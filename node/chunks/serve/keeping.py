@@ -414,11 +414,12 @@ class Keeper:
         grant: RepairGrant,
         leases: Sequence[Lease],
         roster: Sequence[Lease],
+        peer_id: PeerId,
     ) -> None:
         """Make shards durable that came under a grant: slot i is lease i, countersigned, its case checked.
 
-        The grant and the roster (verified) are kept with them. Raises `CreditError`, `ProtocolError`,
-        `StoreError`: nothing is kept then.
+        They came from `peer_id`. The grant and the roster (verified) are kept with them. Raises
+        `CreditError`, `ProtocolError`, `StoreError`: nothing is kept then.
         """
 
         def keep() -> None:
@@ -431,7 +432,7 @@ class Keeper:
         else:
             try:
                 for lease in leases:
-                    await self._admission.admit_granted(lease, grant, len(manifest.encoded))
+                    await self._admission.admit_granted(lease, grant, len(manifest.encoded), peer_id)
                 await self._offload.run(keep)
             finally:
                 with trio.CancelScope(shield=True):
