@@ -31,7 +31,7 @@ from node.chunks.store.shard_writer import IncomingPut, PutShard
 from node.crypto.hashing import blake3_256, multihash
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
-from node.errors import CreditError, CryptoError, OwnerInconsistentError, ProtocolError
+from node.errors import CorruptBlockError, CreditError, CryptoError, OwnerInconsistentError, ProtocolError
 from node.framing import FramedStream
 from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
@@ -475,7 +475,11 @@ class Keeper:
         own = [
             Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
         ]
-        return merge_leases([*self._decode_roster(self._store.roster(segment_id)), *own])
+        try:
+            heard = self._store.roster(segment_id)
+        except CorruptBlockError:
+            heard = None  # what has rotted is as good as never heard: the next exchange brings it back
+        return merge_leases([*self._decode_roster(heard), *own])
 
     # --- announcing and releasing -------------------------------------------------------------------------
 
