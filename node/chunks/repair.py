@@ -2,10 +2,12 @@
 
 The policy alone: services gather the evidence and do what this says, a model runs it over years.
 
-Invariants: a short outage repairs nothing, since a holder counts as lost only after `dead_after_s` without a
-proof; a contradicted shard is lost at once, whatever its holder says later; every holder that knows the same
-roster gets the same order; of the copies of a shard exactly one stays, and all holders agree which.
-Source: credit.md, "Repair".
+Invariants: a short outage repairs nothing, since a holder counts as lost only when it has been silent for
+`dead_after_s`; that nobody has proved a copy says nothing of it, since small shards are proved once a month
+and a pass is told to few; a contradicted shard is lost at once, whatever its holder says later; a segment
+that was repaired stays open, so that deaths of the same hour that become known later are made good as well;
+every holder that knows the same roster gets the same order and opens the same segments; of the copies of a
+shard exactly one stays, and all holders agree which. Source: credit.md, "Repair".
 """
 
 from __future__ import annotations
@@ -18,12 +20,21 @@ from typing import Final
 
 from node.chunks.geometry import Code
 from node.crypto.hashing import blake3_256
+from node.records.lease import Lease
 from node.units import PeerId, SegmentId
 
 KEY_BYTES: Final = 32
 """The part of a peer id that differs between peers: its public key stands at the end."""
 INTENT_STAGGERS: Final = 2
 """An intent that is not followed by new leases lapses after so many staggers."""
+OPEN_DAYS: Final = 3
+"""Days that a repaired segment stays open. Of deaths in the same hour the last is known a day after the
+first (an audit round), and one that only the repairer's own look found two days after that look
+(`repair.dead_after_s`)."""
+OPEN_SHARE: Final = 0.5
+"""Share of the trigger that must have been remade within `OPEN_DAYS` to open a segment. If one remade shard
+did, each shard that an open segment gets would keep it open, and where somebody leaves every third day all
+repairs would be of one shard: `data_shards` fetched for each instead of for ten."""
 
 
 class Standing(Enum):
@@ -41,19 +52,19 @@ class Copy:
 
     shard_index: int
     holder: PeerId
-    proved_s: int
-    """When it was last proved, by whomever; when its lease was heard of, if it never was."""
+    silent_since_s: int | None = None
+    """When the first attempt to reach its holder failed since the last that succeeded; None: not silent."""
     is_contradicted: bool = False
     """The holder signed a bad answer, or sent bad blocks, since the last proof."""
-    is_silent: bool = False
-    """The last attempt to have it proved got no answer."""
 
 
 def standing(copy: Copy, *, now_s: int, dead_after_s: int) -> Standing:
     """What a copy counts as."""
-    if copy.is_contradicted or now_s - copy.proved_s >= dead_after_s:
+    if copy.is_contradicted:
         return Standing.LOST
-    return Standing.SUSPENDED if copy.is_silent else Standing.ALIVE
+    if copy.silent_since_s is None:
+        return Standing.ALIVE
+    return Standing.LOST if now_s - copy.silent_since_s >= dead_after_s else Standing.SUSPENDED
 
 
 def lost_shards(code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s: int) -> frozenset[int]:
@@ -66,29 +77,40 @@ def lost_shards(code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s:
     return frozenset(range(code.total_shards)) - kept
 
 
-def eligible(copies: Iterable[Copy], *, now_s: int, dead_after_s: int) -> set[PeerId]:
+def eligible(copies: Iterable[Copy]) -> set[PeerId]:
     """Holders that may repair: all but those that are silent, or have nothing of what they hold.
 
     One that nobody audited of late is among them: whoever comes after it waits a stagger in vain at worst.
     """
-    return {
-        copy.holder
-        for copy in copies
-        if not copy.is_contradicted
-        and not (
-            copy.is_silent and standing(copy, now_s=now_s, dead_after_s=dead_after_s) is not Standing.ALIVE
-        )
-    }
+    return {copy.holder for copy in copies if not copy.is_contradicted and copy.silent_since_s is None}
 
 
-def trigger_count(code: Code, threshold: float) -> int:
-    """How many shards are lost when repair starts: a share of the parity, one at least."""
-    return max(1, math.ceil(threshold * code.parity_shards))
+def trigger_count(code: Code, threshold: float, *, is_open: bool = False) -> int:
+    """How many shards are lost when repair starts: a share of the parity; of an open segment one."""
+    return 1 if is_open else max(1, math.ceil(threshold * code.parity_shards))
 
 
-def is_due(code: Code, lost_count: int, threshold: float) -> bool:
+def is_due(code: Code, lost_count: int, threshold: float, *, is_open: bool = False) -> bool:
     """Whether to repair now; with fewer than `data_shards` left there is nothing to repair from."""
-    return trigger_count(code, threshold) <= lost_count <= code.parity_shards
+    return trigger_count(code, threshold, is_open=is_open) <= lost_count <= code.parity_shards
+
+
+def is_open(code: Code, threshold: float, remade: Iterable[tuple[int, int]], *, today: int) -> bool:
+    """Whether a segment was repaired within the last days, so that every further loss is made good.
+
+    `remade` has (shard index, start day) of what was remade, however long ago.
+    """
+    lately = {index for index, day in remade if today - day <= OPEN_DAYS}
+    return len(lately) >= max(1, math.ceil(OPEN_SHARE * trigger_count(code, threshold)))
+
+
+def remade_days(leases: Iterable[Lease]) -> list[tuple[int, int]]:
+    """(shard index, start day) of the leases that repair began: under a grant, without a handover."""
+    return [
+        (lease.shard_index, lease.start_day)
+        for lease in leases
+        if lease.is_granted and (half := lease.half) is not None and half.handover is None
+    ]
 
 
 def order(segment_id: SegmentId, holders: Iterable[PeerId], *, day: int) -> list[PeerId]:

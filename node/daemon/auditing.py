@@ -58,6 +58,7 @@ def build_auditing(
         me=keys.peer_id,
         account_seed=keys.account.seed,
         interval_s=config.interval_s,
+        is_away=lambda peer_id: reputations.of(peer_id).offline,
     )
     teller = Teller(
         network=network,

@@ -415,6 +415,7 @@ async def _build(
             offload=offload,
         )
     )
+    auditing.on_heard = healing.held.heard
     return Node(
         config=config,
         keys=keys,

@@ -1,10 +1,11 @@
 """A year of files under the program's own placement and repair, among machines that come, go and leave.
 
-The policy is the program's: `placement.assign` and `placement.replace`, `repair.is_due`, `lost_shards`,
-`order` and `wait_s`, with its settings; what a service would do is done at once, at the hour. A shard is
-audited once a day, tried again every hour until its holder and one of its three auditors of the week are
-online together; whoever is about to repair looks itself first, as the program does. Losses are of bytes: a
-file is lost when fewer than `data_shards` of its shards are on machines that will ever come back.
+The policy is the program's: `placement.assign` and `placement.replace`, `repair.is_due`, `is_open`,
+`lost_shards`, `order` and `wait_s`, with its settings; what a service would do is done at once, at the hour.
+A shard is audited once a day, tried again every hour until its holder and one of its three auditors of the
+week are online together; it is silent from the first hour in which an auditor is online and its holder is
+not. Whoever is about to repair looks itself first, as the program does. Losses are of bytes: a file is lost
+when fewer than `data_shards` of its shards are on machines that will ever come back.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ class Year:
         """Where each shard is; GONE when its machine has left for good."""
         self.known_place = self.place.copy()
         """The same as the roster has it: who left is not known to have left."""
-        self.proved_s = np.zeros(shape)
+        self.silent_s = np.full(shape, np.inf)
+        """When its holder was first missed since it was last proved."""
+        self.remade_day = np.full(shape, -1_000)
         self.audit_hour = self.random.integers(0, 24, shape)
         self.audited_day = np.full(shape, -1)
         self.repair_at_s = np.full(settings.files, np.inf)
@@ -238,36 +241,55 @@ class Year:
         """Every shard once a day; the three auditors of a week are taken from its co-holders."""
         day = hour // 24
         own_day = (hour - self.audit_hour) // 24
-        files, shards = np.nonzero(online & (self.audited_day < own_day))
+        files, shards = np.nonzero(self.audited_day < own_day)
         watched = np.zeros(len(files), np.bool_)
         for auditor in (7, 14, 21):
             watched |= online[files, (shards + auditor + day // 7) % self.code.total_shards]
         files, shards = files[watched], shards[watched]
-        self.proved_s[files, shards] = now_s
+        is_there = online[files, shards]
+        missed = files[~is_there], shards[~is_there]
+        self.silent_s[missed] = np.minimum(self.silent_s[missed], now_s)
+        files, shards = files[is_there], shards[is_there]
+        self.silent_s[files, shards] = np.inf
         self.audited_day[files, shards] = own_day[files, shards]
         self.audits += len(files)
 
     def _repair(self, now_s: float) -> None:
         settings = self.settings
-        stale = (now_s - self.proved_s >= settings.dead_after_s).sum(1)
+        stale = (now_s - self.silent_s >= settings.dead_after_s).sum(1)
+        self.repair_at_s[stale == 0] = np.inf
+        lately = (int(now_s) // DAY_S - self.remade_day <= repair.OPEN_DAYS).sum(1) > 0
         due = stale >= repair.trigger_count(self.code, settings.threshold)
-        self.repair_at_s[~due] = np.inf
-        for file in np.flatnonzero(due & ~self.reported):
+        self.repair_at_s[~due & ~lately] = np.inf
+        for file in np.flatnonzero((due | (lately & (stale > 0))) & ~self.reported):
+            is_open = bool(lately[file]) and self._is_open(int(file), now_s)
+            if not due[file] and not is_open:
+                self.repair_at_s[file] = np.inf
+                continue
             self._look(int(file), now_s)
             lost = self._lost(int(file), now_s)
             if len(lost) > self.code.parity_shards:
                 self.reported[file] = True
-            elif repair.is_due(self.code, len(lost), settings.threshold):
+            elif repair.is_due(self.code, len(lost), settings.threshold, is_open=is_open):
                 self._lead(int(file), sorted(lost), now_s)
 
     def _look(self, file: int, now_s: float) -> None:
-        """Whoever is about to repair looks itself: shards whose auditors have all left are proved again."""
+        """Whoever is about to repair looks itself: shards whose auditors all left are proved, or missed."""
         online = np.append(self.machines.is_on, False)[self.place[file]]
-        self.proved_s[file, online] = now_s
+        self.silent_s[file, online] = np.inf
+        self.silent_s[file, ~online] = np.minimum(self.silent_s[file, ~online], now_s)
+
+    def _is_open(self, file: int, now_s: float) -> bool:
+        remade = [(shard, int(day)) for shard, day in enumerate(self.remade_day[file]) if day >= 0]
+        return repair.is_open(self.code, self.settings.threshold, remade, today=int(now_s) // DAY_S)
 
     def _lost(self, file: int, now_s: float) -> frozenset[int]:
         copies = [
-            repair.Copy(shard, self._holder(file, shard), int(self.proved_s[file, shard]))
+            repair.Copy(
+                shard,
+                self._holder(file, shard),
+                None if math.isinf(self.silent_s[file, shard]) else int(self.silent_s[file, shard]),
+            )
             for shard in range(self.code.total_shards)
         ]
         return repair.lost_shards(
@@ -315,7 +337,8 @@ class Year:
                 self.stand_ins[file, shard] = (shard, int(self.place[file, shard]))
                 self.figures.false_deaths += 1
             self.place[file, shard] = self.known_place[file, shard] = place
-            self.proved_s[file, shard] = now_s
+            self.silent_s[file, shard] = np.inf
+            self.remade_day[file, shard] = int(now_s) // DAY_S
         if made:
             self.figures.repairs += 1
             self.figures.repair_traffic += (self.code.data_shards + len(made)) / self.code.data_shards

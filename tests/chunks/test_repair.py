@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from node.chunks.geometry import Code
 from node.chunks.repair import (
+    OPEN_DAYS,
     Copy,
     Standing,
     eligible,
     fair_share,
     intent_life_s,
     is_due,
+    is_open,
     lost_shards,
     order,
     spread_to,
@@ -34,20 +36,19 @@ PEERS = [peer_id_of(bytes([n]) * 32) for n in range(1, 40)]
 SEGMENT = SegmentId(b"s" * 32)
 
 
-def copy(shard: int, *, age_s: int = 0, bad: bool = False, silent: bool = False, peer: int = 0) -> Copy:
-    return Copy(shard, PEERS[peer], NOW_S - age_s, bad, silent)
+def copy(shard: int, *, silent_s: int | None = None, bad: bool = False, peer: int = 0) -> Copy:
+    return Copy(shard, PEERS[peer], None if silent_s is None else NOW_S - silent_s, bad)
 
 
 @pytest.mark.parametrize(
     ("given_copy", "expected"),
     [
         (copy(0), Standing.ALIVE),
-        (copy(0, age_s=DEAD_S - 1), Standing.ALIVE),
-        (copy(0, age_s=3600, silent=True), Standing.SUSPENDED),
-        (copy(0, age_s=DEAD_S - 1, silent=True), Standing.SUSPENDED),
-        (copy(0, age_s=DEAD_S, silent=True), Standing.LOST),
-        (copy(0, age_s=DEAD_S), Standing.LOST),
+        (copy(0, silent_s=0), Standing.SUSPENDED),
+        (copy(0, silent_s=DEAD_S - 1), Standing.SUSPENDED),
+        (copy(0, silent_s=DEAD_S), Standing.LOST),
         (copy(0, bad=True), Standing.LOST),
+        (copy(0, silent_s=5, bad=True), Standing.LOST),
     ],
 )
 def test_short_outages_suspend_and_contradictions_count_at_once(given_copy: Copy, expected: Standing) -> None:
@@ -56,7 +57,7 @@ def test_short_outages_suspend_and_contradictions_count_at_once(given_copy: Copy
 
 def test_a_shard_is_lost_when_its_last_copy_is() -> None:
     copies = [copy(index) for index in range(2, 30)]
-    copies += [copy(0, bad=True), copy(0, age_s=5, silent=True, peer=1), copy(1, age_s=DEAD_S)]
+    copies += [copy(0, bad=True), copy(0, silent_s=5, peer=1), copy(1, silent_s=DEAD_S)]
     assert lost_shards(CODE, copies, now_s=NOW_S, dead_after_s=DEAD_S) == {1}
     assert lost_shards(CODE, [], now_s=NOW_S, dead_after_s=DEAD_S) == set(range(30))
 
@@ -64,13 +65,13 @@ def test_a_shard_is_lost_when_its_last_copy_is() -> None:
 def test_whoever_may_be_alive_may_repair() -> None:
     copies = [
         copy(0, peer=0),
-        copy(1, age_s=2 * DEAD_S, peer=1),
-        copy(2, age_s=60, silent=True, peer=2),
+        copy(1, silent_s=2 * DEAD_S, peer=1),
+        copy(2, silent_s=60, peer=2),
         copy(3, bad=True, peer=3),
         copy(4, bad=True, peer=4),
         copy(5, peer=4),
     ]
-    assert eligible(copies, now_s=NOW_S, dead_after_s=DEAD_S) == {PEERS[0], PEERS[1], PEERS[4]}
+    assert eligible(copies) == {PEERS[0], PEERS[4]}
 
 
 def test_repair_starts_at_the_threshold_and_not_where_nothing_is_left() -> None:
@@ -79,6 +80,35 @@ def test_repair_starts_at_the_threshold_and_not_where_nothing_is_left() -> None:
     assert trigger_count(Code(6, 20), 0.5) == 7
     assert trigger_count(CODE, 0.0) == 1
     assert not any(is_due(Code(3, 3), lost, 0.5) for lost in range(4))
+    assert [lost for lost in range(31) if is_due(CODE, lost, 0.5, is_open=True)] == list(range(1, 21))
+
+
+TODAY = 20_000
+
+
+def test_a_repaired_segment_stays_open_for_some_days_and_one_remade_shard_opens_nothing() -> None:
+    repaired = [(index, TODAY) for index in range(10)]
+    assert is_open(CODE, 0.5, repaired, today=TODAY)
+    assert is_open(CODE, 0.5, repaired, today=TODAY + OPEN_DAYS)
+    assert not is_open(CODE, 0.5, repaired, today=TODAY + OPEN_DAYS + 1)
+    assert is_open(CODE, 0.5, repaired[:5], today=TODAY), "the others found no witness or no room"
+    assert not is_open(CODE, 0.5, repaired[:4], today=TODAY)
+    assert not is_open(CODE, 0.5, [(3, TODAY)] * 10, today=TODAY), "one shard, remade again and again"
+    assert not is_open(CODE, 0.5, [], today=TODAY)
+    assert is_open(Code(2, 3), 0.5, [(2, TODAY)], today=TODAY)
+
+
+@given(st.integers(0, 400), st.sampled_from([CODE, Code(6, 20)]))
+def test_what_an_open_segment_gets_does_not_keep_it_open(start: int, code: Code) -> None:
+    """Somebody leaves every other day: after one repair of many it closes, and the next is again of many."""
+    remade = [(index, start) for index in range(trigger_count(code, 0.5))]
+    days = []
+    for day in range(start, start + 60):
+        if is_open(code, 0.5, remade, today=day):
+            days.append(day)
+            if day % 2:
+                remade.append((day % code.total_shards, day))
+    assert days == list(range(start, start + OPEN_DAYS + 1))
 
 
 @given(st.permutations(PEERS[:10]), st.integers(0, 10_000))
@@ -148,7 +178,7 @@ def test_holders_that_spread_at_once_choose_different_newcomers() -> None:
 
 
 def test_a_copy_that_answers_again_is_alive_again() -> None:
-    dead = copy(3, age_s=2 * DEAD_S, silent=True)
+    dead = copy(3, silent_s=2 * DEAD_S)
     assert standing(dead, now_s=NOW_S, dead_after_s=DEAD_S) is Standing.LOST
-    back = replace(dead, proved_s=NOW_S, is_silent=False)
+    back = replace(dead, silent_since_s=None)
     assert standing(back, now_s=NOW_S, dead_after_s=DEAD_S) is Standing.ALIVE

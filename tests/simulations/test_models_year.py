@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 from unittest.mock import patch
 
-import pytest
-
 from node.chunks import repair
 from node.chunks.geometry import Code
 from node.units import DAY_S, HOUR_S
@@ -26,7 +24,8 @@ def test_a_year_loses_nothing() -> None:
     assert figures.lost == figures.reported_lost == 0
     assert figures.left_min >= QUIET.code.data_shards + 1
     assert figures.repairs > 0
-    assert figures.repair_traffic == pytest.approx(figures.chain_traffic, rel=0.25)
+    # The chain knows no open segments, and no holder that was away for two days.
+    assert figures.chain_traffic < figures.repair_traffic < 1.4 * figures.chain_traffic
     assert figures.audit_month_percent < 1.5
 
 
@@ -41,7 +40,7 @@ def test_half_of_the_machines_leave_in_one_hour() -> None:
 
 
 def test_without_repair_files_die() -> None:
-    with patch.object(repair, "is_due", lambda *_: False):
+    with patch.object(repair, "is_due", lambda *_, **__: False):
         figures = year.run(replace(QUIET, life_days=60.0, files=8, days=110), seeds=[1])
     assert figures.lost > 0
 

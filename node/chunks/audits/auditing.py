@@ -2,7 +2,9 @@
 
 Invariants: of a pair all that is due goes into one challenge; a donor that can't be dialled is offline, which
 suspends it and costs it nothing else; one that is connected and leaves the same challenge unanswered three
-times has failed; what a donor says of its own disk's trouble says nothing of the bytes. Work spreads over the
+times has failed; what a donor says of its own disk's trouble says nothing of the bytes. A donor that
+was silent is looked for once a round by whoever missed it, so that all who might count it as dead see its
+return, and nothing is signed for that. Work spreads over the
 round by a seed, and between audits nothing wakes but the return of a donor that was given up.
 Source: credit.md, "Audits", "Earning".
 """
@@ -10,7 +12,7 @@ Source: credit.md, "Audits", "Earning".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -116,6 +118,8 @@ class Auditing:
         """Donors without an answer, and what was to be asked of them."""
         self._suspected: set[tuple[PeerId, int]] = set()
         self._collected_s: dict[PeerId, int] = {}
+        self.on_heard: Callable[[Collection[LeaseId]], None] = lambda lease_ids: None
+        """Called with leases whose donor answered that it holds them, to one that may not sample them."""
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -161,6 +165,7 @@ class Auditing:
         self._suspected = {pair for pair in self._suspected if pair[1] >= round_number}
         works = await self._offload.run(partial(self._planner.plan, round_number, self._clock.now_s()))
         self.statistics.rounds += 1
+        works += self._to_look_for({work.donor for work in works})
         if works:
             places = {work.donor: place_in_round(self._me, work.donor, round_number) for work in works}
             works.sort(key=lambda work: (places[work.donor], work.donor, work.file_hash or b""))
@@ -174,10 +179,32 @@ class Auditing:
         while await self._offload.run(partial(self._evidence.expire, self._clock.now_s())):
             pass
 
+    def _to_look_for(self, planned: Collection[PeerId]) -> list[PairWork]:
+        """Donors that are away and that nobody asked this node to look at in this round."""
+        there = {*planned, *self._network.connected()}
+        return [PairWork(donor, is_return=True) for donor in self._given_up if donor not in there]
+
+    async def _look_for(self, donor: PeerId) -> None:
+        """Whether it has returned; forget it where nothing binds it any more. Raises `StoreError`."""
+        waiting = self._given_up.get(donor, [])
+        left = []
+        for work in waiting:
+            if await self._offload.run(
+                partial(self._planner.load, work, list(work.all()), self._clock.now_s())
+            ):
+                left.append(work)
+        if not left:
+            self._given_up.pop(donor, None)
+        elif await self._teller.is_reachable(donor):
+            self._came_back(donor)
+
     async def _work_off(self, work: PairWork, round_number: int) -> None:
         try:
             async with self._limiter:
-                await self.audit_pair(work, round_number)
+                if work.is_return:
+                    await self._look_for(work.donor)
+                else:
+                    await self.audit_pair(work, round_number)
         except StoreError as error:
             _logger.warning("an audit is left out: %s", error)
 
@@ -197,11 +224,30 @@ class Auditing:
             await self._sample(task, items)
         elif work.watch:
             if await self._teller.is_reachable(work.donor):
+                missed = await self._missed(await self._undone(task, work.watch))
+                if missed and not work.is_told:
+                    sample = {item.lease.lease_id: work.watch[item.lease.lease_id] for item in missed}
+                    self._await_return(PairWork(work.donor, work.file_hash, sample=sample))
                 self._came_back(work.donor)
             else:
                 self._reputations.unreachable(work.donor)
                 await self._give_up(task, await self._undone(task, work.watch))
         await self._offload.run(self._save_reputations)
+
+    async def _missed(self, items: Sequence[AuditItem]) -> list[AuditItem]:
+        """Those that somebody got no answer for since they were last proved."""
+
+        def read() -> list[AuditItem]:
+            segments = {item.lease.segment_id for item in items}
+            known = {segment_id: self._evidence.of_segment(segment_id).leases for segment_id in segments}
+            return [
+                item
+                for item in items
+                if (lease := known[item.lease.segment_id].get(item.lease.lease_id)) is not None
+                and lease.no_answers
+            ]
+
+        return await self._offload.run(read)
 
     async def _undone(self, task: _Task, wanted: Iterable[LeaseId]) -> list[AuditItem]:
         """Items that this auditor has not proved or judged in this round: a restart repeats nothing."""
@@ -290,7 +336,8 @@ class Auditing:
             states = await ask()  # by the roster that both know now it may be this auditor's turn
         pairs = list(zip(items, _plain(states), strict=True))
         held = [item for item, state in pairs if state == messages.HELD]
-        declined = [item for item, state in pairs if state != messages.HELD]
+        declined = [item for item, state in pairs if state == messages.NOT_HELD]
+        self.on_heard([item.lease.lease_id for item, state in pairs if state == messages.NOT_YOURS])
         if held:
             await self._tell_what_it_missed(session, auditor, held)
             count = sample_total(len(held), self._samples)
@@ -398,11 +445,20 @@ class Auditing:
         if not any(peer_id != self._me for peer_id in self._network.connected()):
             return
         await self._no_answer(task, items, Outcome.NO_ANSWER)
-        waiting = self._given_up.get(task.work.donor)
-        if waiting is None and len(self._given_up) < limits.AUDIT_GIVEN_UP_MAX:
-            waiting = self._given_up[task.work.donor] = []
-        if waiting is not None and all(work.file_hash != task.work.file_hash for work in waiting):
-            waiting.append(PairWork(task.work.donor, task.work.file_hash, sample=_first(task.work.all())))
+        self._await_return(task.work)
+
+    def _await_return(self, work: PairWork) -> None:
+        """Ask for these leases when the donor is back."""
+        waiting = self._given_up.get(work.donor)
+        if waiting is None:
+            if len(self._given_up) >= limits.AUDIT_GIVEN_UP_MAX:
+                return
+            waiting = self._given_up[work.donor] = []
+        for known in waiting:
+            if known.file_hash == work.file_hash:
+                known.sample = _first({**work.all(), **known.sample})
+                return
+        waiting.append(PairWork(work.donor, work.file_hash, sample=_first(work.all())))
 
     async def _no_answer(self, task: _Task, items: Sequence[AuditItem], outcome: Outcome) -> None:
         judgement = await self._judge.not_answered(
@@ -447,14 +503,26 @@ class Auditing:
         """Somebody got no answer of a donor: see for oneself, once a round."""
         key = (receipt.donor, self._clock.now_s() // self._interval_s)
         full = len(self._suspected) >= limits.AUDIT_GIVEN_UP_MAX
-        if key in self._suspected or full or self._nursery is None:
+        if self._nursery is None:
+            return
+        if key in self._suspected or full:
+            if receipt.donor in self._given_up:
+                self._nursery.start_soon(self._await_told, receipt.donor, tuple(segment_ids))
             return
         self._suspected.add(key)
         self._nursery.start_soon(self._look_after, receipt.donor, tuple(segment_ids), key[1])
 
+    async def _await_told(self, donor: PeerId, segment_ids: Sequence[SegmentId]) -> None:
+        """More segments of a donor that is known to be away."""
+        now_s = self._clock.now_s()
+        work = await self._offload.run(partial(self._planner.watch_for, donor, segment_ids, now_s))
+        if work.count and donor in self._given_up:
+            self._await_return(work)
+
     async def _look_after(self, donor: PeerId, segment_ids: Sequence[SegmentId], round_number: int) -> None:
         now_s = self._clock.now_s()
         work = await self._offload.run(partial(self._planner.watch_for, donor, segment_ids, now_s))
+        work.is_told = True
         if work.count:
             await self._work_off(work, round_number)
 

@@ -3,14 +3,16 @@
 Invariants: of a shard's co-holders exactly one has a duty a round, so that a due shard costs one sample: the
 three auditors of the week take turns, and each `OWNER_TURNS`th turn is the owner's; where nobody else holds
 the segment the owner has all of them. In rounds in which nothing is due the one whose turn it is only sees
-whether the donor is there, so that small shards' holders are not dead for a month before anybody knows.
+whether the donor is there, so that small shards' holders are not dead for a month before anybody knows; for
+an auditor that is known to be away itself another one looks, so that whoever died together with his auditors
+is missed as well.
 Everything follows from the roster, the round and the lease: nobody chooses a victim.
 Source: credit.md, "Audits".
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 from typing import Final
 
@@ -47,16 +49,30 @@ def turn(lease: Lease, *, round_number: int) -> int | None:
 
 
 def co_holder_duty(
-    me: PeerId, lease: Lease, holders: Collection[PeerId], *, round_number: int, interval_s: int
+    me: PeerId,
+    lease: Lease,
+    holders: Collection[PeerId],
+    *,
+    round_number: int,
+    interval_s: int,
+    is_away: Callable[[PeerId], bool] = lambda peer_id: False,
 ) -> Duty:
-    """The duty of a holder of the segment about another one's lease; `holders` are those of its roster."""
-    order = auditors(lease.segment_id, holders, lease.holder, now_s=round_number * interval_s)
-    if me not in order:
+    """The duty of a holder of the segment about another one's lease; `holders` are those of its roster, and
+    `is_away` says which of them gave this one no answer."""
+    now_s = round_number * interval_s
+    order = auditors(lease.segment_id, holders, lease.holder, now_s=now_s)
+    if not order:
         return Duty.NONE
     number = turn(lease, round_number=round_number)
-    if number is not None and number % OWNER_TURNS:
-        return Duty.SAMPLE if order[number % len(order)] == me else Duty.NONE
-    return Duty.WATCH if order[round_number % len(order)] == me else Duty.NONE
+    is_sampled = number is not None and number % OWNER_TURNS != 0
+    on_duty = order[(number if is_sampled and number is not None else round_number) % len(order)]
+    if on_duty == me:
+        return Duty.SAMPLE if is_sampled else Duty.WATCH
+    if not is_away(on_duty):
+        return Duty.NONE
+    there = [peer for peer in holders if peer == me or not is_away(peer)]
+    stand_ins = auditors(lease.segment_id, there, lease.holder, now_s=now_s)
+    return Duty.WATCH if stand_ins and stand_ins[round_number % len(stand_ins)] == me else Duty.NONE
 
 
 def owner_duty(lease: Lease, holders: Collection[PeerId], *, round_number: int) -> Duty:

@@ -42,6 +42,11 @@ class PairWork:
     watch: dict[LeaseId, tuple[SegmentId, int]] = field(default_factory=dict)
     """Leases whose donor is only to be reachable."""
 
+    is_told: bool = False
+    """Somebody else got no answer: see for oneself whether the donor is there, and audit nothing."""
+    is_return: bool = False
+    """Only see whether a donor that was away has returned."""
+
     @property
     def count(self) -> int:
         """Leases in all."""
@@ -65,7 +70,10 @@ class WorkPlanner:
         me: PeerId,
         account_seed: bytes,
         interval_s: int,
+        is_away: Callable[[PeerId], bool] = lambda peer_id: False,
     ) -> None:
+        """`is_away` says who gave no answer when last asked; called on any thread."""
+        self._is_away = is_away
         self._store = store
         self._keeper = keeper
         self._catalogue = catalogue
@@ -112,7 +120,12 @@ class WorkPlanner:
             holders = current_holders(roster, now_s)
             for lease in current(roster, now_s):
                 duty = co_holder_duty(
-                    self._me, lease, holders, round_number=round_number, interval_s=self._interval_s
+                    self._me,
+                    lease,
+                    holders,
+                    round_number=round_number,
+                    interval_s=self._interval_s,
+                    is_away=self._is_away,
                 )
                 add(lease, duty, None, 0)
 

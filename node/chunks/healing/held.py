@@ -27,6 +27,8 @@ from node.units import DAY_S, LeaseId, SegmentId
 
 PROBED_MAX: Final = 20_000
 """Leases whose own probes are remembered: 3 MB."""
+SILENT_MAX: Final = 100_000
+"""Leases of which is remembered since when their holder is silent: 15 MB; of others receipts say it."""
 _KINDS: Final = (
     (messages.ATTACHED_PLACEMENT, AttachmentKind.PLACEMENT),
     (messages.ATTACHED_MANIFEST, AttachmentKind.FILE_MANIFEST),
@@ -55,7 +57,10 @@ class HeldSegments:
         self._dead_after_s = dead_after_s
         self._started_s = clock.now_s()
         self._probed: OrderedDict[LeaseId, int] = OrderedDict()
+        self._heard: OrderedDict[LeaseId, int] = OrderedDict()
         self._missed: OrderedDict[LeaseId, int] = OrderedDict()
+        self._silent_since_s: dict[LeaseId, int] = {}
+        """Receipts say it too, but of each auditor the newest counts, and those who look daily sign daily."""
 
     def view(self, segment_id: SegmentId, *, whole: bool = True) -> SegmentView | None:
         """The segment; None where nothing of it is here, or its owner left no grant. `whole`: attachments."""
@@ -89,15 +94,19 @@ class HeldSegments:
         """Remember what this node saw itself."""
         now_s = self._clock.now_s()
         for lease, state in survey.seen.items():
+            if state is Seen.UNKNOWN:
+                _remember(self._heard, lease.lease_id, now_s)
             seen, other = self._probed, self._missed
             if state is not Seen.PROVED:
                 seen, other = other, seen
-            seen[lease.lease_id] = now_s
-            seen.move_to_end(lease.lease_id)
+            _remember(seen, lease.lease_id, now_s)
             if state is Seen.PROVED:
                 other.pop(lease.lease_id, None)
-            if len(seen) > PROBED_MAX:
-                seen.popitem(last=False)
+
+    def heard(self, lease_ids: Iterable[LeaseId]) -> None:
+        """Their holder has returned and says that it has them: no silence of before counts."""
+        for lease_id in lease_ids:
+            _remember(self._heard, lease_id, self._clock.now_s())
 
     def copies(self, view: SegmentView) -> dict[Lease, Copy]:
         """The evidence on every live lease."""
@@ -106,17 +115,35 @@ class HeldSegments:
         found = {}
         for lease in live_leases(view.leases, today=today):
             known = evidence.leases.get(lease.lease_id)
-            proved_s = self._proved_s(lease, evidence)
-            found[lease] = Copy(
-                shard_index=lease.shard_index,
-                holder=lease.holder,
-                proved_s=proved_s,
-                is_contradicted=known is not None and known.is_lost,
-                is_silent=known is not None and any(each.time_s > proved_s for each in known.no_answers),
+            found[lease] = (
+                Copy(lease.shard_index, lease.holder)
+                if self.store_has(lease)
+                else Copy(
+                    lease.shard_index,
+                    lease.holder,
+                    silent_since_s=self._silence(lease, evidence),
+                    is_contradicted=known is not None and known.is_lost,
+                )
             )
-            if self.store_has(lease):
-                found[lease] = Copy(lease.shard_index, lease.holder, self._clock.now_s())
         return found
+
+    def _silence(self, lease: Lease, evidence: SegmentEvidence) -> int | None:
+        """Since when its holder is silent; None if nobody has missed it since the last sign of it.
+
+        What was missed before this node started does not count: it can't know who has returned meanwhile.
+        """
+        lease_id, known = lease.lease_id, evidence.leases.get(lease.lease_id)
+        there_s = max(self._started_s - 1, self._seen_s(lease, evidence), self._heard.get(lease_id, 0))
+        missed = [each.time_s for each in known.no_answers] if known is not None else []
+        missed = [time_s for time_s in (*missed, self._missed.get(lease_id, 0)) if time_s > there_s]
+        if not missed:
+            self._silent_since_s.pop(lease_id, None)
+            return None
+        since_s = self._silent_since_s.get(lease_id, 0)
+        since_s = min(since_s, *missed) if since_s > there_s else min(missed)
+        if lease_id in self._silent_since_s or len(self._silent_since_s) < SILENT_MAX:
+            self._silent_since_s[lease_id] = since_s
+        return since_s
 
     def surplus(self, view: SegmentView) -> list[tuple[Lease, Lease]]:
         """Copies that go, each with the one that stays: one of the two is this node's.
@@ -160,21 +187,24 @@ class HeldSegments:
         )
 
     def lost_after(
-        self, copies: Mapping[Lease, Copy], survey: Survey, total_shards: int
+        self, copies: Mapping[Lease, Copy], survey: Survey, total_shards: int, *, patiently: bool = True
     ) -> tuple[dict[int, Lease], int]:
         """Shards to be remade with the lease that each replaces, and how many are gone in all.
 
-        A shard is gone if this node found no copy of it, and none is silent for too short a time to tell.
+        A shard is gone if this node found no copy of it, and none is silent for too short a time to tell; not
+        `patiently`, where a person asks for it: if nobody has proved it for that time. Blocks on the disk.
         """
         now_s = self._clock.now_s()
         kept = set(survey.proved_shards())
         candidates: dict[int, Lease] = {}
         for lease, state in survey.seen.items():
             copy = copies.get(lease)
-            is_lately_proved = copy is not None and (
+            may_return = copy is not None and (
                 standing(copy, now_s=now_s, dead_after_s=self._dead_after_s) is not Standing.LOST
+                if patiently
+                else now_s - self.last_proof_s(lease.segment_id, lease) < self._dead_after_s
             )
-            if state is Seen.UNKNOWN or (state is Seen.SILENT and is_lately_proved):
+            if state is Seen.UNKNOWN or (state is Seen.SILENT and may_return):
                 kept.add(lease.shard_index)
             elif state is not Seen.PROVED:
                 known = candidates.get(lease.shard_index)
@@ -197,6 +227,13 @@ class HeldSegments:
         day_end_s = (lease.start_day + 1) * DAY_S
         first_s = day_end_s if self._dead_after_s >= DAY_S else 0
         return min(max(self._started_s, first_s), self._clock.now_s())
+
+
+def _remember(times: OrderedDict[LeaseId, int], lease_id: LeaseId, now_s: int) -> None:
+    times[lease_id] = now_s
+    times.move_to_end(lease_id)
+    if len(times) > PROBED_MAX:
+        times.popitem(last=False)
 
 
 def holders_of(leases: Iterable[Lease]) -> dict[bytes, set[int]]:

@@ -163,12 +163,26 @@ class HealingService:
         code, copies = view.manifest.code, list(self._held.copies(view).values())
         lost = repair.lost_shards(code, copies, now_s=now_s, dead_after_s=dead_after_s)
         # Evidence of everybody's death says that this node was cut off: its own look decides then, too.
-        if len(lost) < repair.trigger_count(code, self._settings.threshold):
+        if not lost or len(lost) < self._trigger(view):
             return None
-        live = repair.eligible(copies, now_s=now_s, dead_after_s=dead_after_s)
+        live = repair.eligible(copies)
         me = self._healer.me
         order = repair.order(view.manifest.segment_id, {*live, me}, day=now_s // DAY_S)
         return order.index(me)
+
+    def _is_open(self, view: SegmentView) -> bool:
+        """Whether the segment was repaired lately: every holder sees it by the roster."""
+        return repair.is_open(
+            view.manifest.code,
+            self._settings.threshold,
+            repair.remade_days(view.leases),
+            today=self._clock.now_s() // DAY_S,
+        )
+
+    def _trigger(self, view: SegmentView) -> int:
+        """How many shards must be lost."""
+        is_open = self._is_open(view)
+        return repair.trigger_count(view.manifest.code, self._settings.threshold, is_open=is_open)
 
     async def _attempt_due(self, until: float) -> None:
         """Repair what is due, each at its time, until then."""
@@ -195,7 +209,8 @@ class HealingService:
             self._pending[segment_id] = trio.current_time() + HOUR_S
             return
         survey, lost, gone = await self._look(view)
-        if not lost or not repair.is_due(geometry.code, gone, self._settings.threshold):
+        is_open = self._is_open(view)
+        if not lost or not repair.is_due(geometry.code, gone, self._settings.threshold, is_open=is_open):
             return
         await self._announce(view, survey, lost)
         await self._repair(view, survey, lost)
@@ -209,15 +224,20 @@ class HealingService:
             view = await self._offload.run(partial(self._held.view, segment_id))
             if view is None:
                 return None
-            survey, lost, _ = await self._look(view)
+            survey, lost, _ = await self._look(view, patiently=False)
             return await self._repair(view, survey, lost) if lost else RepairOutcome()
 
-    async def _look(self, view: SegmentView) -> tuple[Survey, dict[int, Lease], int]:
+    async def _look(
+        self, view: SegmentView, *, patiently: bool = True
+    ) -> tuple[Survey, dict[int, Lease], int]:
         """What this node sees itself: the survey, what is to be remade, and how many shards are gone."""
         survey = await self._healer.survey(view)
         self._held.note(survey)
         copies = await self._offload.run(partial(self._held.copies, view))
-        lost, gone = self._held.lost_after(copies, survey, view.manifest.code.total_shards)
+        total = view.manifest.code.total_shards
+        lost, gone = await self._offload.run(
+            partial(self._held.lost_after, copies, survey, total, patiently=patiently)
+        )
         return survey, lost, gone
 
     async def _repair(self, view: SegmentView, survey: Survey, lost: Mapping[int, Lease]) -> RepairOutcome:
