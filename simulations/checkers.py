@@ -17,13 +17,14 @@ import trio
 from node.daemon.compose import Node
 from node.errors import StoreError
 from node.limits import PUT_SILENCE_S
-from node.units import MINUTE_S
+from node.units import HOUR_S, MINUTE_S
 from simulations.host import Host
 from simulations.promises import is_intact
 from simulations.workload import MARKER, Actions
 from simulations.world import World
 
 TICK_S = 60.0
+HEALED_TICK_S = 10 * MINUTE_S
 LIVENESS_TRIES = 6
 LIVENESS_PAUSE_S = 300.0
 LOOKUPS_RUNNING_MAX = 2_000
@@ -182,6 +183,34 @@ async def keep_checking(world: World, checkers: list[Checker]) -> None:
                 checker.tick(world)
             except StoreError:
                 continue  # the disk of that host fails by our own doing
+
+
+async def check_healed(world: World, actions: Actions, random: Random, *, within_s: float) -> None:
+    """Every file that still has enough shards is whole again within a bound, and one that has not is never
+    said to be kept."""
+    honest = [host for host in world.up() if not host.is_hostile]
+    files = [file for file in world.files if not file.is_deleted]
+    retrievable = [file for file in files if world.is_retrievable(file, honest)]
+    lost = [file for file in files if file not in retrievable]
+    ends_s = trio.current_time() + within_s
+    began_s = trio.current_time()
+    broken = [file for file in retrievable if not world.is_whole(file, honest)]
+    world.figures.add("files to heal", len(broken))
+    while broken and trio.current_time() < ends_s and not world.ended.is_set():
+        await trio.sleep(HEALED_TICK_S)
+        broken = [file for file in broken if not world.is_whole(file, honest)]
+    world.figures.add("files not whole", len(broken))
+    for file in broken:
+        shards = [len(found) for found in world.live_shards(file, honest).values()]
+        world.violate(
+            "healing",
+            f"file {world.files.index(file)} ({file.code}) has {shards} shards in its segments, "
+            f"{within_s / HOUR_S:g} h after the faults",
+        )
+    world.figures.add("hours until whole", (trio.current_time() - began_s) / HOUR_S)
+    for file in lost:
+        if not world.ended.is_set() and not world.is_retrievable(file, honest):
+            await actions.check_said_lost(random.choice(honest), file)
 
 
 async def check_liveness(world: World, actions: Actions, random: Random) -> None:

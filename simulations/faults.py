@@ -145,9 +145,8 @@ async def _failing_sync(world: World, fault: Fault) -> None:
     host.disk.fail_syncs = True
     await trio.sleep(fault.lasts_s)
     host.disk.fail_syncs = False
-    if host.is_up:
-        await host.stop()
-        await _return(world, host)
+    await host.stop()
+    await _return(world, host)
 
 
 async def _bit_rot(world: World, fault: Fault) -> None:

@@ -40,6 +40,8 @@ class HostSettings:
     clock_drift_ppm: float = 0.0
     subnet: int | None = None
     """Number of its /24; None gives it one of its own."""
+    is_private: bool = False
+    """In a home's network, where all may store without credit, and no rule of subnets applies."""
     config: Config = field(default_factory=Config)
 
 
@@ -94,6 +96,7 @@ class _Run:
     over: trio.Event = field(default_factory=trio.Event)
     uses: dict[trio.CancelScope, trio.Event] = field(default_factory=dict)
     is_dead: bool = False
+    has_started: bool = False
 
     @property
     def is_ending(self) -> bool:
@@ -118,7 +121,7 @@ class Host:
         self.random = Random(f"host {seed} {index}")
         self.keys = NodeKeys.of(self.random.randbytes(32), self.random.randbytes(32))
         self.peer_id: PeerId = self.keys.peer_id
-        self.address = _address(index, settings.subnet)
+        self.address = _address(index, settings)
         self.disk = FakeDisk()
         self.state = FakeKeyValue(self.disk)
         self.index_tables = FakeKeyValue(self.disk)
@@ -236,6 +239,8 @@ class Host:
             cancelled, others = _split(error)
             if any(isinstance(leaf, SimulatedCrash) for leaf in others):
                 self._die(run, power_loss=True)
+            elif others and not run.has_started and self.disk.fail_syncs:
+                pass  # a node refuses to start on a disk that can't sync: it stays down until that is mended
             elif others and not run.is_dead:
                 self._on_failure(self, others[0])
             if cancelled is not None:
@@ -271,6 +276,7 @@ class Host:
                 for hook in self.on_up:
                     hook(self, node)
                 self.node = node
+                run.has_started = True
                 run.up.set()
                 try:
                     await run.stop.wait()
@@ -300,8 +306,10 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [] if isinstance(error, trio.Cancelled) else [error]
 
 
-def _address(index: int, subnet: int | None) -> Multiaddr:
-    """A public address; hosts of one `subnet` share a /24."""
+def _address(index: int, settings: HostSettings) -> Multiaddr:
+    """Hosts of one `subnet` share a /24."""
+    subnet = settings.subnet
     place = index if subnet is None else 40_000 + subnet
     last = 1 if subnet is None else index % 250 + 1
-    return Multiaddr(f"/ip4/{30 + place // 16_000}.{place // 250 % 64}.{place % 250}.{last}/tcp/4001")
+    first = 10 if settings.is_private else 30 + place // 16_000
+    return Multiaddr(f"/ip4/{first}.{place // 250 % 64}.{place % 250}.{last}/tcp/4001")

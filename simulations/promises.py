@@ -1,12 +1,14 @@
 """What holders have promised: an observer beside every holder writes down each lease that it countersigned.
 
 The books of the nodes are not asked: a promise begins when the signed lease is about to leave the holder,
-and ends when the owner's signed release has been answered, or when its time is over.
+also one under a repair grant. It ends when the owner's signed release has been answered, when its time is
+over, or when the holder gives it up while another one has promised the same shard; a holder that gives up the
+only promise breaks it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,21 +33,48 @@ class Promises:
 
     leases: dict[PeerId, dict[ShardName, dict[LeaseId, Lease]]] = field(default_factory=dict)
     made: int = 0
+    granted: int = 0
+    """Of those, made without the owner: repaired or moved."""
+    given_up: int = 0
+    on_broken: Callable[[Host, str], None] = lambda host, text: None
+    """Told when a holder gives up what nobody else has promised."""
+    _releasing: set[LeaseId] = field(default_factory=set)
 
     def observe(self, host: Host, node: Node) -> None:
         """Watch one new node; a hook for `Host.on_up`."""
         keeper = node.server.keeper
         setattr(keeper, "close_put", self._noting(keeper.close_put, host.peer_id))  # noqa: B010
         setattr(keeper, "renew", self._noting(keeper.renew, host.peer_id))  # noqa: B010
-        release = keeper.release
+        release, keep_granted, end_lease = keeper.release, keeper.keep_granted, node.store.end_lease
 
         async def released(request: messages.Release) -> int:
-            count = await release(request)
-            for record in request.records:
-                self._end(host.peer_id, Release.decode(record, network=NETWORK_ID))
+            records = [Release.decode(record, network=NETWORK_ID) for record in request.records]
+            self._releasing.update(record.lease_id for record in records)
+            try:
+                count = await release(request)
+            finally:
+                self._releasing.difference_update(record.lease_id for record in records)
+            for record in records:
+                self._end(host.peer_id, record)
             return count
 
+        async def kept(
+            incoming: Any, manifest: Any, grant: Any, leases: Sequence[Lease], roster: Any
+        ) -> None:
+            await keep_granted(incoming, manifest, grant, leases, roster)
+            self.granted += len(leases)
+            for lease in leases:
+                self._begin(host.peer_id, lease)
+
+        def ended(lease_id: LeaseId) -> bool:
+            was_there = end_lease(lease_id)
+            if was_there and lease_id not in self._releasing:
+                self._give_up(host, lease_id)
+            return was_there
+
         setattr(keeper, "release", released)  # noqa: B010
+        setattr(keeper, "keep_granted", kept)  # noqa: B010
+        setattr(node.store, "end_lease", ended)  # noqa: B010
 
     def of(self, host: Host) -> list[tuple[ShardName, bytes]]:
         """Shards that a holder owes today, with their roots."""
@@ -63,23 +92,45 @@ class Promises:
         async def noted(*arguments: Any) -> bytes:
             body = await call(*arguments)
             for data in messages.unpack_records(body, count_max=limits.TOTAL_SHARDS_MAX):
-                lease = Lease.decode(data, network=NETWORK_ID)
-                name = (lease.segment_id, lease.shard_index)
-                self.leases.setdefault(holder, {}).setdefault(name, {})[lease.lease_id] = lease
-                self.made += 1
+                self._begin(holder, Lease.decode(data, network=NETWORK_ID))
             return body
 
         return noted
 
+    def _begin(self, holder: PeerId, lease: Lease) -> None:
+        name = (lease.segment_id, lease.shard_index)
+        self.leases.setdefault(holder, {}).setdefault(name, {})[lease.lease_id] = lease
+        self.made += 1
+
     def _end(self, holder: PeerId, release: Release) -> None:
         release.verify()
-        held = self.leases.get(holder, {})
-        for name, leases in list(held.items()):
-            lease = leases.get(release.lease_id)
-            if lease is not None and release.signer == lease.owner_key:
-                del leases[release.lease_id]
-                if not leases:
-                    del held[name]
+        lease = self._find(holder, release.lease_id)
+        if lease is not None and release.signer == lease.owner_key:
+            self._forget(holder, lease)
+
+    def _give_up(self, host: Host, lease_id: LeaseId) -> None:
+        lease = self._find(host.peer_id, lease_id)
+        if lease is None:
+            return
+        self._forget(host.peer_id, lease)
+        self.given_up += 1
+        name = (lease.segment_id, lease.shard_index)
+        is_over = lease.expires_s <= host.calendar.now_s()
+        if not is_over and not any(held.get(name) for held in self.leases.values()):
+            self.on_broken(host, f"{host} gave up shard {name[1]} of {name[0].hex()[:8]}, the only one")
+
+    def _find(self, holder: PeerId, lease_id: LeaseId) -> Lease | None:
+        for leases in self.leases.get(holder, {}).values():
+            if lease_id in leases:
+                return leases[lease_id]
+        return None
+
+    def _forget(self, holder: PeerId, lease: Lease) -> None:
+        held = self.leases[holder]
+        name = (lease.segment_id, lease.shard_index)
+        del held[name][lease.lease_id]
+        if not held[name]:
+            del held[name]
 
 
 def is_intact(store: ShardStore, name: ShardName, root: bytes) -> bool:

@@ -14,7 +14,9 @@ from random import Random
 
 import trio
 
-from simulations.checkers import all_checkers, check_liveness, keep_checking
+from node.daemon.config import build_config
+from node.units import HOUR_S, MINUTE_S
+from simulations.checkers import all_checkers, check_healed, check_liveness, keep_checking
 from simulations.determinism import run_deterministically
 from simulations.faults import Fault, heal, inject
 from simulations.host import HostSettings
@@ -27,6 +29,16 @@ logging.getLogger("node").addHandler(logging.NullHandler())  # what nodes compla
 JOIN_S = 60.0
 """Before faults and workload begin."""
 HOME_LINK = Link(latency_s=0.02, jitter_s=0.02, rate_bytes_s=1_000_000)
+BRISK = build_config(
+    {
+        "audit.interval_s": 30 * MINUTE_S,
+        "repair.check_interval_s": 20 * MINUTE_S,
+        "repair.dead_after_s": HOUR_S,
+        "repair.stagger_s": MINUTE_S,
+        "repair.threshold": 0.0,
+    }
+)
+"""Settings with which a holder counts as dead after an hour, and each lost shard is remade."""
 LEAVE_EARLY_S = 300.0
 """The workload ends so long before the healing, so that what it does is over."""
 
@@ -50,6 +62,8 @@ class Plan:
     """Called when the machines are there and none runs yet."""
     extra: Extra | None = None
     """Something of the scenario's own, beside faults and workload."""
+    heals_within_s: float | None = None
+    """After the faults, every file with enough shards must be whole again within this time."""
     judge: Extra | None = None
     """What else must hold when the world is healed."""
 
@@ -102,6 +116,8 @@ def run_scenario(
     counts = world.figures.counts
     counts["messages"] = world.trace.counts["sent"]
     counts["promises"] = world.promises.made
+    counts["promises without the owner"] = world.promises.granted
+    counts["promises given up"] = world.promises.given_up
     return Result(
         scenario=scenario.name,
         seed=seed,
@@ -161,6 +177,8 @@ async def _play(plan: Plan, faults: list[Fault], world: World) -> None:
         await trio.sleep_until(plan.duration_s)
         nursery.cancel_scope.cancel()
     await heal(world)
+    if plan.heals_within_s is not None:
+        await check_healed(world, actions, random, within_s=plan.heals_within_s)
     await check_liveness(world, actions, random)
     if plan.judge is not None and not world.ended.is_set():
         await plan.judge(world, actions, random)

@@ -15,12 +15,13 @@ import trio
 
 from node.chunks.geometry import Code
 from node.chunks.get.download import RemoteFile
+from node.chunks.get.renew import LeaseReport
 from node.chunks.put.upload import PutOptions, PutReport
 from node.crypto.hashing import multihash
 from node.daemon.compose import Node
 from node.errors import AvailabilityError, CreditError, NodeError, StoreError, TransferInterruptedError
 from node.records.lease import Lease
-from node.units import PeerId
+from node.units import DAY_S, PeerId
 from simulations.host import Host
 from simulations.world import StoredFile, World
 
@@ -47,7 +48,8 @@ class Workload:
     file_bytes_max: int = 200_000
     files_max: int = 40
     weights: tuple[tuple[str, int], ...] = (
-        ("put", 4), ("get", 5), ("range", 2), ("delete", 1), ("health", 2), ("lookup", 3),
+        ("put", 4), ("get", 5), ("range", 2), ("delete", 1), ("health", 2), ("lookup", 3), ("renew", 1),
+        ("repair", 1),
     )  # fmt: skip
     strike: float = 0.0
     """How often somebody who takes part in a put dies in the midst of it."""
@@ -95,6 +97,10 @@ class Actions:
             await self.get(host, file)
         elif name == "range":
             await self.get_range(host, file, random)
+        elif name == "renew":
+            await self.renew(self._world.hosts[file.owner], file, random)
+        elif name == "repair":
+            await self.repair(host, file)
         elif name == "health":
             await self.health(host, file, verify=random.random() < 0.3)
         else:
@@ -235,6 +241,26 @@ class Actions:
         file.is_deleted = True
         await self._try("delete", owner, lambda node: node.renewer.release(file.file_hash), GET_ENDS_S)
 
+    async def renew(self, owner: Host, file: StoredFile, random: Random) -> None:
+        """Extend a file's leases as its owner."""
+        duration_s = random.randrange(30, 90) * DAY_S
+
+        async def act(node: Node) -> LeaseReport:
+            return await node.renewer.renew(file.file_hash, duration_s=duration_s)
+
+        if owner.is_up:
+            await self._try("renew", owner, act, GET_ENDS_S)
+
+    async def repair(self, host: Host, file: StoredFile) -> None:
+        """Have a holder repair what it keeps of a file, without waiting for its turn."""
+
+        async def act(node: Node) -> int:
+            outcomes = [await node.healing.service.repair_now(segment_id) for segment_id in file.segments]
+            return sum(len(outcome.leases) for outcome in outcomes if outcome is not None)
+
+        remade = await self._try("repair", host, act, GET_ENDS_S)
+        self._world.figures.add("shards remade by hand", remade or 0)
+
     async def health(self, host: Host, file: StoredFile, *, verify: bool) -> None:
         """Ask for health and compare it with the disks: before, after, and never more than both."""
         world = self._world
@@ -261,6 +287,15 @@ class Actions:
                         f"shard {holder.shard} of {self._name(file)} is said to be {holder.state} at "
                         f"{world.host_of(holder.peer_id)}, and is not on any disk",
                     )
+
+    async def check_said_lost(self, host: Host, file: StoredFile) -> None:
+        """Ask for the health of a file that nobody can restore: it must not be said to be kept."""
+        report = await self._try(
+            "health", host, lambda node: node.health.check(file.file_hash), HEALTH_ENDS_S
+        )
+        if report is not None and (report.healthy or report.retrievable):
+            self._world.violate("health", f"{self._name(file)} is lost, and {host} calls it healthy")
+        self._world.figures.add("lost files said to be lost")
 
     async def lookup(self, host: Host, file: StoredFile, random: Random) -> None:
         """Look up a file's providers, or a peer: it must end, whatever it finds."""
@@ -300,9 +335,8 @@ class Actions:
             figures.add(f"{name} unavailable")
             self._world.trace.note(f"{name} unavailable", f"{host}: {error}")
         except CreditError as error:
-            # Donors among strangers keep what they pledged and no more: refusing is right, saying so too.
-            figures.add(f"{name} refused for credit")
-            self._world.trace.note(f"{name} refused for credit", f"{host}: {error}")
+            figures.add(f"{name} without credit")
+            self._world.trace.note(f"{name} without credit", f"{host}: {error}")
         except StoreError as error:
             figures.add(f"{name} failed on the own disk")
             if not (host.disk.fail_syncs or host.disk.capacity_bytes is not None):

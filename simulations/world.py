@@ -53,7 +53,7 @@ class StoredFile:
     code: Code
     put_s: float
     segments: dict[SegmentId, dict[int, set[PeerId]]]
-    """Of each segment, who acknowledged which shard."""
+    """Of each segment, who acknowledged which shard to the putter."""
     is_deleted: bool = False
 
     @property
@@ -89,7 +89,7 @@ class World:
         self.internet.on_sent = self._on_sent
         self.hosts: list[Host] = []
         self.files: list[StoredFile] = []
-        self.promises = Promises()
+        self.promises = Promises(on_broken=lambda host, text: self.violate("promises kept", text))
         self.figures = Figures()
         self.violations: list[Violation] = []
         self.on_sent: list[Callable[[Host, Host, bytes], None]] = []
@@ -154,21 +154,21 @@ class World:
 
     def live_shards(self, file: StoredFile, among: Sequence[Host]) -> dict[SegmentId, dict[int, set[int]]]:
         """Of each segment, which shards are intact at which of these hosts, by their disks."""
-        chosen = {host.peer_id: host for host in among}
-        found: dict[SegmentId, dict[int, set[int]]] = {}
-        for segment_id, shards in file.segments.items():
-            found[segment_id] = {}
-            for shard_index, holders in sorted(shards.items()):
-                for peer_id in sorted(holders & chosen.keys()):
-                    root = self.root_of(peer_id, (segment_id, shard_index))
-                    host = chosen[peer_id]
-                    if root is not None and self.holds(host, (segment_id, shard_index), root):
-                        found[segment_id].setdefault(shard_index, set()).add(host.index)
+        found: dict[SegmentId, dict[int, set[int]]] = {segment_id: {} for segment_id in file.segments}
+        for host in among:
+            for name, root in self.promises.of(host):
+                segment_id, shard_index = name
+                if segment_id in found and self.holds(host, name, root):
+                    found[segment_id].setdefault(shard_index, set()).add(host.index)
         return found
 
     def is_retrievable(self, file: StoredFile, among: Sequence[Host]) -> bool:
         """Whether these hosts have enough shards of every segment."""
         return all(len(shards) >= file.code.data_shards for shards in self.live_shards(file, among).values())
+
+    def is_whole(self, file: StoredFile, among: Sequence[Host]) -> bool:
+        """Whether these hosts have all shards of every segment."""
+        return all(len(shards) == file.code.total_shards for shards in self.live_shards(file, among).values())
 
     def source(self, name: str, data: bytes) -> Path:
         """A file on the real disk for a put to read; its time never says when the simulation ran."""

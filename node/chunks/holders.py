@@ -7,6 +7,8 @@ Source: design.md, section 4 (get).
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
@@ -37,6 +39,8 @@ ASKED_AT_ONCE = 8
 """Peers in a race at the same time: some may be silent for as long as a dial may take."""
 STAGGER_S = 0.25
 """The next peer joins a race so long after the one before, or at once when that one failed."""
+ABSENT_S = 60.0
+"""A peer that a look-up did not find is not looked up again for so long."""
 CLOSE_TIMEOUT_S = 1.0
 """Saying goodbye may not take longer."""
 
@@ -60,6 +64,7 @@ class Holders:
         self.scores = scores
         self.reader = reader
         self._lookups = trio.CapacityLimiter(limits.PEER_LOOKUPS_AT_ONCE)
+        self._absent: OrderedDict[PeerId, float] = OrderedDict()  # not found by a look-up, and when
 
     @property
     def network(self) -> str:
@@ -87,13 +92,24 @@ class Holders:
             return await self.client.open(fresh)
 
     async def look_up(self, contact: Contact) -> Contact | None:
-        """The peer with addresses that `contact` does not have; None if there are none."""
+        """The peer with addresses that `contact` does not have; None if there are none.
+
+        Nor if a look-up for this did not find it within the last `ABSENT_S`: whoever works through many
+        segments of the same dead holders would ask the whole neighbourhood for each.
+        """
         found: Contact | None = None
         async with self._lookups:
+            if trio.current_time() - self._absent.get(contact.peer_id, -math.inf) < ABSENT_S:
+                return None
             with trio.move_on_after(limits.SEARCH_TIMEOUT_S), suppress(AvailabilityError):
                 found = await self.directory.find_peer(contact.peer_id)
         if found is None or set(found.addresses) <= set(contact.addresses):
+            self._absent[contact.peer_id] = trio.current_time()
+            self._absent.move_to_end(contact.peer_id)
+            if len(self._absent) > limits.ABSENT_PEERS_MAX:
+                self._absent.popitem(last=False)
             return None
+        self._absent.pop(contact.peer_id, None)
         return found
 
     @asynccontextmanager

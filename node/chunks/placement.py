@@ -19,6 +19,8 @@ from node.units import Contact, PeerId
 LOW_UPTIME_PERMILLE: Final = 800
 SUBNET_HOLDERS_MAX: Final = 2
 QUORUM_PARITY_PERCENT: Final = 70
+NEW_HOLDERS_PERCENT: Final = 20
+"""Of a segment's holders at most so many are new ones, where the others can be vetted ones."""
 SHARD_OVERHEAD_BYTES: Final = 64 * 1024
 """What a shard costs a donor beyond its blocks, at most: index, manifest, lease."""
 
@@ -34,6 +36,8 @@ class Donor:
     """Expected seconds for a shard, failures weighed in (from own observations)."""
     subnet: str | None = None
     """Its /24 or /48; None where that says nothing (loopback, private networks)."""
+    is_vetted: bool = True
+    """Whether it has passed audits enough to be more than new."""
     preference: int = 0
     """2 where it owes the owner, 1 where they have dealt before (credit.md, "Spending")."""
 
@@ -139,19 +143,26 @@ def replace(
 
 
 def _diverse(ranked: Sequence[Donor], count: int) -> list[Donor]:
-    """Up to `count` donors, best first, within the shares of low uptime and of one subnet where possible."""
+    """Up to `count` donors, best first, within the shares of low uptime, of one subnet and of new donors
+    where possible. Where vetted donors are too few to be choosy, as in a network that has just begun, new
+    ones are as good as any."""
     chosen: list[Donor] = []
     passed_over: list[Donor] = []
     subnets: dict[str, int] = {}
     low_left = count // 3
+    new_left = max(1, count * NEW_HOLDERS_PERCENT // 100)
+    if sum(donor.is_vetted for donor in ranked) < count - new_left:
+        new_left = count
     for donor in ranked:
         crowded = donor.subnet is not None and subnets.get(donor.subnet, 0) >= SUBNET_HOLDERS_MAX
         low = donor.uptime_permille < LOW_UPTIME_PERMILLE
-        if len(chosen) == count or crowded or (low and low_left == 0):
+        new = not donor.is_vetted
+        if len(chosen) == count or crowded or (low and low_left == 0) or (new and new_left == 0):
             passed_over.append(donor)
             continue
         chosen.append(donor)
         low_left -= low
+        new_left -= new
         if donor.subnet is not None:
             subnets[donor.subnet] = subnets.get(donor.subnet, 0) + 1
     return chosen + passed_over[: count - len(chosen)]

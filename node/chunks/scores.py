@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from node import limits, wire
+from node.chunks.reputations import FULL_WEIGHT, NoReputations, Reputations
 from node.errors import ProtocolError
 from node.units import HOUR_S, PeerId
 
@@ -74,6 +75,8 @@ class Scoreboard:
 
     def __init__(self, rows: Iterable[tuple[PeerId, PeerScore]] = ()) -> None:
         """Start from what was remembered."""
+        self.reputations: Reputations = NoReputations()
+        """What audits say of donors; the composition sets it."""
         self._scores: dict[PeerId, PeerScore] = {}
         self._changed: set[PeerId] = set()
         for peer_id, score in rows:
@@ -112,9 +115,13 @@ class Scoreboard:
         self._set(peer_id, now_s, blame=MISBEHAVIOUR_FAILURES)
 
     def expected_s(self, peer_id: PeerId, *, byte_count: int, now_s: int) -> float:
-        """Expected seconds until `byte_count` bytes came from the peer, failures weighed in: for ranking."""
+        """Expected seconds until `byte_count` bytes came from the peer, failures weighed in: for ranking.
+
+        One that fails audits or answers them late is expected to take as many times longer.
+        """
         score = self._scores.get(peer_id, PeerScore())
-        return score.latency_s + byte_count / score.speed_bytes_s + FAILURE_COST_S * score.blame_at(now_s)
+        plain_s = score.latency_s + byte_count / score.speed_bytes_s + FAILURE_COST_S * score.blame_at(now_s)
+        return plain_s * FULL_WEIGHT / max(self.reputations.weight(peer_id), FULL_WEIGHT // 20)
 
     def take_changed(self) -> list[tuple[PeerId, PeerScore | None]]:
         """Scores changed since the last call, to be remembered; None where a peer was forgotten."""

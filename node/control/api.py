@@ -21,6 +21,7 @@ from node.chunks.catalogue import CatalogueEntry
 from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
 from node.chunks.get.health import HealthReport
+from node.chunks.known_health import known_health
 from node.chunks.put.upload import PutOptions, PutProgress
 from node.control.api_credit import credit
 from node.control.api_node import donate, peers, status
@@ -32,7 +33,7 @@ from node.crypto.links import Link, parse_hash_or_link, parse_link, parse_link_a
 from node.daemon.compose import Node
 from node.errors import NodeError, NotFoundError, UsageError
 from node.net.bootstrap import parse_contact, peer_multiaddr
-from node.units import DAY_S, FileHash, Multiaddr
+from node.units import DAY_S, FileHash, Multiaddr, PeerId, SegmentId
 
 JOIN_WAIT_S = 15.0
 LIST_WAIT_S = 5.0  # the file is stored by then; what is missing is that another machine would know of it
@@ -228,8 +229,28 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     if text is None:
         await _wait_list(node, events)
         files = node.catalogue.files()
-        states = await _health_of_all(node, [entry.file_hash for entry in files])
-        return {"files": [_file_json(entry, states.get(entry.file_hash, "unknown")) for entry in files]}
+        now_s = node.ports.clock.now_s()
+        known = {
+            entry.file_hash: await node.ports.offload.run(
+                partial(known_health, entry, node.catalogue, node.evidence, now_s=now_s)
+            )
+            for entry in files
+        }
+        threshold = node.config.repair.threshold
+        states = {file_hash: each.word(threshold) for file_hash, each in known.items() if each.is_known}
+        unknown = [entry.file_hash for entry in files if entry.file_hash not in states]
+        challenged = await _health_of_all(node, unknown)
+        states.update(challenged)
+        return {
+            "files": [
+                _file_json(
+                    entry,
+                    states.get(entry.file_hash, "unknown"),
+                    now_s if entry.file_hash in challenged else known[entry.file_hash].proved_s,
+                )
+                for entry in files
+            ]
+        }
     wanted = parse_link(text)
     await _join(node, wanted, events)
     remote = await node.downloader.open_file(wanted, password=field(request, "password", str))
@@ -238,12 +259,14 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     return {"entries": [{"path": entry.path, "bytes": entry.byte_count} for entry in remote.entries]}
 
 
-def _file_json(entry: CatalogueEntry, state: str) -> Json:
+def _file_json(entry: CatalogueEntry, state: str, proved_s: int | None) -> Json:
+    """`proved_s`: when all of it was last proved; None if that is unknown."""
     return {
         "hash": cid_text(entry.file_hash),
         "name": entry.name,
         "bytes": entry.size_bytes,
         "health": state,
+        "last_proved": proved_s if state in ("healthy", "degraded") else None,
         "code": [entry.data_shards, entry.total_shards],
         "created": entry.created_s,
         "expires": entry.expires_s,
@@ -291,6 +314,8 @@ async def health(node: Node, request: Json, events: Events) -> Json:
         verify=bool(field(request, "verify", bool)),
         on_progress=on_progress,
     )
+    now_s = node.ports.clock.now_s()
+    proved = await node.ports.offload.run(partial(_proved_before, node, report))
     return {
         "hash": cid_text(report.file_hash),
         "healthy": report.healthy,
@@ -300,14 +325,36 @@ async def health(node: Node, request: Json, events: Events) -> Json:
                 "alive": segment.alive,
                 "needed": segment.needed,
                 "total": segment.total,
+                "last_proved": now_s
+                if segment.alive
+                else max((s for s in proved[segment.index].values() if s), default=None),
                 "holders": [
-                    {"peer_id": peer_id_text(holder.peer_id), "shard": holder.shard, "state": holder.state}
+                    {
+                        "peer_id": peer_id_text(holder.peer_id),
+                        "shard": holder.shard,
+                        "state": holder.state,
+                        "last_proved": now_s
+                        if holder.state in ("proved", "slow")
+                        else proved[segment.index].get((holder.shard, holder.peer_id)),
+                    }
                     for holder in segment.holders
                 ],
             }
             for segment in report.segments
         ],
     }
+
+
+def _proved_before(node: Node, report: HealthReport) -> dict[int, dict[tuple[int, PeerId], int | None]]:
+    """When this node's evidence says that each shard was last proved at its holder, by segment."""
+    found: dict[int, dict[tuple[int, PeerId], int | None]] = {}
+    for segment in report.segments:
+        evidence = node.evidence.of_segment(SegmentId(segment.segment_id))
+        rows = found[segment.index] = {}
+        for holder in segment.holders:
+            proof = evidence.proved(holder.shard, holder=holder.peer_id)
+            rows[holder.shard, holder.peer_id] = None if proof is None else proof.time_s
+    return found
 
 
 async def repair(node: Node, request: Json, events: Events) -> Json:

@@ -25,7 +25,7 @@ async def credit(node: Node, request: Json, events: Events) -> Json:
     summary = await node.credit.summary()
     return {
         **summary_json(summary),
-        "kept_for_others_bytes": node.store.statistics().used_bytes,
+        "kept_for_others_bytes": node.store.kept_bytes(),
         "code": [node.config.code.data_shards, node.config.code.total_shards],
         "peers": [peer_json(peer) for peer in summary.peers],
     }

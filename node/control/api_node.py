@@ -76,6 +76,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "packs": store.packs,
             "dead_bytes": store.dead_bytes,
             "quarantined": store.quarantined,
+            "lost": store.lost,
         },
         "server": {
             "open_puts": now.server.open_puts,
@@ -84,6 +85,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "refused": now.server.requests_refused,
         },
         "donor": _donor_json(node),
+        "audits": _audits_json(node),
         "engine": node.engine_name,
         "files": len(node.catalogue.files()),
         "uptime_s": now.uptime_s,
@@ -101,6 +103,30 @@ def _donor_json(node: Node) -> Json:
         "outages": [{"from": from_s, "to": to_s} for from_s, to_s in node.uptime.outages],
         "rate_bytes_s": given.rate_bytes_s,
         "pledge": node.pledge(),
+    }
+
+
+def _audits_json(node: Node) -> Json:
+    """How others' audits of this node went, and why it is suspended if it is; and its audits of others."""
+    own, ours = node.auditing.own_audits(), node.auditing.statistics
+    return {
+        "passed": own.passed,
+        "slow": own.slow,
+        "failed": own.failed,
+        "missed": own.missed,
+        "errors": own.errors,
+        "last_passed": own.passed_s or None,
+        "suspended": own.is_suspended,
+        "trouble": own.trouble or None,
+        "trouble_at": own.trouble_s or None,
+        "made": {
+            "audits": ours.audits,
+            "samples": ours.samples,
+            "passed": ours.passed,
+            "slow": ours.slow,
+            "failed": ours.failed,
+            "no_answer": ours.no_answer,
+        },
     }
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from node.control.client import Json
 from node.control.credit_words import format_credits, worth
 from node.control.local_swarm import LocalSwarm, NodeProcess
-from node.errors import NodeError, UsageError
+from node.errors import CreditError, NodeError, UsageError
 from node.units import MIB, format_size
 
 FILE_BYTES = 64 * MIB
@@ -36,7 +36,9 @@ NODES_MAX = 100
 HEAL_STALL_S = 15.0
 HEALING_DONORS_MIN = 7
 """With fewer left, each would keep more of a segment than it may: some of the shards stay unmade."""
-AUDIT_TIMEOUT_S = 30.0
+AUDIT_TIMEOUT_S = 60.0
+AUDIT_PATIENCE_S = 10.0  # for all of them, once one that is needed has earned something
+RETURN_TIMEOUT_S = 15.0
 SETTINGS: Mapping[str, object] = {
     "audit.interval_s": 3,
     "repair.check_interval_s": 2,
@@ -149,8 +151,8 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
             f"put {format_size(put['bytes'])}: {format_size(put['stored_bytes'])} on {put['holders']} holders"
         )
     with steps.step("the owner's node audits its holders: a day of keeping is owed") as row:
-        paid = _wait_audited(donors)
-        row["ok"] = paid == len(donors)
+        paid = _wait_audited(donors, must=donors[options.kill :])
+        row["ok"] = paid > 0
         row["name"] += f", to {paid} of {len(donors)}"
     with steps.step(f"SIGKILL {options.kill} donors, stop the uploader"):
         for donor in donors[: options.kill]:  # the first is the one that all others joined through
@@ -169,16 +171,23 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
         alive = _wait_healed(fresh, link[0])
         row["ok"] = alive == TOTAL_SHARDS or (len(survivors) < HEALING_DONORS_MIN and alive >= DATA_SHARDS)
         row["name"] += f": {alive} of {TOTAL_SHARDS} shards of every segment proved"
-    _settle(steps, survivors)
+    _settle(folder, swarm, steps, uploader, survivors, fresh)
 
 
-def _wait_audited(donors: list[NodeProcess]) -> int:
-    """How many donors have earned something, once that is all of them or time is up."""
-    deadline = time.monotonic() + AUDIT_TIMEOUT_S
+def _wait_audited(donors: list[NodeProcess], *, must: list[NodeProcess]) -> int:
+    """How many donors have earned something; 0 if none of those that `must` had in time.
+
+    Small shards are due less often: of a small file it is enough that one of them has been audited.
+    """
+    began = time.monotonic()
     while True:
-        paid = sum(bool(donor.call("credit")["earned"] > 0) for donor in donors)
-        if paid == len(donors) or time.monotonic() > deadline:
-            return paid
+        paid = {donor.peer_id for donor in donors if donor.call("credit")["earned"] > 0}
+        has_some = any(donor.peer_id in paid for donor in must)
+        waited_s = time.monotonic() - began
+        if len(paid) == len(donors) or (has_some and waited_s > AUDIT_PATIENCE_S):
+            return len(paid)
+        if waited_s > AUDIT_TIMEOUT_S:
+            return 0
         time.sleep(_POLL_S)
 
 
@@ -195,12 +204,52 @@ def _wait_healed(observer: NodeProcess, link: str) -> int:
         time.sleep(_POLL_S)
 
 
-def _settle(steps: _Steps, survivors: list[NodeProcess]) -> None:
+def _settle(
+    folder: Path,
+    swarm: LocalSwarm,
+    steps: _Steps,
+    uploader: NodeProcess,
+    survivors: list[NodeProcess],
+    stranger: NodeProcess,
+) -> None:
     """Who earned what, and what that buys."""
     with steps.step("who earned what") as row:
         earned = [float(donor.call("credit")["earned"]) for donor in survivors]
         row["ok"] = max(earned) > 0
         row["name"] += f": {_earnings(earned)}"
+    with steps.step("the owner returns; from here on nobody pledges anything to newcomers"):
+        owner = swarm.restart(uploader)
+        for each in (owner, *survivors):
+            each.call("donate", pledge_millionths=0)
+    second = folder / "second.bin"
+    best = survivors[earned.index(max(earned))]
+    with steps.step("a donor stores a second file with what it earned") as row:
+        swarm.wait_known(best, len(survivors))
+        _make_random(second, _affordable_bytes(best, owner))
+        put = _put_on_credit(best, second)
+        row["name"] += (
+            f": {format_size(put['bytes'])} for {format_credits(put['price'])}, "
+            "on the disk of the owner whose shards it keeps"
+        )
+    with steps.step("a stranger who keeps nothing for anybody asks for the same") as row:
+        try:
+            stranger.call("put", path=str(second), code="1/2")
+        except CreditError:
+            row["name"] += ": refused, not enough credit"
+        else:
+            row["ok"] = False
+
+
+def _put_on_credit(donor: NodeProcess, source: Path) -> Json:
+    """Put, again until the owner is found: it has just returned."""
+    deadline = time.monotonic() + RETURN_TIMEOUT_S
+    while True:
+        try:
+            return donor.call("put", path=str(source), code="1/2")
+        except CreditError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
 
 
 def _earnings(earned: list[float]) -> str:
@@ -210,6 +259,13 @@ def _earnings(earned: list[float]) -> str:
         f"{sum(each > 0 for each in earned)} of {len(earned)} donors {format_credits(total)} together, "
         f"one of them {format_credits(most)}: enough to keep {worth(most, (1, 2))}"
     )
+
+
+def _affordable_bytes(donor: NodeProcess, owner: NodeProcess) -> int:
+    """An eighth of what the donor's claim on the owner pays for at 1/2: leases have records, too."""
+    account = owner.ready["account"]
+    (peer,) = [peer for peer in donor.call("credit")["peers"] if peer["account"] == account]
+    return int(peer["balance"] / 30 * MIB / 2 / 8)
 
 
 def _settings() -> list[str]:

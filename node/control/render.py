@@ -155,6 +155,7 @@ def _ls(_options: Options, result: Json) -> None:
             file["name"],
             format_size(file["bytes"]),
             file["health"],
+            _proved(file.get("last_proved")),
             "/".join(str(part) for part in file["code"]),
             _day(file["created"]),
             _day(file["expires"]),
@@ -162,7 +163,14 @@ def _ls(_options: Options, result: Json) -> None:
         ]
         for file in result["files"]
     ]
-    _table(("name", "size", "health", "code", "stored", "kept until", "hash"), rows)
+    _table(("name", "size", "health", "proved", "code", "stored", "kept until", "hash"), rows)
+
+
+def _proved(time_s: int | None) -> str:
+    """How long ago something was proved, for a person."""
+    if time_s is None:
+        return "unknown"
+    return f"{format_duration(max(0, time.time() - time_s))} ago"
 
 
 def _health(options: Options, result: Json) -> None:
@@ -263,6 +271,8 @@ def _status(_options: Options, result: Json) -> None:
     ]
     if store["cap_bytes"]:
         rows[7:7] = _donor_rows(result["donor"])
+    if store["lost"]:
+        rows.insert(-1, ["lost shards", f"{store['lost']} leases: their packs are gone from the disk"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)

@@ -41,6 +41,7 @@ class Events:
         self._lock = trio.Lock()
         self._progress: Json | None = None
         self._progressed = trio.Event()
+        self._is_over = False
 
     def progress(self, **fields: object) -> None:
         """Say how far it is. Never blocks; only the latest of a burst is sent."""
@@ -62,6 +63,13 @@ class Events:
         async with self._lock:
             await self._write(json.dumps({name: value}).encode() + b"\n")
 
+    async def finish(self, name: str, value: object) -> None:
+        """The last event; what is still said after it goes nowhere."""
+        async with self._lock:
+            await self._write(json.dumps({name: value}).encode() + b"\n")
+            self._is_over = True
+            await _finish(self._send)
+
     async def pump_progress(self) -> None:
         """Send progress at a bounded rate, until cancelled."""
         while True:
@@ -71,7 +79,8 @@ class Events:
             await trio.sleep(_PROGRESS_INTERVAL_S)
 
     async def _write(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if not self._is_over:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 Handler = Callable[[Json, Events], Awaitable[Json]]
@@ -96,8 +105,7 @@ class ControlApp:
             handler, request = await self._parse(scope, receive)
         except UsageError as error:
             await _start(send, 400)
-            await Events(send).emit("error", error_to_json(error))
-            await _finish(send)
+            await Events(send).finish("error", error_to_json(error))
             return
         await _start(send, 200)
         events = Events(send)
@@ -105,8 +113,7 @@ class ControlApp:
             nursery.start_soon(_cancel_on_disconnect, receive, nursery.cancel_scope)
             nursery.start_soon(events.pump_progress)
             name, value = await self._run(handler, request, events)
-            await events.emit(name, value)
-            await _finish(send)
+            await events.finish(name, value)
             nursery.cancel_scope.cancel()
 
     async def _parse(self, scope: Any, receive: ASGIReceiveCallable) -> tuple[Handler, Json]:

@@ -367,6 +367,8 @@ class CreditAdmission:
         cert = DeviceCert.decode(asker.cert, network=self._ledger.store.network)
         if cert.peer_id != asker.peer_id:
             raise ProtocolError("the certificate of another peer")
+        if cert.account == self._ledger.me:
+            raise CreditError("this donor is of the same account: who would owe whom?")
         await self.run(lambda: self.check_cert(cert))
         return cert.account, self.place_of(asker.peer_id)
 

@@ -118,9 +118,19 @@ class Ledger:
         return self._today
 
     def update(self, change: Callable[[LedgerChange], T]) -> T:
-        """Run and commit a change. Books that it may have touched in vain are dropped."""
+        """Run and commit a change. Books that it may have touched in vain are dropped: those of a change that
+        fails, and of one that runs again because the store had to grow."""
+        runs = 0
+
+        def run(ledger: LedgerChange) -> T:
+            nonlocal runs
+            runs += 1
+            if runs > 1:
+                self._books.clear()
+            return change(ledger)
+
         try:
-            return self.store.update(change)
+            return self.store.update(run)
         except BaseException:
             self._books.clear()
             raise

@@ -13,6 +13,7 @@ from functools import partial
 
 import trio
 
+from node.chunks.losses import LossTeller
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import save_scores
 from node.chunks.scores import Scoreboard
@@ -79,7 +80,9 @@ class Housekeeping:
         standing: Callable[[], Standing],
         clock: Clock,
         offload: Offload,
+        losses: LossTeller,
     ) -> None:
+        self._losses = losses
         self._store = store
         self._uploader = uploader
         self._dht = dht
@@ -109,7 +112,7 @@ class Housekeeping:
             nursery.start_soon(self._repeat, "forgotten puts", DROP_STALE_INTERVAL_S, self._drop_stale)
 
     async def tidy(self) -> None:
-        """End what has expired, give its space back, save the scoreboard. Raises `StoreError`."""
+        """End what has expired, give its space back, tell of what is lost. Raises `StoreError`."""
         expired = await self._offload.run(partial(self._store.expire, self._clock.now_s()))
         if expired:
             _logger.info("%d leases have expired", expired)
@@ -117,6 +120,7 @@ class Housekeeping:
         now = await self._offload.run(self._store.statistics)
         # Where room is short, little that is dead in a pack is worth the copying too.
         urgent = now.free_bytes < now.cap_bytes // SHORT_SHARE
+        await self._losses.tell()
         more = True
         while more:
             more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES, urgent=urgent))

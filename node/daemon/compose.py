@@ -298,6 +298,7 @@ async def _build(
     dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
     reputations = await offload.run(partial(ReputationStore, ports.state))
+    scores.reputations = reputations
     evidence = Evidence(ports.state, network=NETWORK_ID)
     catalogue = Catalogue(ports.state, network=NETWORK_ID)
     credit = CreditService(
@@ -380,6 +381,7 @@ async def _build(
         leaving=leaving,
         known_holders=catalogue.holders,
         network=giving,
+        state=ports.state,
         store=store,
         shard_server=server,
         client=HolderClient(giving, preamble),
@@ -475,6 +477,7 @@ async def _build(
             standing=ports.standing,
             clock=clock,
             offload=offload,
+            losses=healing.losses,
         ),
         uptime=uptime,
         limited=limited,

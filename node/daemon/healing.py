@@ -25,6 +25,7 @@ from node.chunks.healing.rebuild import Rebuilder
 from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders
+from node.chunks.losses import LossTeller
 from node.chunks.reputations import Reputations
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.server import ShardServer
@@ -34,7 +35,7 @@ from node.daemon.config import RepairConfig
 from node.daemon.memory import DaemonMemory
 from node.errors import StoreError
 from node.framing import Preamble
-from node.ports import Clock, Directory, Entropy, Network, Offload
+from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
 from node.records.lease import Lease
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Healing:
     mover: Mover
     repairer: FileRepairer
     leaving: Leaving
+    losses: LossTeller
 
     async def drain(self, on_progress: MoveProgress) -> DrainReport:
         """Take nothing new any more, and move everything elsewhere. Raises `StoreError`."""
@@ -107,6 +109,7 @@ def build_healing(
     known_holders: KnownHolders,
     config: RepairConfig,
     network: Network,
+    state: KeyValue,
     store: ShardStore,
     shard_server: ShardServer,
     client: HolderClient,
@@ -186,6 +189,7 @@ def build_healing(
         store=store,
         keeper=keeper,
         identity=keys.identity,
+        account=keys.account_id,
         preamble=preamble,
         clock=clock,
         offload=offload,
@@ -194,6 +198,18 @@ def build_healing(
         last_proof_s=held.last_proof_s,
         dead_after_s=config.dead_after_s,
         is_leaving=leaving,
+        take_loss=evidence.add_bad_answer,
+    )
+    losses = LossTeller(
+        store=store,
+        keeper=keeper,
+        holders=holders,
+        client=repair,
+        state=state,
+        identity=keys.identity,
+        clock=clock,
+        entropy=entropy,
+        offload=offload,
     )
     repairer = FileRepairer(
         holders=holders,
@@ -204,7 +220,7 @@ def build_healing(
         account_seed=keys.account.seed,
         offload=offload,
     )
-    return Healing(server, service, healer, held, mover, repairer, leaving)
+    return Healing(server, service, healer, held, mover, repairer, leaving, losses)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:

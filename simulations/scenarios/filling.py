@@ -1,6 +1,7 @@
 """Few donors, large files, and holders that die in the midst of puts: disks fill to their caps.
 
-With as many donors as shards nobody can stand in for a holder that fails, so quorums matter.
+With as many donors as shards nobody can stand in for a holder that fails, so quorums matter. All are in one
+private network: credit would stop them long before their caps.
 """
 
 from __future__ import annotations
@@ -8,22 +9,18 @@ from __future__ import annotations
 from random import Random
 
 from node.chunks.geometry import Code
-from node.daemon.config import Config, CreditConfig
 from node.units import HOUR_S, MIB
 from simulations.host import HostSettings
 from simulations.scenario import Plan, Scenario
 from simulations.workload import Workload
 
-GENEROUS = Config(credit=CreditConfig(pledge=1.0, known=1.0, newcomer_credits=10**9))
-"""Disks, not credit, are what runs out here."""
-
 
 def _plan(random: Random, brief: bool) -> Plan:
     donors, others = (4, 3) if brief else (6, 6)
     hosts = [
-        HostSettings(donated_bytes=random.randrange(16, 22) * MIB, config=GENEROUS) for _ in range(donors)
+        HostSettings(donated_bytes=random.randrange(16, 22) * MIB, is_private=True) for _ in range(donors)
     ]
-    hosts += [HostSettings() for _ in range(others)]
+    hosts += [HostSettings(is_private=True) for _ in range(others)]
     return Plan(
         hosts=hosts,
         faults=[],

@@ -1,19 +1,23 @@
-"""Half of all machines are lost for good within an hour, and others crash and come back."""
+"""Half of all machines are lost for good within an hour, and others crash and come back.
+
+Every file that still has enough shards must be healthy again within a day, by its holders alone; of others
+nobody may say that they are kept.
+"""
 
 from __future__ import annotations
 
 from random import Random
 
 from node.chunks.geometry import Code
-from node.units import MIB, MINUTE_S
+from node.units import DAY_S, HOUR_S, MIB, MINUTE_S
 from simulations.faults import Fault
 from simulations.host import HostSettings
-from simulations.scenario import JOIN_S, Plan, Scenario
+from simulations.scenario import BRISK, JOIN_S, Plan, Scenario
 from simulations.workload import Workload
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 10 if brief else 24
+    count = 10 if brief else 18
     first_s = JOIN_S + (5 if brief else 30) * MINUTE_S
     span_s = (8 if brief else 60) * MINUTE_S
     lost = random.sample(range(count), count // 2)
@@ -24,11 +28,12 @@ def _plan(random: Random, brief: bool) -> Plan:
             at_s = random.uniform(JOIN_S, first_s + span_s)
             faults.append(Fault(at_s, "crash-writing", index, lasts_s=120.0, amount=operations))
     return Plan(
-        hosts=[HostSettings(donated_bytes=64 * MIB) for _ in range(count)],
+        hosts=[HostSettings(donated_bytes=64 * MIB, config=BRISK) for _ in range(count)],
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=first_s + span_s + (6 if brief else 60) * MINUTE_S,
-        workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 150),
-        files_first=6,
+        workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 600),
+        files_first=6 if brief else 4,
+        heals_within_s=2.5 * HOUR_S if brief else DAY_S,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations
 
 import pytest
@@ -107,3 +108,24 @@ def test_few_in_one_subnet_where_others_exist() -> None:
 @pytest.mark.parametrize(("code", "expected"), [(Code(10, 30), 24), (Code(1, 1), 1), (Code(2, 5), 5)])
 def test_the_quorum(code: Code, expected: int) -> None:
     assert quorum(code) == expected
+
+
+def test_new_donors_get_few_shards_where_enough_are_vetted() -> None:
+    code = Code(10, 30)
+    vetted = [vetted_donor(number, is_vetted=True) for number in range(24)]
+    new = [vetted_donor(number, is_vetted=False) for number in range(24, 60)]
+    chosen = assign(code, [*new, *vetted], shard_bytes=SHARD)
+    assert sum(len(shards) for shards in chosen.values()) == 30
+    assert len(chosen.keys() & {donor.peer_id for donor in new}) == 6
+    assert chosen.keys() >= {donor.peer_id for donor in vetted}
+
+
+@pytest.mark.parametrize("vetted_count", [0, 3, 23])
+def test_a_network_of_new_donors_takes_a_put(vetted_count: int) -> None:
+    donors = [vetted_donor(number, is_vetted=number < vetted_count) for number in range(40)]
+    chosen = assign(Code(10, 30), donors, shard_bytes=SHARD)
+    assert len(chosen) == 30
+
+
+def vetted_donor(number: int, *, is_vetted: bool) -> Donor:
+    return dataclasses.replace(donor(number, room=10), is_vetted=is_vetted)

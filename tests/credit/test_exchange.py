@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from node.credit.ledger_store import PairRecord
 from node.credit.pair_ledger import Records, balance
 from node.credit.units import period_of
 from node.errors import CreditError
+from node.ports import KeyValue, WriteTransaction
 from node.records.charge import Charge
 from node.records.lease import Lease
 from node.records.offer import DeviceCert
@@ -32,6 +34,7 @@ from tests.credit.actors import (
 )
 from tests.credit.neighbours import Neighbour, Street
 
+T = TypeVar("T")
 STRANGER = Actor(9)
 PERIOD = period_of(DAY)
 
@@ -252,6 +255,41 @@ async def test_a_put_and_news_are_exchanged_by_themselves(autojump_clock: MockCl
         exchanges = one.service.exchange.exchanges + other.service.exchange.exchanges
         await trio.sleep(90 * DAY_S)  # nothing wakes
         assert one.service.exchange.exchanges + other.service.exchange.exchanges == exchanges
+
+
+class GrowingStore:
+    """Runs every change twice, as a store does that has to grow in between; the first run is undone."""
+
+    def __init__(self, inner: KeyValue) -> None:
+        self._inner = inner
+        self.view = inner.view
+        self.close = inner.close
+
+    def update(self, change: Callable[[WriteTransaction], T]) -> T:
+        def in_vain(transaction: WriteTransaction) -> None:
+            change(transaction)
+            raise KeyError
+
+        with suppress(KeyError):
+            self._inner.update(in_vain)
+        return self._inner.update(change)
+
+
+async def test_a_store_that_grows_loses_nothing(autojump_clock: MockClock) -> None:
+    street = Street()
+    one, other = street.neighbours(2)
+    disk = one.tables
+    one.tables = GrowingStore(disk)  # type: ignore[assignment]
+    street.clock.time_s += 20 * DAY_S
+    async with other.living():
+        async with one.living():
+            await one.service.sync(other.contact)
+            for mib in (1, 2):
+                await one.service.served(served(one.actor, other.actor, DAY, mib * MIB))
+            assert one.add(other, *gave(one, other)) == 3
+        one.tables = disk
+        async with one.living():
+            assert one.balance_with(other).net(one.actor.account) == 70 * CREDIT
 
 
 async def test_a_release_reaches_the_other_side(autojump_clock: MockClock) -> None:

@@ -28,8 +28,8 @@ def _drill(
     name: str, summary: str, extra: Extra, *, donated_bytes: int = 64 * MIB, putters: int = 1
 ) -> Scenario:
     def plan(random: Random, brief: bool) -> Plan:
-        hosts = [HostSettings(donated_bytes=donated_bytes) for _ in range(DONORS)]
-        hosts += [HostSettings() for _ in range(putters)]
+        hosts = [HostSettings(donated_bytes=donated_bytes, is_private=True) for _ in range(DONORS)]
+        hosts += [HostSettings(is_private=True) for _ in range(putters)]
         return Plan(
             hosts=hosts,
             faults=[],

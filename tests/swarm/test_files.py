@@ -34,7 +34,7 @@ def test_the_life_of_a_file(people: People, tmp_path: Path) -> None:
     assert put["hash"] in put["link"]
 
     (listed,) = [file for file in cairn_json(people.sharer, "ls")["files"] if file["hash"] == put["hash"]]
-    assert set(listed) == {"hash", "name", "bytes", "health", "code", "created", "expires"}
+    assert set(listed) == {"hash", "name", "bytes", "health", "code", "created", "expires", "last_proved"}
     assert (listed["name"], listed["health"], listed["expires"]) == (source.name, "healthy", put["expires"])
 
     shown = cairn_json(people.sharer, "link", put["hash"])

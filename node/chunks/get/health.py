@@ -53,6 +53,7 @@ class SegmentHealth:
     needed: int
     total: int
     holders: tuple[HolderHealth, ...]
+    segment_id: bytes = b""
 
     @property
     def healthy(self) -> bool:
@@ -141,7 +142,8 @@ class HealthChecker:
             segment = await self._locator.segment_manifest(file, index)
         except NotFoundError:
             gone = tuple(HolderHealth(place.holder, place.shard_index, "unreachable") for place in placed)
-            return SegmentHealth(index, 0, code.data_shards, code.total_shards, gone)
+            segment_id = file.manifest.segment_id(index)
+            return SegmentHealth(index, 0, code.data_shards, code.total_shards, gone, segment_id)
         results = await self._challenge(file, segment, placed, verify=verify)
         if len(_alive(results)) < code.total_shards:
             # What is not where it was placed may have been repaired to elsewhere.
@@ -153,7 +155,14 @@ class HealthChecker:
             ]
             results += await self._challenge(file, segment, moved, verify=verify)
         results.sort(key=lambda result: (result.shard, result.peer_id))
-        return SegmentHealth(index, len(_alive(results)), code.data_shards, code.total_shards, tuple(results))
+        return SegmentHealth(
+            index,
+            len(_alive(results)),
+            code.data_shards,
+            code.total_shards,
+            tuple(results),
+            segment.segment_id,
+        )
 
     async def _challenge(
         self, file: LocatedFile, segment: SegmentManifest, places: Sequence[ShardPlace], *, verify: bool

@@ -9,6 +9,7 @@ confirmed is counted; a lease that already lasts long enough is not doubled. Sou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ from node.units import DAY_S, Contact, FileHash, LeaseId, OwnerKey, PeerId, Segm
 HOLDERS_AT_ONCE = 16
 RELEASE_ROUNDS_MAX = 32
 """Times a holder is asked for further leases to end."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +281,7 @@ class Renewer:
                 tally.short_of_credit = error
             missing = isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING
             if not missing:  # a holder that has nothing of the segment keeps nothing
+                _logger.info("a holder did not do what its leases were about: %s", error)
                 tally.failed.add(peer_id)
 
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from node import limits
+from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
 from node.chunks.healing import messages
 from node.chunks.messages import encode_block_header
@@ -55,6 +56,11 @@ class RepairSession:
     async def announce(self, intent: RepairIntent) -> None:
         """Say what this node is about to repair."""
         await self._framed.send(messages.encode(messages.Intent(intent.encode())))
+        await self._reply(messages.Done)
+
+    async def lost(self, word: BadAnswer) -> None:
+        """Say that a shard which this node promised to keep is lost."""
+        await self._framed.send(messages.encode(messages.Lost(word.encode())))
         await self._reply(messages.Done)
 
     async def witness(self, segment_id: SegmentId, lease_ids: Sequence[LeaseId]) -> tuple[bytes, ...]:

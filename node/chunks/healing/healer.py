@@ -183,6 +183,8 @@ class Healer:
         outcome.leases = [lease for taker in takers for lease in taker.leases]
         for taker in takers:
             if taker.failure is not None:
+                if self._pool is not None:
+                    self._pool.fail(taker.contact.peer_id)  # others may do better at the next try
                 outcome.why_not = str(taker.failure)
                 _logger.info("a new holder fell out: %s", taker.failure)
         if outcome.leases:
@@ -240,7 +242,7 @@ class Healer:
         for lease in survey.proved:
             kept[lease.holder] = kept.get(lease.holder, 0) + 1
         failed = {lease.holder for lease, state in survey.seen.items() if state is not Seen.PROVED}
-        chosen, donors = await self.choose(manifest, lost, kept=kept, failed=failed, rate_max=view.grant.rate)
+        chosen, donors = await self.choose(manifest, lost, kept=kept, failed=failed, grant=view.grant)
         takers = []
         for peer_id, indexes in chosen.items():
             leases = tuple(
@@ -263,16 +265,21 @@ class Healer:
         *,
         kept: Mapping[PeerId, int],
         failed: Iterable[PeerId],
-        rate_max: int,
+        grant: RepairGrant,
     ) -> tuple[placement.Assignment, DonorPool]:
-        """Places for shards among donors that answer now, spread as far as there are donors."""
+        """Places for shards among donors that answer now, spread as far as there are donors.
+
+        The owner's own node never counts as a holder of its files.
+        """
         context, wanted = self._context, sorted(shards)
         shard_bytes = manifest.geometry.shard_bytes
         donors = await self._donors(manifest)
         offered = [
             donor
             for donor in donors.donors()
-            if donors.price(donor.peer_id) <= rate_max and context.reputations.takes_new_shards(donor.peer_id)
+            if donors.price(donor.peer_id) <= grant.rate
+            and donors.account(donor.peer_id) != grant.account
+            and context.reputations.takes_new_shards(donor.peer_id)
         ]
         chosen = placement.replace(
             manifest.code, offered, wanted, shard_bytes=shard_bytes, kept=kept, failed=set(failed)

@@ -41,6 +41,7 @@ class Intents:
         live = [
             at + self._life_s
             for (segment, _, _), at in self._heard.items()
-            if segment == segment_id and now - at < self._life_s
+            if segment == segment_id
+            and now < at + self._life_s  # as it is answered: rounding must not differ
         ]
         return max(live) if live else None

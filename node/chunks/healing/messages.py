@@ -4,6 +4,7 @@
 |---|---|---|---|
 | Replace | a body: the case; after Ready, Block frames | Ready, then Body | leases with both halves |
 | Intent | | Done | |
+| Lost | | Done | |
 | Witness | | Body | receipts |
 
 The Body answers the last block. A Block frame has header [slot, block index], as while putting: slot i is the
@@ -50,6 +51,13 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """The opener's own word that it lost a shard: an encoded `BadAnswer` that it signed unasked."""
+
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Witness:
     """See for yourself whether the holders of these leases have their shards; sign it where they don't."""
 
@@ -71,7 +79,7 @@ class Done:
     count: int
 
 
-Message = Replace | Ready | Intent | Witness | Body | Done
+Message = Replace | Ready | Intent | Lost | Witness | Body | Done
 
 _Field = Callable[[Value], object]
 
@@ -105,6 +113,7 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
         ),
     ),
     "ready": (Ready, ()),
+    "lost": (Lost, (_up_to(limits.LOST_RECORD_BYTES_MAX),)),
     "intent": (Intent, (_up_to(limits.REPAIR_INTENT_BYTES_MAX),)),
     "witness": (Witness, (_id, _lease_ids)),
     "body": (Body, (_int(0, limits.REPAIR_CASE_BYTES_MAX),)),

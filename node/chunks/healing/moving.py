@@ -143,7 +143,7 @@ class Mover:
             if lease.holder != self._healer.me:
                 others[lease.holder] = others.get(lease.holder, 0) + 1
         chosen, donors = await self._healer.choose(
-            view.manifest, own, kept=others, failed=(), rate_max=view.grant.rate
+            view.manifest, own, kept=others, failed=(), grant=view.grant
         )
         return await self._move(view, own, chosen, donors)
 
@@ -196,7 +196,7 @@ class Mover:
         # Places for as many as there are newcomers: all holders of the segment see the same ones.
         every = range(view.manifest.code.total_shards)
         chosen, donors = await self._healer.choose(
-            view.manifest, every, kept={}, failed=held.keys(), rate_max=view.grant.rate
+            view.manifest, every, kept={}, failed=held.keys(), grant=view.grant
         )
         targets = repair.spread_to(view.manifest.code, held, self._healer.me, list(chosen))
         return await self._move(

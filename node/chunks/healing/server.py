@@ -1,4 +1,4 @@
-"""The other side of repair: new holders, witnesses, and who stands back. Layer 4: serves `/cairn/repair/1`.
+"""The other side of repair: new holders, witnesses, losses, who stands back. Layer 4: `/cairn/repair/1`.
 
 Invariants: a lease under a grant is signed only for a case that holds (`cases`), for blocks that give the
 manifest's root, and when they, the grant and the roster are durable; nothing is reserved beyond the stream
@@ -7,6 +7,7 @@ that asked; a witness signs what it saw itself. Source: credit.md, "Repair".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ import trio
 
 from node import limits
 from node.chunks import messages as shard_messages
+from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
+from node.chunks.geometry import SegmentGeometry
 from node.chunks.healing import messages
 from node.chunks.healing.cases import check_case, check_terms
 from node.chunks.healing.intents import Intents
@@ -31,13 +34,18 @@ from node.framing import FramedStream, Preamble
 from node.ports import Clock, Network, Offload, Stream
 from node.records.lease import Lease
 from node.records.repair import RepairGrant, RepairIntent
-from node.units import DAY_S, LeaseId, SegmentId
+from node.units import DAY_S, AccountId, LeaseId, SegmentId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
+TakeLoss = Callable[[BadAnswer, SegmentId, SegmentGeometry], bool]
+"""Keep a proof that a shard is lost, verified; whether it is news. Blocks on the disk."""
 LastProof = Callable[[SegmentId, Lease], int]
 """When a leased shard was last proved, or first heard of here; blocks on the disk."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 class RepairServer:
@@ -50,6 +58,7 @@ class RepairServer:
         store: ShardStore,
         keeper: Keeper,
         identity: KeyPair,
+        account: AccountId,
         preamble: Preamble,
         clock: Clock,
         offload: Offload,
@@ -57,13 +66,16 @@ class RepairServer:
         intents: Intents,
         last_proof_s: LastProof,
         dead_after_s: int,
+        take_loss: TakeLoss,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_leaving` says whether this donor takes nothing new."""
+        """`take_loss` keeps a proof of loss; `is_leaving` says whether this donor takes nothing new."""
+        self._take_loss = take_loss
         self._network = network
         self._store = store
         self._keeper = keeper
         self._identity = identity
+        self._account = account
         self._peer_id = peer_id_of(identity.public)
         self._preamble = preamble
         self._clock = clock
@@ -121,6 +133,9 @@ class RepairServer:
             case messages.Intent():
                 await self._hear(request, framed)
                 await framed.send(messages.encode(messages.Done(1)))
+            case messages.Lost():
+                await self._take_word(request, framed)
+                await framed.send(messages.encode(messages.Done(1)))
             case _:
                 raise ProtocolError(f"{type(request).__name__} is no request")
 
@@ -139,6 +154,10 @@ class RepairServer:
             case = messages.Case.decode(body, network=self._preamble.network_id)
             manifest = SegmentManifest.decode(request.manifest)
             grant = RepairGrant.decode(request.grant, network=self._preamble.network_id)
+            if grant.account == self._account:
+                raise RefusalError(
+                    shard_messages.REFUSED_NOT_A_DONOR, "an owner's own node keeps no shards of its files"
+                )
             await self._offload.run(lambda: self._check(case, manifest, grant))
             signed = [lease.countersign(self._identity) for lease in case.leases]
             await self._receive(manifest, grant, case, signed, framed)
@@ -234,6 +253,19 @@ class RepairServer:
         if intent.holder not in {lease.holder for lease in leases}:
             raise ProtocolError("an intent of a node that keeps nothing of the segment")
         self._intents.heard(intent)
+
+    async def _take_word(self, request: messages.Lost, framed: FramedStream) -> None:
+        """A holder's own word that it lost a shard: evidence from now on, as a signed bad answer is."""
+        word = BadAnswer.decode(request.record, network=self._preamble.network_id)
+        if word.donor != framed.peer_id or word.is_false:
+            raise ProtocolError("a loss is told by whoever has it, in its own words")
+
+        def take() -> bool:
+            manifest, _ = self._held_roster(word.segment_id)
+            return self._take_loss(word, manifest.segment_id, manifest.geometry)
+
+        if await self._offload.run(take):
+            _logger.info("a co-holder lost a shard")
 
     def _held_roster(self, segment_id: SegmentId) -> tuple[SegmentManifest, tuple[Lease, ...]]:
         """A segment that is held here, and its live leases. Blocks on the disk. Raises `RefusalError`."""

@@ -279,5 +279,5 @@ class HealingService:
                     return  # whoever does not hear does harmless work twice
 
         async with trio.open_nursery() as nursery:
-            for peer_id in {lease.holder for lease in survey.proved} - {self._healer.me}:
+            for peer_id in sorted({lease.holder for lease in survey.proved} - {self._healer.me}):
                 nursery.start_soon(tell, peer_id)

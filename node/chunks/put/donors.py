@@ -23,7 +23,7 @@ from node.errors import CryptoError, ProtocolError, RefusedError, RemoteError
 from node.ports import Clock, Directory, Network
 from node.records.offer import PRICE_MICROCREDITS, Offer
 from node.subnets import subnet_of
-from node.units import Contact, PeerId
+from node.units import AccountId, Contact, PeerId
 
 ASK_AT_ONCE: Final = 16
 ROUNDS_MAX: Final = 6
@@ -92,8 +92,11 @@ class DonorPool:
         return frozenset(self._failed)
 
     def donors(self) -> list[Donor]:
-        """Donors that have not failed, with what they have left."""
-        return [donor for peer_id, donor in self._donors.items() if peer_id not in self._failed]
+        """Donors that have not failed, here or in audits, with what they have left."""
+        takes = self._scores.reputations.takes_new_shards
+        return [
+            donor for peer_id, donor in self._donors.items() if peer_id not in self._failed and takes(peer_id)
+        ]
 
     def contact(self, peer_id: PeerId) -> Contact:
         """Where a donor of this pool listens."""
@@ -103,6 +106,11 @@ class DonorPool:
         """Micro-credits a MiB and day that the donor asked for."""
         offer = self._offers.get(peer_id)
         return PRICE_MICROCREDITS if offer is None else offer.price
+
+    def account(self, peer_id: PeerId) -> AccountId | None:
+        """The account that the donor gives for, as its offer says."""
+        offer = self._offers.get(peer_id)
+        return None if offer is None else offer.account
 
     @property
     def credit_refusals(self) -> CreditRefusals:
@@ -207,6 +215,7 @@ class DonorPool:
                 peer_id, byte_count=self._shard_bytes, now_s=self._clock.now_s()
             ),
             subnet=subnet_of(self._network.observed_address(peer_id)),
+            is_vetted=self._scores.reputations.is_vetted(peer_id),
             preference=0 if self._payer is None else self._payer.preference(offer),
         )
         self._offers[peer_id] = offer

@@ -33,9 +33,10 @@ SEGMENT_OBJECTS = "store.segment_objects"  # segment id, scope, kind -> empty
 QUARANTINED = "store.quarantined"  # segment id, shard index -> sequence of its put, location of the record
 PACKS = "store.packs"  # pack -> live bytes
 REBUILD = "store.rebuild"  # work table of a rebuild
+LOST = "store.lost"  # lease id -> as in LEASES: leases of shards whose packs are gone
 TABLES = (
     META, SHARDS, PUTS, CARRIERS, LEASES, SHARD_LEASES, EXPIRY, ENDS, OBJECTS, SEGMENT_OBJECTS, QUARANTINED,
-    PACKS, REBUILD,
+    PACKS, REBUILD, LOST,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -254,6 +255,17 @@ class IndexReader:
         assert isinstance(shard_index, int)
         assert isinstance(carrier, int)
         return LeaseEntry(SegmentId(segment_id), shard_index, carrier, _lease_fields(lease))
+
+    def lost(self) -> Iterator[LeaseEntry]:
+        """Leases of shards whose packs are gone, in order of id."""
+        for _, data in self._view.scan(LOST):
+            segment_id, shard_index, carrier, *lease = wire.decode(
+                data, size_max=limits.STORE_RECORD_BYTES_MAX
+            )
+            assert isinstance(segment_id, bytes)
+            assert isinstance(shard_index, int)
+            assert isinstance(carrier, int)
+            yield LeaseEntry(SegmentId(segment_id), shard_index, carrier, _lease_fields(lease))
 
     def leases_of(self, prefix: bytes) -> list[LeaseEntry]:
         """Leases of a segment (its id) or of a shard (its key)."""

@@ -33,6 +33,7 @@ from node.units import MIB
 
 PACK_FOLDER = PurePath("packs")
 PACK_SUFFIX = ".pack"
+GIVEN_UP = PACK_FOLDER / "lost"
 PACK_MAGIC = b"CairnPk1"
 RECORD_MAGIC = b"CrnR"
 RECORD_VERSION = 1
@@ -216,6 +217,15 @@ class ShardLog:
         """Bytes of each pack."""
         with self._lock:
             return dict(self._sizes)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a person said that packs which are missing won't come back."""
+        return GIVEN_UP.name in self._files.list(PACK_FOLDER)
+
+    def forget_given_up(self) -> None:
+        """Their loss is known from now on."""
+        self._files.delete(GIVEN_UP)
 
     def check_there(self) -> None:
         """Raises `StoreError` unless every pack is still in its folder: another disk may be mounted there, or

@@ -7,6 +7,8 @@ Invariants:
   an unsynced write may be missing. A commit with a block missing is dropped: nobody was told of it.
 - A rebuild can't tell a commit that was torn from one whose blocks have rotted: it keeps either as
   quarantined, since a promise may hang on it.
+- Leases whose packs are gone are written down before the index that still knows them goes: somebody relies
+  on them, and has to be told.
 - A rebuild is the same fold over all packs, made independent of their order, which compactions change.
 """
 
@@ -20,6 +22,8 @@ from typing import TypeVar
 from node.chunks.store.shard_index import (
     FORMAT,
     FORMAT_KEY,
+    LEASES,
+    LOST,
     META,
     REBUILD,
     SALT_KEY,
@@ -71,17 +75,78 @@ def recover(log: ShardLog, key_values: KeyValue) -> int:
         sequence = reader.sequence()
         live = reader.live_bytes()
     lost = [pack_id for pack_id, byte_count in live.items() if byte_count and pack_id not in sizes]
-    if lost and not sizes:
+    if lost and not sizes and not log.is_given_up:
         # All at once is no rot: rebuilding would forget every promise, and a disk comes back.
         raise StoreError(
-            f"{packs_missing(len(lost))} If they are lost for good, remove the folder `index` as well"
+            f"{packs_missing(len(lost))} If they are lost for good, say so with an empty file `packs/lost`: "
+            "co-holders are told then"
         )
+    if is_known and lost:
+        _note_lost(key_values, frozenset(lost))
     if not is_known or lost or sizes.get(synced.pack_id, 0) < synced.offset:
-        return _Rebuild(log, key_values).run()
+        sequence = _Rebuild(log, key_values).run()
+        if lost and log.is_given_up:
+            log.forget_given_up()
+        return sequence
     gone = [pack_id for pack_id in live if pack_id not in sizes]
     if not gone and log.end() == synced == scan_from:
         return sequence
     return _replay(log, key_values, synced=synced, scan_from=scan_from, sequence=sequence, gone=gone)
+
+
+def _note_lost(key_values: KeyValue, packs: frozenset[int]) -> None:
+    """Write down the leases of shards of which a block or the commit stood in one of these packs."""
+    start = b""
+    while True:
+        with key_values.view() as view:
+            reader = IndexReader(view)
+            keys = [key for key, _ in islice(view.scan(SHARDS, start=start), _BATCH)]
+            noted = {
+                entry.lease.lease_id: view.get(LEASES, entry.lease.lease_id)
+                for key in keys
+                if _stands_in(reader, key, packs)
+                for entry in reader.leases_of(key)
+            }
+
+        def put(transaction: WriteTransaction, noted: dict[LeaseId, bytes | None] = noted) -> None:
+            for lease_id, data in noted.items():
+                if data is not None:
+                    transaction.put(LOST, lease_id, data)
+
+        if noted:
+            key_values.update(put)
+        if len(keys) < _BATCH:
+            return
+        start = keys[-1] + b"\0"
+
+
+def _stands_in(reader: IndexReader, key: bytes, packs: frozenset[int]) -> bool:
+    shard = reader.shard(key)
+    if shard is None:
+        return False
+    carrier = reader.carrier(shard.put)
+    return any(block.pack_id in packs for block in shard.blocks) or (
+        carrier is not None and carrier[1].pack_id in packs
+    )
+
+
+def _settle_lost(key_values: KeyValue) -> None:
+    """After a rebuild: what is here after all, or is known as quarantined, is not among the lost."""
+    start = b""
+    while True:
+        with key_values.view() as view:
+            keys = [key for key, _ in islice(view.scan(LOST, start=start), _BATCH)]
+            found = [key for key in keys if view.get(LEASES, key) is not None]
+
+        def drop(transaction: WriteTransaction, found: list[bytes] = found) -> None:
+            for key in found:
+                transaction.delete(LOST, key)
+
+        if found:
+            key_values.update(drop)
+        if len(keys) < _BATCH:
+            return
+        start = keys[-1] + b"\0"
 
 
 def _replay(
@@ -157,7 +222,7 @@ class _Rebuild:
 
     def run(self) -> int:
         """Rebuild; the highest sequence number in use."""
-        self._wipe(TABLES)
+        self._wipe(table for table in TABLES if table != LOST)
         sequence = self._collect() + SEQUENCE_GAP
         # The newest whole copy of a shard counts: an older one may have been quarantined, or be half gone.
         self._fold(reversed(self._work(RecordKind.COMMIT)), self._add_shards)
@@ -181,6 +246,7 @@ class _Rebuild:
             transaction.put(META, FORMAT_KEY, FORMAT)
 
         self._key_values.update(finish)
+        _settle_lost(self._key_values)
         return sequence
 
     def _collect(self) -> int:

@@ -24,6 +24,7 @@ from node.chunks.store.shard_index import (
     FORMAT_KEY,
     GRANT_KIND,
     LEASES,
+    LOST,
     META,
     QUARANTINED,
     ROSTER_KIND,
@@ -65,7 +66,7 @@ from node.chunks.store.shard_writer import (
 )
 from node.chunks.store.space import SpaceBudget
 from node.errors import CorruptBlockError, NotFoundError, ProtocolError, StoreError
-from node.ports import Entropy, Files, KeyValue
+from node.ports import Entropy, Files, KeyValue, WriteTransaction
 from node.units import FileHash, LeaseId, SegmentId
 
 StoredLease = LeaseFields
@@ -113,6 +114,8 @@ class StoreStatistics:
     packs: int
     dead_bytes: int
     quarantined: int
+    lost: int
+    """Leases of shards whose packs are gone."""
 
 
 class ShardStore:
@@ -180,13 +183,17 @@ class ShardStore:
 
     # --- room ---------------------------------------------------------------------------------------
 
+    def kept_bytes(self) -> int:
+        """Bytes of the packs that are alive: what is kept for others, with its records."""
+        return sum(self._writer.live_bytes().values())
+
     def statistics(self) -> StoreStatistics:
         """Figures of this moment; measures the home, or takes the last measure where the disk is gone."""
         writer = self._writer
         with suppress(StoreError):
             writer.measure()
         with self._key_values.view() as view:
-            quarantined = view.count(QUARANTINED)
+            quarantined, lost = view.count(QUARANTINED), view.count(LOST)
             shards, leases = view.count(SHARDS) - quarantined, view.count(LEASES)
         with writer.state:
             use = writer.pack_use()
@@ -200,6 +207,7 @@ class ShardStore:
                 packs=use.pack_count,
                 dead_bytes=writer.dead_bytes(),
                 quarantined=quarantined,
+                lost=lost,
             )
 
     def set_cap(self, cap_bytes: int) -> None:
@@ -306,6 +314,29 @@ class ShardStore:
         """Shards with a bad block: lost here, to be made again elsewhere."""
         with self._key_values.view() as view:
             return [(SegmentId(key[:32]), key[32]) for key, _ in view.scan(QUARANTINED)]
+
+    def has_losses(self) -> bool:
+        """Whether a shard that was promised is lost. In O(1)."""
+        with self._key_values.view() as view:
+            return view.count(QUARANTINED) + view.count(LOST) > 0
+
+    def losses(self) -> list[HeldLease]:
+        """The leases of shards that are lost here: quarantined, or gone with their packs."""
+        with self._key_values.view() as view:
+            reader = IndexReader(view)
+            quarantined = [
+                _held(entry) for key, _ in view.scan(QUARANTINED) for entry in reader.leases_of(key)
+            ]
+            return [*quarantined, *(_held(entry) for entry in reader.lost())]
+
+    def forget_lost(self, lease_ids: Sequence[LeaseId]) -> None:
+        """Remember these leases of shards that went with their packs no longer."""
+
+        def drop(transaction: WriteTransaction) -> None:
+            for lease_id in lease_ids:
+                transaction.delete(LOST, lease_id)
+
+        self._key_values.update(drop)
 
     def holds(self, name: bytes) -> bool:
         """Whether a shard of the segment, or the manifest of the file, of this id is held."""
