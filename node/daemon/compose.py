@@ -379,7 +379,9 @@ async def _build(
     healing = build_healing(
         config=config.repair,
         leaving=leaving,
-        known_holders=catalogue.holders,
+        catalogue=catalogue,
+        payer=credit.wallet,
+        wait_joined=dht.wait_joined,
         network=giving,
         state=ports.state,
         store=store,

@@ -133,6 +133,10 @@ class Healer:
         """This node."""
         return self._context.network.peer_id
 
+    def contact(self, peer_id: PeerId) -> Contact:
+        """A peer with the addresses of its connection, perhaps none."""
+        return self._context.prober.contact(peer_id)
+
     def live(self, view: SegmentView) -> tuple[Lease, ...]:
         """The leases that live today."""
         return live_leases(view.leases, today=self._today)
