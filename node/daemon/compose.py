@@ -338,6 +338,7 @@ async def _build(
         engine=engine,
         scores=scores,
         known_holders=catalogue.holders,
+        reader=credit.serving,
     )
     health = HealthChecker(
         client=client,
@@ -371,6 +372,7 @@ async def _build(
         grace_days=config.lease.grace_days,
         uptime_permille=uptime.permille,
         admission=credit.admission,
+        serving=credit.serving,
         is_leaving=leaving,
     )
     await credit.start(lambda lease_id: store.lease(lease_id) is not None)
