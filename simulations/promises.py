@@ -59,9 +59,9 @@ class Promises:
             return count
 
         async def kept(
-            incoming: Any, manifest: Any, grant: Any, leases: Sequence[Lease], roster: Any
+            incoming: Any, manifest: Any, grant: Any, leases: Sequence[Lease], roster: Any, peer_id: Any
         ) -> None:
-            await keep_granted(incoming, manifest, grant, leases, roster)
+            await keep_granted(incoming, manifest, grant, leases, roster, peer_id)
             self.granted += len(leases)
             for lease in leases:
                 self._begin(host.peer_id, lease)

@@ -86,10 +86,13 @@ class Admission(Protocol):
         """The shards of these claims are durable, or never will be."""
         ...
 
-    async def admit_granted(self, lease: Lease, grant: RepairGrant, manifest_bytes: int) -> None:
+    async def admit_granted(
+        self, lease: Lease, grant: RepairGrant, manifest_bytes: int, peer_id: PeerId
+    ) -> None:
         """Rule 0: accept a lease under a repair grant that the caller has checked, with its evidence.
 
-        The claim is durable then, as after `settle`, and `settled` is due. Raises `CreditError`.
+        `peer_id` asks for it: a repairer or a holder that moves, not the payer. The claim is durable then, as
+        after `settle`, and `settled` is due. Raises `CreditError`.
         """
         ...
 

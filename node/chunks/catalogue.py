@@ -117,10 +117,9 @@ class Catalogue:
             row = view.get(FILES_TABLE, file_hash)
         return None if row is None else decode_entry(file_hash, row)
 
-    def entries(self) -> Iterator[CatalogueEntry]:
-        """All files, indexes of large folders and parts of the list included, in order of hash; a page in
-        memory at a time."""
-        start = b""
+    def entries(self, start: bytes = b"") -> Iterator[CatalogueEntry]:
+        """All files, indexes of large folders and parts of the list included, in order of hash from `start`
+        on; a page in memory at a time."""
         while True:
             with self._key_values.view() as view:
                 page = [
@@ -169,6 +168,18 @@ class Catalogue:
             new = wire.encode([known.segment_id, [lease.encode() for lease in leases]])
             if new != row:
                 transaction.put(SEGMENTS_TABLE, key, new)
+
+        self._key_values.update(change)
+
+    def learn_holders(self, file_hash: FileHash, contacts: Sequence[Contact]) -> None:
+        """Remember where further holders of a file are, durably. No error for a file that is not there."""
+
+        def change(transaction: WriteTransaction) -> None:
+            if transaction.get(FILES_TABLE, file_hash) is None:
+                return
+            for contact in contacts:
+                addresses = list(contact.addresses[: limits.PLACEMENT_ADDRESSES_MAX])
+                transaction.put(HOLDERS_TABLE, file_hash + contact.peer_id, wire.encode(addresses))
 
         self._key_values.update(change)
 

@@ -19,6 +19,7 @@ from node.chunks.bodies import receive_body, send_body
 from node.errors import PeerMisbehavedError, ProtocolError
 from node.framing import FramedStream, Preamble
 from node.ports import Buffer, Network
+from node.records.receipt import ServeReceipt
 from node.units import Contact, FileHash, LeaseId, PeerId, SegmentId
 
 Reply = TypeVar("Reply", bound=messages.Message)
@@ -213,15 +214,19 @@ class HolderSession:
     async def leaves(self, segment_id: SegmentId, shard_index: int) -> bytes:
         """The leaf list of a shard, to be checked against its root."""
         await self.request_leaves(segment_id, shard_index)
-        return await self.receive_leaves()
+        return (await self.receive_leaves()).leaves
 
     async def request_leaves(self, segment_id: SegmentId, shard_index: int) -> None:
         """Ask for a leaf list without waiting; then call `receive_leaves`, in the order asked."""
         await self._send(messages.GetShard(segment_id, shard_index))
 
-    async def receive_leaves(self) -> bytes:
-        """The next leaf list that was asked for."""
-        return (await self._reply(messages.ShardReply)).leaves
+    async def receive_leaves(self) -> messages.ShardReply:
+        """The next leaf list that was asked for, and the lease to name in receipts."""
+        return await self._reply(messages.ShardReply)
+
+    async def send_receipt(self, receipt: ServeReceipt) -> None:
+        """Sign for blocks that came in this session; nothing is answered."""
+        await self._send(messages.Served(receipt.encode()))
 
     async def request_blocks(
         self, segment_id: SegmentId, shard_index: int, block_indexes: Sequence[int]

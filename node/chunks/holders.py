@@ -18,6 +18,7 @@ import trio
 from node import limits
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.scores import Scoreboard
+from node.chunks.serving import Reader
 from node.crypto.identity import peer_id_text
 from node.errors import (
     AvailabilityError,
@@ -48,12 +49,20 @@ class Holders:
     """Opens sessions with peers, looks stale addresses up, and keeps the scores."""
 
     def __init__(
-        self, *, client: HolderClient, directory: Directory, clock: Clock, scores: Scoreboard
+        self,
+        *,
+        client: HolderClient,
+        directory: Directory,
+        clock: Clock,
+        scores: Scoreboard,
+        reader: Reader | None = None,
     ) -> None:
+        """`reader` signs for what is fetched; without one nobody does."""
         self.client = client
         self.directory = directory
         self.clock = clock
         self.scores = scores
+        self.reader = reader
         self._lookups = trio.CapacityLimiter(limits.PEER_LOOKUPS_AT_ONCE)
         self._absent: OrderedDict[PeerId, float] = OrderedDict()  # not found by a look-up, and when
 

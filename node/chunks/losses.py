@@ -133,8 +133,9 @@ class LossTeller:
                     return
                 heard += 1
 
+        others = await self._others(segment_id)
         async with trio.open_nursery() as nursery:
-            for contact in await self._others(segment_id):
+            for contact in others:
                 nursery.start_soon(tell, contact)
         return heard > 0
 

@@ -21,6 +21,7 @@ is one message, sometimes followed by what the table below names:
 | GetShard | | ShardReply | |
 | ReadBlocks | | one Block frame or BlockMissing an index, in the order asked | |
 | Prove | | as ReadBlocks with one index | |
+| Served | | none | |
 
 A body is raw frames with header [offset], in order, `body_bytes` in all. A Block frame has header
 [slot, block index] while putting and [shard index, block index] while reading. Declining is an error frame
@@ -256,9 +257,10 @@ class GetShard:
 
 @dataclass(frozen=True, slots=True)
 class ShardReply:
-    """The shard's leaves, 32 bytes a block, in order."""
+    """The shard's leaves, 32 bytes a block, in order; the lease to name in receipts, b"" for none."""
 
     leaves: bytes
+    lease_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +279,13 @@ class Prove:
     segment_id: SegmentId
     shard_index: int
     block_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A `ServeReceipt` for blocks of this stream; nothing is answered."""
+
+    record: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +314,7 @@ Message = (
     OfferRequest | OfferReply | PutOpen | PutResume | PutAccepted | PutClose | PutAbort | LeaseQuery | Renew
     | Attach | RosterMerge | Announce | Release | GetManifest | ManifestReply | GetAttachment | GetRoster
     | GetShard | ShardReply | ReadBlocks | Prove | BlockMissing | Body | Done | GiveGrant | GetGrant
-    | GrantReply
+    | GrantReply | Served
 )  # fmt: skip
 
 _Field = Callable[[Value], object]
@@ -401,9 +410,10 @@ _TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
     "grant?": (GetGrant, (_ID,)),
     "grant": (GrantReply, (_up_to(limits.REPAIR_GRANT_BYTES_MAX),)),
     "shard?": (GetShard, (_ID, _SHARD)),
-    "shard": (ShardReply, (_up_to(32 * limits.SEGMENT_STRIPES),)),
+    "shard": (ShardReply, (_up_to(32 * limits.SEGMENT_STRIPES), _up_to(16))),
     "read": (ReadBlocks, (_ID, _SHARD, _many(_BLOCK, low=1, high=limits.SEGMENT_STRIPES))),
     "prove": (Prove, (_ID, _SHARD, _BLOCK)),
+    "served": (Served, (_up_to(limits.SERVE_RECEIPT_BYTES_MAX),)),
     "no_block": (BlockMissing, (_BLOCK, _code)),
     "body": (Body, (_int(0, limits.FILE_MANIFEST_BYTES_MAX),)),
     "done": (Done, (_int(0, 2**32),)),

@@ -114,7 +114,8 @@ class Standing:
     """Its /24 or /48 when its oldest open claim was accepted: moving on frees no quota. None where that says
     nothing."""
     granted: int = 0
-    """What its leases under repair grants have open, vested or not: counted with the known, not here."""
+    """What its leases under repair grants have open, vested or not: not in its position. They use its line up
+    first; what is beyond that counts with the known."""
 
     @property
     def position(self) -> int:
@@ -154,9 +155,14 @@ class Exposure:
     """The newcomers' of one subnet: of the asker's where that says anything."""
 
 
-def line_of(policy: Policy, standing: Standing) -> int:
+def whole_line_of(policy: Policy, standing: Standing) -> int:
     """The line that an account has."""
     return max(standing.line, policy.local_line if standing.is_local else 0)
+
+
+def line_of(policy: Policy, standing: Standing) -> int:
+    """What is left of the line besides leases under repair grants, which use it up first."""
+    return max(0, whole_line_of(policy, standing) - standing.granted)
 
 
 def unsecured(policy: Policy, standing: Standing) -> int:
@@ -164,12 +170,17 @@ def unsecured(policy: Policy, standing: Standing) -> int:
     return max(0, standing.position - line_of(policy, standing))
 
 
+def granted_unsecured(policy: Policy, standing: Standing) -> int:
+    """What an account's leases under repair grants come to beyond its line."""
+    return max(0, standing.granted - whole_line_of(policy, standing))
+
+
 def exposure_of(policy: Policy, standing: Standing) -> Exposure:
     """What one account adds to what is open."""
-    own = unsecured(policy, standing)
+    own, granted = unsecured(policy, standing), granted_unsecured(policy, standing)
     if standing.is_known:
-        return Exposure(known=standing.granted + own)
-    return Exposure(known=standing.granted, newcomers=own, subnet=own if standing.subnet is not None else 0)
+        return Exposure(known=granted + own)
+    return Exposure(known=granted, newcomers=own, subnet=own if standing.subnet is not None else 0)
 
 
 def decide(policy: Policy, asker: Standing, others: Exposure, *, cost: int, day: int) -> Decision:
@@ -185,13 +196,20 @@ def decide(policy: Policy, asker: Standing, others: Exposure, *, cost: int, day:
     return Decision(False, Rule.CLEAR, cost, have)
 
 
-def decide_granted(policy: Policy, everyone: Exposure, *, cost: int) -> Decision:
+def decide_granted(
+    policy: Policy, everyone: Exposure, *, cost: int, payer: Standing | None = None
+) -> Decision:
     """Rule 0 for a lease that a checked grant covers: within what known accounts have left.
 
-    Without that, a file whose owner, holders and witnesses are all invented would fill the donor.
+    Without that, a file whose owner, holders and witnesses are all invented would fill the donor. Before it
+    comes the line that the `payer` has left; `is_local` there says where the repairer asks from.
     """
-    have = policy.known - everyone.known
-    have = max(0, min(have, have + policy.pledge - everyone.newcomers))
+    room = policy.known - everyone.known
+    room = max(0, min(room, room + policy.pledge - everyone.newcomers))
+    line = 0 if payer is None else max(0, line_of(policy, payer) - max(0, payer.position))
+    have = room + line
+    if cost <= line:
+        return Decision(True, Rule.LINE, cost, have)
     return Decision(cost <= have, Rule.GRANT if cost <= have else Rule.CLEAR, cost, have)
 
 
@@ -200,7 +218,7 @@ def _unsecured_room(policy: Policy, asker: Standing, others: Exposure, day: int)
         return 0
     own = unsecured(policy, asker)
     rooms = [policy.account_cap - own]
-    open_known = others.known + asker.granted
+    open_known = others.known + granted_unsecured(policy, asker)
     # Newcomers that become known take what they have open along; the sum of both caps holds all the same.
     rooms.append(policy.pledge + policy.known - open_known - others.newcomers - own)
     if asker.is_known:
@@ -235,9 +253,10 @@ class Ledger:
         )
         return decide(self.policy, asker, exposure, cost=cost, day=day)
 
-    def decide_granted(self, *, cost: int) -> Decision:
-        """Rule 0 for a lease that a checked grant covers."""
-        return decide_granted(self.policy, Exposure(self.open_known(), self.open_newcomers()), cost=cost)
+    def decide_granted(self, *, cost: int, payer: Standing | None = None) -> Decision:
+        """Rule 0 for a lease that a checked grant covers, on behalf of `payer`."""
+        everyone = Exposure(self.open_known(), self.open_newcomers())
+        return decide_granted(self.policy, everyone, cost=cost, payer=payer)
 
     def unsecured(self, standing: Standing) -> int:
         """What an account has open beyond what it is owed and its line."""

@@ -175,22 +175,34 @@ class CreditAdmission:
             return
         await self.run(lambda: self._drop(lease_ids))
 
-    async def admit_granted(self, lease: Lease, grant: RepairGrant, manifest_bytes: int) -> None:
+    async def admit_granted(
+        self, lease: Lease, grant: RepairGrant, manifest_bytes: int, peer_id: PeerId
+    ) -> None:
         """As the port says. Billed is the longest manifest that a segment of these numbers may have."""
         cost = lease_value(lease, max(manifest_bytes, granted_manifest_bytes(lease)))
+        place = self.place_of(peer_id)
 
         def admit() -> None:
             def change(ledger: LedgerChange) -> None:
                 if ledger.lease_place(lease.lease_id, lease.holder) is not None:
                     return
-                everyone = self._everyone(ledger)
-                decision = decide_granted(self._ledger.policy, everyone, cost=cost)
+                payer = ledger.account(grant.account).standing
+                decision = decide_granted(
+                    self._ledger.policy,
+                    self._everyone(ledger),
+                    cost=cost,
+                    payer=replace(payer, is_local=place.is_local),
+                )
                 if not decision.accepted:
                     raise CreditError(
                         f"this donor has {format_micros(decision.have)} credits left for repairs, and "
                         f"{format_micros(cost)} are needed: ask another one"
                     )
                 ledger.mark_unconfirmed(lease.lease_id)
+                # What was accepted for strangers stays under their caps, whoever repairs it later.
+                is_clean = payer.position <= 0 and not payer.granted
+                is_local = place.is_local and (payer.is_local or is_clean)
+                self._ledger.place(ledger, grant.account, is_local=is_local, subnet=payer.subnet)
                 self._ledger.add(ledger, grant.account, [lease], day=self.day)
 
             self._ledger.update(change)

@@ -125,18 +125,27 @@ class ClearingService:
     # --- the initiator ------------------------------------------------------------------------------------
 
     async def make_room(self, contact: Contact, offer: Offer, need: int, have: int) -> int:
-        """Clear debts so that a donor owes this account what is missing; what it would accept then."""
+        """Clear debts so that a donor owes this account what is missing; what it would accept then.
+
+        What a donor says it would accept is its word alone. What it owes by this account's own records is not
+        cleared a second time, so that saying "nothing" again and again brings it no more than one need.
+        """
         debtors = await self._admission.run(lambda: self._debtors(offer.account))
         if not debtors:
             return have
         with trio.move_on_after(MAKE_ROOM_S):
             async with self._one_at_a_time:
+                owed = await self._admission.run(lambda: self._free_at(offer.account))
+                missing = need - max(have, owed)
+                if missing <= 0:
+                    return have
                 try:
-                    for found in await self.find(contact, offer.account, need - have, debtors):
-                        amount = min(found.cycle.amount, need - have, self._own_debt(found.cycle))
+                    for found in await self.find(contact, offer.account, missing, debtors):
+                        amount = min(found.cycle.amount, missing, self._own_debt(found.cycle))
                         if amount > 0 and await self.clear(found, amount):
                             have += amount
-                        if have >= need:
+                            missing -= amount
+                        if missing <= 0:
                             break
                 except RemoteError:
                     return have
@@ -402,6 +411,16 @@ class ClearingService:
                 for account, row in islice(view.accounts(), limits.CLEAR_SCAN_ACCOUNTS_MAX)
                 if row.standing.owes > 0 and account != donor
             ]
+
+        return self._ledger.store.read(look)
+
+    def _free_at(self, donor: AccountId) -> int:
+        """What a donor owes this account beyond what it keeps for it already; below 0 if it is owed."""
+        today = self._ledger.today(self._admission.day)
+
+        def look(view: LedgerView) -> int:
+            on_its_way = self._ledger.book(view, donor).unvested(self._ledger.me, today=today)
+            return view.account(donor).standing.owes - on_its_way
 
         return self._ledger.store.read(look)
 

@@ -24,6 +24,7 @@ from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
 from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView, PairRecord
 from node.credit.pairing import Pairing
+from node.credit.serving import ServingReceipts
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.credit.wallet import Wallet
 from node.crypto.keystore import NodeKeys
@@ -184,6 +185,14 @@ class CreditService:
             entropy=entropy,
             addresses=addresses,
         )
+        self.serving = ServingReceipts(
+            ledger=self.ledger,
+            keys=keys,
+            admission=self.admission,
+            exchange=self.exchange,
+            entropy=entropy,
+            record=self._add,
+        )
         self.wallet.on_dealt = self.exchange.owe
         self.wallet.on_short = self.clearing.make_room
         self._network = network
@@ -203,6 +212,7 @@ class CreditService:
         async with trio.open_nursery() as nursery:
             self._token = trio.lowlevel.current_trio_token()
             nursery.start_soon(self._take_heard)
+            nursery.start_soon(self.serving.run)
             await nursery.start(self.exchange.run)
             task_status.started()
 
@@ -261,9 +271,13 @@ class CreditService:
 
     async def _record(self, other: AccountId, records: Sequence[PairRecord]) -> None:
         """Put records into a pair's set, and have them exchanged if its peer is there."""
-        day = self.admission.day
-        if await self.admission.run(lambda: self.pairing.add(other, records, day=day)):
+        if await self._add(other, records):
             self._owe(other)
+
+    async def _add(self, other: AccountId, records: Sequence[PairRecord]) -> bool:
+        """Put records into a pair's set; whether any was news."""
+        day = self.admission.day
+        return bool(await self.admission.run(lambda: self.pairing.add(other, records, day=day)))
 
     def _owe(self, other: AccountId) -> None:
         certs = self.ledger.store.read(lambda view: view.certs(other))

@@ -338,6 +338,7 @@ async def _build(
         engine=engine,
         scores=scores,
         known_holders=catalogue.holders,
+        reader=credit.serving,
     )
     health = HealthChecker(
         client=client,
@@ -371,13 +372,16 @@ async def _build(
         grace_days=config.lease.grace_days,
         uptime_permille=uptime.permille,
         admission=credit.admission,
+        serving=credit.serving,
         is_leaving=leaving,
     )
     await credit.start(lambda lease_id: store.lease(lease_id) is not None)
     healing = build_healing(
         config=config.repair,
         leaving=leaving,
-        known_holders=catalogue.holders,
+        catalogue=catalogue,
+        payer=credit.wallet,
+        wait_joined=dht.wait_joined,
         network=giving,
         state=ports.state,
         store=store,

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from node.chunks.admission import Payer
+from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
 from node.chunks.evidence import Evidence
-from node.chunks.get.locate import KnownHolders, Locator
+from node.chunks.get.locate import Locator
+from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
 from node.chunks.healing.healer import Healer, HealerContext
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
 from node.chunks.healing.moving import DrainReport, MoveProgress, Mover
 from node.chunks.healing.on_demand import FileRepairer
+from node.chunks.healing.owner_watch import OwnerWatch
+from node.chunks.healing.placing import Placer, PlacingContext
 from node.chunks.healing.prober import ProbeContext, Prober
 from node.chunks.healing.rebuild import Rebuilder
 from node.chunks.healing.server import RepairServer
@@ -37,6 +42,7 @@ from node.errors import StoreError
 from node.framing import Preamble
 from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
 from node.records.lease import Lease
+from node.units import AccountId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
@@ -74,6 +80,7 @@ class Healing:
     held: HeldSegments
     mover: Mover
     repairer: FileRepairer
+    owner_watch: OwnerWatch
     leaving: Leaving
     losses: LossTeller
 
@@ -99,6 +106,7 @@ class Healing:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run)
             nursery.start_soon(self.service.run)
+            nursery.start_soon(self.owner_watch.run)
             nursery.start_soon(self._go_on_leaving)
             task_status.started()
 
@@ -106,7 +114,9 @@ class Healing:
 def build_healing(
     *,
     leaving: Leaving,
-    known_holders: KnownHolders,
+    catalogue: Catalogue,
+    payer: Payer,
+    wait_joined: Callable[[float], Awaitable[bool]],
     config: RepairConfig,
     network: Network,
     state: KeyValue,
@@ -172,6 +182,7 @@ def build_healing(
         clock=clock,
         offload=offload,
     )
+    budget = RepairBudget(settings.bytes_per_day, clock)
     service = HealingService(
         held=held,
         healer=healer,
@@ -183,6 +194,7 @@ def build_healing(
         clock=clock,
         offload=offload,
         mover=mover,
+        budget=budget,
     )
     server = RepairServer(
         network=network,
@@ -211,16 +223,43 @@ def build_healing(
         entropy=entropy,
         offload=offload,
     )
+    placer = Placer(
+        PlacingContext(
+            network=network,
+            client=client,
+            directory=directory,
+            rebuilder=rebuilder,
+            prober=prober,
+            scores=scores,
+            account=AccountId(keys.account.public),
+            clock=clock,
+            entropy=entropy,
+            payer=payer,
+        )
+    )
     repairer = FileRepairer(
         holders=holders,
-        locator=Locator(holders, known_holders=known_holders),
+        locator=Locator(holders, known_holders=catalogue.holders),
         healer=healer,
         service=service,
-        held=held,
+        placer=placer,
+        catalogue=catalogue,
         account_seed=keys.account.seed,
         offload=offload,
     )
-    return Healing(server, service, healer, held, mover, repairer, leaving, losses)
+    owner_watch = OwnerWatch(
+        catalogue=catalogue,
+        repairer=repairer,
+        placer=placer,
+        evidence=evidence,
+        budget=budget,
+        clock=clock,
+        offload=offload,
+        check_interval_s=config.check_interval_s,
+        dead_after_s=config.dead_after_s,
+        wait_joined=wait_joined,
+    )
+    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:

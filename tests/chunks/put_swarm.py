@@ -21,6 +21,7 @@ from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.put.upload import PutSettings, Uploader
 from node.chunks.serve.server import ShardServer
+from node.chunks.serving import Serving
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.crypto.signing import KeyPair
@@ -147,6 +148,7 @@ class Donor:
         self.store: ShardStore
         self.server: ShardServer
         self.network: SimulatedNetwork
+        self.serving: Serving | None = None
         self.alive = False
         self._scope = trio.CancelScope()
         self._gone = trio.Event()
@@ -173,6 +175,7 @@ class Donor:
                     preamble=PREAMBLE,
                     clock=VirtualClock(),
                     offload=InlineOffload(),
+                    serving=self.serving,
                 )
                 self.alive = True
                 async with trio.open_nursery() as nursery:

@@ -38,6 +38,8 @@ EXAMPLES: list[messages.Message] = [
     messages.GrantReply(b"grant"),
     messages.GetShard(ID, 254),
     messages.ShardReply(bytes(64)),
+    messages.ShardReply(bytes(64), bytes(16)),
+    messages.Served(b"receipt"),
     messages.ReadBlocks(ID, 0, (0, 63)),
     messages.Prove(ID, 0, 63),
     messages.BlockMissing(0, messages.REFUSED_CORRUPT),

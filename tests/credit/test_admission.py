@@ -119,12 +119,35 @@ def test_gifts_use_up_the_line_and_are_not_owed() -> None:
         assert (stands.line, stands.unvested, stands.owes) == (left, 0, 0)
 
 
+def test_grants_use_the_payer_s_line_first() -> None:
+    local_line = replace(POLICY, local_line=500)
+    public, neighbour = Standing(), Standing(is_local=True)
+    busy = Standing(granted=1900, unvested=1900)
+    for payer, line in ((neighbour, 500), (Standing(line=500), 500), (public, 0)):
+        crowd = ledger(busy, payer, policy=local_line)
+        for cost, accepted in ((line + 100, True), (line + 101, False)):
+            decision = crowd.decide_granted(cost=cost, payer=payer)
+            assert (decision.accepted, decision.have) == (accepted, line + 100)
+    assert ledger(policy=local_line).decide_granted(cost=500, payer=neighbour).rule is Rule.LINE
+    assert ledger(policy=local_line).decide_granted(cost=501, payer=neighbour).rule is Rule.GRANT
+    # What the line covers burdens nobody else; what is beyond it does, and the line is used up once.
+    repaired = Standing(granted=700, unvested=700, is_local=True)
+    after = ledger(repaired, policy=local_line)
+    assert after.open_known() == 200
+    assert after.decide_granted(cost=0, payer=repaired).have == 1800
+    assert not after.decide_granted(cost=1801, payer=repaired).accepted
+    owing = Standing(owes=400, is_local=True)
+    assert ledger(owing, policy=local_line).decide_granted(cost=0, payer=owing).have == 2100
+
+
 def test_grants_count_with_the_known() -> None:
     decision = ledger(Standing(granted=1500, unvested=1500)).decide_granted(cost=500)
     assert (decision.accepted, decision.rule) == (True, Rule.GRANT)
     assert not ledger(Standing(granted=1500, unvested=1500)).decide_granted(cost=501).accepted
     assert have(Standing(is_known=True), Standing(granted=1900, unvested=1900)) == 100
     assert have(Standing(granted=1900, unvested=1900)) == 300  # a newcomer's own room is its own
+    grantee = Standing(granted=1500)
+    assert not ledger(grantee).decide_granted(cost=501, payer=grantee).accepted
     full = ledger(*[Standing(is_known=True, owes=300)] * 6, *[Standing(owes=300)] * 3)
     assert full.decide_granted(cost=200).accepted
     assert not full.decide_granted(cost=201).accepted

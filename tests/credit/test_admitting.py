@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -13,8 +13,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node import limits
 from node.chunks.admission import Asker, Paid, Wanted
-from node.credit.admission import Ledger, Policy, Standing
+from node.credit.admission import UNLIMITED, Ledger, Policy, Standing
 from node.credit.ledger_store import LedgerView
 from node.credit.service import CreditService
 from node.credit.units import BILLED_EXTRA_BYTES
@@ -22,8 +23,9 @@ from node.crypto.keystore import NodeKeys
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.framing import Preamble
 from node.records.charge import Charge
-from node.records.lease import Lease
+from node.records.lease import Lease, granted_nonce
 from node.records.offer import DeviceCert
+from node.records.repair import RepairGrant
 from node.units import DAY_S, GIB, MIB, AccountId, Contact, LeaseId, Multiaddr
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
@@ -78,8 +80,12 @@ class Place:
         self.tables = self.tables.reopened()
 
     @asynccontextmanager
-    async def open(self, *callers: Actor, same_subnet: bool = False) -> AsyncIterator[CreditService]:
-        """One life of the donor, with these peers connected, from networks of their own or one."""
+    async def open(
+        self, *callers: Actor, same_subnet: bool = False, neighbours: Sequence[Actor] = (),
+        policy: Policy = POLICY,
+    ) -> AsyncIterator[CreditService]:  # fmt: skip
+        """One life of the donor, with these peers connected, from networks of their own or one, and with
+        neighbours on a private one."""
         async with AsyncExitStack() as stack:
             donor = await stack.enter_async_context(self.internet.join(DONOR.peer_id))
             contact = Contact(DONOR.peer_id, donor.listen_addresses())
@@ -88,10 +94,14 @@ class Place:
                 address = Multiaddr(f"/ip4/203.0.{subnet}.{number + 1}/tcp/1")
                 caller = await stack.enter_async_context(self.internet.join(actor.peer_id, address=address))
                 await caller.connect(contact)
+            for number, actor in enumerate(neighbours):
+                address = Multiaddr(f"/ip4/192.168.0.{number + 1}/tcp/1")
+                caller = await stack.enter_async_context(self.internet.join(actor.peer_id, address=address))
+                await caller.connect(contact)
             service = CreditService(
                 network=donor, state=self.tables, keys=keys_of(DONOR), preamble=Preamble(NETWORK, 1),
                 entropy=SeededEntropy("donor"),
-                clock=self.clock, offload=InlineOffload(), policy=POLICY,
+                clock=self.clock, offload=InlineOffload(), policy=policy,
             )  # fmt: skip
             await service.start(lambda lease_id: lease_id in self.kept)
             yield service
@@ -125,6 +135,28 @@ async def put(service: CreditService, place: Place, payer: Actor, number: int, c
 
 async def room(service: CreditService, actor: Actor) -> int:
     return await service.admission.room(asker(actor)) // CREDIT
+
+
+def granted_for(payer: Actor, number: int, credits: int) -> tuple[Lease, RepairGrant]:
+    """A lease of about so many credits under a repair grant of the payer's."""
+    like = lease_for(payer, number, credits)
+    grant = RepairGrant(
+        network=NETWORK, segment_id=like.segment_id, owner_key=like.owner_key, generation_max=9,
+        rate=2 * CREDIT, data_shards=1, total_shards=3, account=payer.account,
+        max_credits=limits.CREDIT_MICRO_MAX, expires_s=(DAY + 40) * DAY_S,
+    ).sign(payer.owner, payer.key)  # fmt: skip
+    bare = replace(like, nonce=granted_nonce(1, bytes(12)), owner_signature=b"", holder_signature=b"")
+    return bare.under_grant(grant).countersign(DONOR.device), grant
+
+
+async def repaired(
+    service: CreditService, place: Place, granted: tuple[Lease, RepairGrant], by: Actor
+) -> None:
+    """A lease under a grant that a repairer asks for."""
+    lease, grant = granted
+    await service.admission.admit_granted(lease, grant, 0, by.peer_id)
+    place.kept.add(lease.lease_id)
+    await service.admission.settled([lease.lease_id], kept=True)
 
 
 ONE, TWO, THREE = (Actor(number) for number in (1, 2, 3))
@@ -343,3 +375,45 @@ def test_the_running_sums_are_those_of_the_rules(steps: list[tuple[int, int, int
                     assert await service.admission.room(asker(each)) == has
 
     trio.run(play)
+
+
+KNOWN = POLICY.known // CREDIT
+AT_HOME = replace(POLICY, local_line=UNLIMITED)
+
+
+async def test_repairs_among_neighbours_need_no_credit() -> None:
+    place = Place()
+    async with place.open(TWO, neighbours=[ONE], policy=AT_HOME) as service:
+        for number in range(3):  # each of them alone is more than strangers' repairs may come to
+            await repaired(service, place, granted_for(ONE, number, KNOWN + 1), by=ONE)
+        # Nobody else is worse off for it: strangers' caps are whole.
+        await repaired(service, place, granted_for(THREE, 10, KNOWN - 1), by=TWO)
+        with pytest.raises(CreditError, match="left for repairs"):
+            await repaired(service, place, granted_for(THREE, 11, 2), by=TWO)
+        await repaired(service, place, granted_for(ONE, 12, 10), by=ONE)
+    place.crash()
+    async with place.open(TWO, neighbours=[ONE], policy=AT_HOME) as service:
+        await repaired(service, place, granted_for(ONE, 13, KNOWN + 1), by=ONE)
+        with pytest.raises(CreditError, match="left for repairs"):
+            await repaired(service, place, granted_for(THREE, 14, 2), by=TWO)
+
+
+async def test_strangers_repairs_stay_under_their_caps_beside_neighbours() -> None:
+    place = Place()
+    async with place.open(TWO, neighbours=[ONE], policy=AT_HOME) as service:
+        with pytest.raises(CreditError, match="left for repairs"):
+            await repaired(service, place, granted_for(THREE, 1, KNOWN + 1), by=TWO)
+        await repaired(service, place, granted_for(THREE, 2, KNOWN - 10), by=TWO)
+        # A neighbour may bring more of that account's, but frees nothing of what strangers brought.
+        await repaired(service, place, granted_for(THREE, 3, 100), by=ONE)
+        with pytest.raises(CreditError, match="left for repairs"):
+            await repaired(service, place, granted_for(THREE, 4, 20), by=TWO)
+
+
+async def test_a_neighbour_s_line_ends_where_it_is_drawn() -> None:
+    place = Place()
+    line = replace(POLICY, local_line=50 * CREDIT)
+    async with place.open(neighbours=[ONE], policy=line) as service:
+        await repaired(service, place, granted_for(ONE, 1, KNOWN + 40), by=ONE)
+        with pytest.raises(CreditError, match="left for repairs"):
+            await repaired(service, place, granted_for(ONE, 2, 20), by=ONE)

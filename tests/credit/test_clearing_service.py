@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from node.chunks.admission import Asker, Wanted
-from node.credit.clearing import Cycle
+from node.credit.clearing import ClearState, Cycle
 from node.credit.clearing_service import Found
 from node.credit.ledger_store import LedgerView
 from node.credit.units import BILLED_EXTRA_BYTES
 from node.errors import UnreachableError
 from node.records.offer import PRICE_MICROCREDITS, Offer
-from node.units import MIB, Contact
-from tests.credit.actors import CREDIT, DAY, NETWORK, served
+from node.units import DAY_S, MIB, Contact
+from tests.credit.actors import CREDIT, DAY, NETWORK, served, signed_clear
 from tests.credit.neighbours import Neighbour, Street
 
 DEBT = 90 * CREDIT
@@ -103,6 +104,17 @@ async def test_only_what_is_missing_is_cleared(autojump_clock: MockClock) -> Non
         assert (await asker.service.balance(middle.actor.account)).balance == DEBT - 30
 
 
+async def test_a_donor_that_denies_its_debt_is_not_paid_ahead_again(autojump_clock: MockClock) -> None:
+    async with ring(3) as members:
+        asker, donor, _ = members
+        make_room = asker.service.wallet.make_room
+        assert await make_room(donor.contact, offer_of(donor), need=50, have=0) == 50
+        assert await make_room(donor.contact, offer_of(donor), need=50, have=0) == 0
+        assert await make_room(donor.contact, offer_of(donor), need=60, have=0) == 10
+        await settle(members)
+        assert nets(members)[0][1] == 60
+
+
 async def test_without_a_debtor_nothing_is_asked(autojump_clock: MockClock) -> None:
     street = Street()
     one, other = street.neighbours(2)
@@ -132,6 +144,36 @@ async def test_a_member_that_is_gone_makes_the_clear_void(autojump_clock: MockCl
         async with middle.living():
             have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
             assert have == 50
+
+
+async def test_what_is_signed_away_is_neither_spent_nor_cleared_again(autojump_clock: MockClock) -> None:
+    """The donor's decisions count an incomplete clear as complete, after a crash too."""
+    street = Street()
+    asker, donor, middle = street.neighbours(3)
+    async with donor.living():
+        async with middle.living():
+            await middle.service.sync(donor.contact)
+            middle.add(donor, served(middle.actor, donor.actor, DAY, 3 * MIB))
+            await middle.service.sync(donor.contact)
+            who = Asker(middle.actor.peer_id, middle.service.wallet.cert())
+        room = await donor.service.admission.room(who)
+        clear = signed_clear([asker.actor, donor.actor, middle.actor], 30)
+        unsigned = replace(clear, signatures=(b"",) * 4)
+        donor.service.clearing._sign(unsigned)
+        assert await donor.service.admission.room(who) == room - 30
+        assert donor.service.clearing._creditors() == {middle.actor.account: DEBT - 30}
+    donor.crash()
+    async with donor.living():
+        clearing = donor.service.clearing
+        assert await donor.service.admission.room(who) == room - 30
+        assert clearing._creditors() == {middle.actor.account: DEBT - 30}
+        street.clock.time_s += 90 * DAY_S  # it lapses, and counts all the same
+        assert clearing.book.state(clear.record_id(), period=DAY // 30 + 3) is ClearState.LAPSED
+        assert clearing._creditors() == {middle.actor.account: DEBT - 30}
+        assert len(clearing._sign(clear).signers()) == 3  # late: now it is cleared, and nothing reserved
+        assert clearing._creditors()[middle.actor.account] == DEBT - 30
+        row = donor.service.ledger.store.read(lambda view: view.account(middle.actor.account))
+        assert (row.standing.owes, row.standing.reserved) == (30 - DEBT, 0)
 
 
 async def test_whoever_owes_nothing_declines(autojump_clock: MockClock) -> None:

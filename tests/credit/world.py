@@ -75,8 +75,8 @@ class World:
     """Leases of honest owners at attackers: the first day on which the shard is not kept."""
     served_micros: dict[tuple[Actor, Actor], int] = field(default_factory=dict)
     """(attacker, honest reader) to what was truly served."""
-    accepted: list[tuple[Honest, Actor, Lease, str]] = field(default_factory=list)
-    """Leases of attackers at honest donors, and the subnet they came from."""
+    accepted: list[tuple[Honest, Actor, Lease]] = field(default_factory=list)
+    """Leases of attackers at honest donors."""
     clears: dict[bytes, Clear] = field(default_factory=dict)
     aborts: list[Abort] = field(default_factory=list)
     counter: int = 0
@@ -164,7 +164,7 @@ class World:
         if payer in self.nodes:
             self.nodes[payer].learn(donor.actor, news)
         else:
-            self.accepted.append((donor, payer, lease, self.subnets[payer]))
+            self.accepted.append((donor, payer, lease))
         return True
 
     def place(self, owner: Honest, holder: Actor, *, days: int, mib: int, keeps: bool) -> Lease:
@@ -298,12 +298,21 @@ class World:
                 total += lease_value(lease, 0) * max(0, days) // (lease.end_day - lease.start_day)
         return total
 
+    def paid_ahead(self, node: Honest, other: Actor) -> int:
+        """What `other` owes out of clears that the node itself initiated, to store there: its own choice."""
+        me = node.actor.account
+        return sum(
+            clear.amount
+            for clear in node.book.complete()
+            if clear.initiator == me and clear.creditor_of(me) == other.account
+        )
+
     def taken(self, attackers: Iterable[Actor], donor: Honest | None = None) -> int:
         """Whole value of the leases that honest donors have accepted from them; gifts are friends' own."""
         whose = set(attackers)
         return sum(
             lease_value(lease, 0)
-            for node, payer, lease, _ in self.accepted
+            for node, payer, lease in self.accepted
             if payer in whose and donor in (None, node) and lease.lease_id not in self.gifts
         )
 

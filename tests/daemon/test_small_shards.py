@@ -16,7 +16,7 @@ from node.chunks.healing.prober import Prober, Seen
 from node.chunks.manifest import SegmentManifest
 from node.records.lease import Lease
 from node.units import KIB
-from tests.daemon.test_healing import Swarm, comes_true, put, swarm_of
+from tests.daemon.healing_swarm import Swarm, comes_true, put, swarm_of
 
 CODE = Code(3, 8)
 ROUND_S, DEAD_S, STAGGER_S = 600, 1_200, 20

@@ -22,7 +22,7 @@ from node.records.lease import Lease
 from node.records.receipt import AuditReceipt, Outcome
 from node.records.repair import Handover, RepairIntent
 from node.units import DAY_S, SegmentId
-from tests.daemon.test_healing import SETTINGS, Swarm, put, swarm_of
+from tests.daemon.healing_swarm import SETTINGS, Swarm, put, swarm_of
 from tests.daemon.worlds import NOW_S, contact_of
 
 CODE = Code(2, 5)

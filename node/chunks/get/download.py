@@ -26,6 +26,7 @@ from node.chunks.get.shard_stream import ByteCount
 from node.chunks.header import FileHeader, FolderIndexLink
 from node.chunks.holders import Holders
 from node.chunks.scores import Scoreboard
+from node.chunks.serving import Reader
 from node.crypto.links import Link
 from node.crypto.sealing import FileKeys
 from node.errors import CryptoError, NotFoundError, OwnerInconsistentError, ProtocolError, UsageError
@@ -230,9 +231,11 @@ class Downloader:
         scores: Scoreboard,
         known_holders: KnownHolders | None = None,
         settings: GetSettings | None = None,
+        reader: Reader | None = None,
     ) -> None:
-        """`known_holders` gives what this node remembers of a file's holders (its catalogue does)."""
-        self._holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
+        """`known_holders` gives what this node remembers of a file's holders (its catalogue does);
+        `reader` signs for what is fetched."""
+        self._holders = Holders(client=client, directory=directory, clock=clock, scores=scores, reader=reader)
         self._locator = Locator(self._holders, known_holders=known_holders)
         self._offload = offload
         self._engine = engine

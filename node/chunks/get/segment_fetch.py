@@ -171,6 +171,7 @@ class SegmentFetch:
             on_block=lambda shard, stripe, block: self._on_block(state, shard, stripe, block),
             on_fault=lambda shard, code: self._on_fault(state, shard, code),
             count=self._count,
+            reader=None if peer_id == self._holders.client.peer_id else self._holders.reader,
         )
         state = _HolderState(len(self._states), peer_id, stream)
         self._by_peer[peer_id] = state
@@ -285,15 +286,14 @@ class SegmentFetch:
 
     async def _session(self, state: _HolderState) -> None:
         """One session with a holder. Raises `RemoteError`."""
-        session = await self._holders.open(
-            self._file.contact(state.peer_id), on_stale=lambda: self._interrupt(state)
-        )
+        contact = self._file.contact(state.peer_id)
+        session = await self._holders.open(contact, on_stale=lambda: self._interrupt(state))
         stream = state.stream
         before_bytes, before_s = stream.received_bytes, stream.waited_s
         try:
             await stream.run(session)
         finally:
-            await end(session, clean=stream.idle)
+            await end(session, clean=await stream.sign_off(session, contact))
             now_s = self._holders.clock.now_s()
             if stream.first_answer_s is not None:
                 self._holders.scores.answered(state.peer_id, latency_s=stream.first_answer_s, now_s=now_s)

@@ -2,7 +2,8 @@
 
 Leaf lists and blocks are asked for in one go and answered in order, so that a holder is never idle between
 requests. Invariants: a leaf list counts only under the manifest's root, a block only under its leaf; a shard
-that fails a check is reported once and never handed on again; at most what was asked is received.
+that fails a check is reported once and never handed on again; at most what was asked is received; receipts
+are given for good blocks only, by the task that asks, so that nothing waits for them.
 Source: design.md, section 3 (shard root).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -17,10 +19,15 @@ import trio
 from node import limits
 from node.chunks import messages
 from node.chunks.client import HolderSession
+from node.chunks.holders import CLOSE_TIMEOUT_S
 from node.chunks.manifest import SegmentManifest
 from node.chunks.merkle import check_leaves, leaf_of
+from node.chunks.serving import Reader, StreamSigner
 from node.crypto.hashing import HASH_BYTES
 from node.errors import CryptoError, ProtocolError, RefusedError, RemoteError
+from node.records.lease import LEASE_ID_BYTES
+from node.records.receipt import ServeReceipt
+from node.units import Contact, LeaseId
 
 MIXED_BATCH_BLOCKS = 4
 """Blocks asked of one shard before the next, where a holder sends several shards: all are needed soon."""
@@ -54,9 +61,11 @@ class ShardStream:
         on_block: BlockCallback,
         on_fault: FaultCallback,
         count: ByteCount | None = None,
+        reader: Reader | None = None,
     ) -> None:
         """`on_block(shard, stripe, block)` gets verified blocks; `on_fault(shard, code)` is told once that
-        the holder has a shard no longer (`REFUSED_MISSING`) or in a bad state (`REFUSED_CORRUPT`)."""
+        the holder has a shard no longer (`REFUSED_MISSING`) or in a bad state (`REFUSED_CORRUPT`);
+        `reader` signs for what came."""
         self.first_answer_s: float | None = None
         """Seconds until the first answer of the latest session."""
         self.received_bytes = 0
@@ -67,7 +76,14 @@ class ShardStream:
         self._on_fault = on_fault
         self._queue: list[tuple[int, int]] = []
         self._leaves: dict[int, bytes] = {}
+        self._lease_ids: dict[int, LeaseId] = {}
         self._faulty: set[int] = set()
+        self._reader = reader
+        self._signer: StreamSigner | None = None
+        self._receipts: list[ServeReceipt] = []
+        """Signed, and not sent."""
+        self._broken = False
+        """Whether the latest session failed, or was left in the middle of a message."""
         self._expected: deque[_Expected] = deque()
         self._asked = trio.Event()
         self._awaited = trio.Event()
@@ -105,6 +121,12 @@ class ShardStream:
         """
         failures: list[RemoteError] = []
         self.first_answer_s = None
+        self._receipts.clear()
+        self._signer = None
+        if self._reader is not None:
+            shard_bytes = self._segment.geometry.shard_bytes
+            self._signer = StreamSigner(self._reader, session.peer_id, shard_bytes)
+        self._broken = False
         known = set(self._leaves)  # leaf lists asked for in this session or had before
 
         async def send() -> None:
@@ -122,12 +144,36 @@ class ShardStream:
                 failures.append(error)
             nursery.cancel_scope.cancel()
         if failures:
+            self._broken = True
             raise failures[0]
+
+    async def sign_off(self, session: HolderSession, contact: Contact) -> bool:
+        """Sign for what came since the last receipt; whether the session may be closed in good order."""
+        signer = self._signer
+        if signer is None or self._reader is None:
+            return self.idle
+        if not self._broken:
+            self._receipts.extend(signer.rest())
+            self._broken = True
+            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S), suppress(RemoteError):
+                for receipt in self._receipts:
+                    await session.send_receipt(receipt)
+                self._broken = False
+        if signer.latest():
+            self._reader.was_served(contact, signer.latest())
+        self._signer = None
+        return self.idle and not self._broken
 
     async def _send(self, session: HolderSession, known: set[int]) -> None:
         segment_id = self._segment.segment_id
         while True:
-            await self.wait_asked()
+            while not self._queue and not self._receipts:
+                self._asked = trio.Event()
+                await self._asked.wait()
+            self._broken = True  # where this is cancelled before the last message is out
+            receipts, self._receipts = self._receipts, []
+            for receipt in receipts:
+                await session.send_receipt(receipt)
             queue, self._queue = self._queue, []
             for shard_index, stripes in _batches(queue):
                 if shard_index not in known:
@@ -136,6 +182,7 @@ class ShardStream:
                     await session.request_leaves(segment_id, shard_index)
                 self._expect([_Expected(shard_index, stripe) for stripe in stripes])
                 await session.request_blocks(segment_id, shard_index, stripes)
+            self._broken = False
 
     def _expect(self, answers: Iterable[_Expected]) -> None:
         # Before the request leaves: its answer may be there before the call returns.
@@ -165,7 +212,8 @@ class ShardStream:
             self.waited_s += taken_s
             self._expected.popleft()
 
-    def _take_leaves(self, shard_index: int, leaves: bytes) -> None:
+    def _take_leaves(self, shard_index: int, reply: messages.ShardReply) -> None:
+        leaves = reply.leaves
         try:
             check_leaves(
                 leaves,
@@ -176,6 +224,8 @@ class ShardStream:
             self._fault(shard_index, messages.REFUSED_CORRUPT)
         else:
             self._leaves[shard_index] = leaves
+            if len(reply.lease_id) == LEASE_ID_BYTES:
+                self._lease_ids[shard_index] = LeaseId(reply.lease_id)
 
     def _take_block(self, shard_index: int, stripe: int, reply: memoryview | messages.BlockMissing) -> None:
         if isinstance(reply, messages.BlockMissing):
@@ -189,7 +239,17 @@ class ShardStream:
         if leaf_of(reply) != leaf:
             self._fault(shard_index, messages.REFUSED_CORRUPT)
         else:
+            self._sign_for(shard_index, len(reply))
             self._on_block(shard_index, stripe, reply)
+
+    def _sign_for(self, shard_index: int, byte_count: int) -> None:
+        lease_id = self._lease_ids.get(shard_index)
+        if self._signer is None or lease_id is None:
+            return
+        receipt = self._signer.received(lease_id, byte_count)
+        if receipt is not None:
+            self._receipts.append(receipt)
+            self._asked.set()
 
     def _fault(self, shard_index: int, code: str) -> None:
         if shard_index not in self._faulty:

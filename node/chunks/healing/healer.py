@@ -21,6 +21,7 @@ from node.chunks.bad_answer import BadAnswer
 from node.chunks.client import HolderClient
 from node.chunks.evidence import Evidence
 from node.chunks.get.locate import ShardPlace
+from node.chunks.healing.cases import grant_uses
 from node.chunks.healing.client import RepairClient
 from node.chunks.healing.messages import Case
 from node.chunks.healing.prober import Prober, Seen
@@ -32,7 +33,7 @@ from node.chunks.put.publish import publish_segment
 from node.chunks.reputations import Reputations
 from node.chunks.roster import ANNOUNCERS, announcers, live_leases
 from node.chunks.scores import Scoreboard
-from node.credit.grants import UNPROVED
+from node.credit.grants import REUSE_DAYS, UNPROVED
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, OwnerInconsistentError, ProtocolError, RemoteError
 from node.ports import Clock, Directory, Entropy, Network, Offload
@@ -133,6 +134,10 @@ class Healer:
         """This node."""
         return self._context.network.peer_id
 
+    def contact(self, peer_id: PeerId) -> Contact:
+        """A peer with the addresses of its connection, perhaps none."""
+        return self._context.prober.contact(peer_id)
+
     def live(self, view: SegmentView) -> tuple[Lease, ...]:
         """The leases that live today."""
         return live_leases(view.leases, today=self._today)
@@ -155,6 +160,10 @@ class Healer:
         """
         outcome = RepairOutcome(lost=len(lost))
         if owner is None:
+            spent = self._spent(view)
+            if spent & lost.keys():
+                outcome.why_not = f"{len(spent & lost.keys())} shards were replaced within {REUSE_DAYS} days"
+                lost = {index: lease for index, lease in lost.items() if index not in spent}
             evidence = await self._evidence(view, survey, lost)
         else:
             evidence = _Evidence(releases=tuple(self._release(lease, owner) for lease in lost.values()))
@@ -190,6 +199,11 @@ class Healer:
         if outcome.leases:
             await self.tell(view, [*proved, *outcome.leases], new=outcome.leases)
         return outcome
+
+    def _spent(self, view: SegmentView) -> set[int]:
+        """Shards that the grant has replaced too lately: nobody would take them again."""
+        uses = grant_uses(view.leases, len(view.manifest.encoded))
+        return {use.shard_index for use in uses if self._today - use.day < REUSE_DAYS}
 
     # --- evidence -----------------------------------------------------------------------------------------
 

@@ -7,13 +7,16 @@ else can repair. Source: credit.md, "Repair"; design.md, section 4 (heal).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import trio
+
 from node.chunks import messages
+from node.chunks.catalogue import Catalogue
 from node.chunks.get.locate import ROSTERS_WANTED, LocatedFile, Locator
-from node.chunks.healing.healer import Attachments, Healer, RepairOutcome, SegmentView
-from node.chunks.healing.held import HeldSegments
+from node.chunks.healing.healer import Attachments, Healer, RepairOutcome, SegmentView, Survey
+from node.chunks.healing.placing import Placer
 from node.chunks.healing.prober import Seen
 from node.chunks.healing.service import HealingService
 from node.chunks.holders import Holders
@@ -43,6 +46,29 @@ class RepairReport:
     """For a person: what is left, and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class OwnedLook:
+    """What the owner's node saw of one of its segments just now."""
+
+    file: LocatedFile
+    index: int
+    owner: KeyPair
+    view: SegmentView
+    survey: Survey
+
+    def lost(self, is_kept: Callable[[Lease, Seen], bool]) -> dict[int, Lease]:
+        """Shards that are kept nowhere, as `is_kept` says, each with the lease of theirs that ends last."""
+        seen = self.survey.seen
+        kept = {lease.shard_index for lease, state in seen.items() if is_kept(lease, state)}
+        by_end = sorted(seen, key=lambda lease: (lease.end_day, lease.lease_id))
+        return {lease.shard_index: lease for lease in by_end if lease.shard_index not in kept}
+
+    def unplaced(self) -> set[int]:
+        """Shards that no lease is on: a put found no holder for them, or the last lease ended."""
+        placed = {lease.shard_index for lease in self.survey.seen}
+        return set(range(self.view.manifest.code.total_shards)) - placed
+
+
 class FileRepairer:
     """Repairs the files that this node owns or keeps parts of."""
 
@@ -53,7 +79,8 @@ class FileRepairer:
         locator: Locator,
         healer: Healer,
         service: HealingService,
-        held: HeldSegments,
+        placer: Placer,
+        catalogue: Catalogue,
         account_seed: bytes,
         offload: Offload,
     ) -> None:
@@ -61,7 +88,9 @@ class FileRepairer:
         self._locator = locator
         self._healer = healer
         self._service = service
-        self._held = held
+        self._placer = placer
+        self._catalogue = catalogue
+        self._mending = trio.Lock()
         self._account_seed = account_seed
         self._offload = offload
 
@@ -75,8 +104,7 @@ class FileRepairer:
             NotEnoughShardsError: too few shards of a segment are left.
             UsageError: this node neither owns the file nor keeps a part of it.
         """
-        file = await self._locator.locate(file_hash)
-        owner = owner_key(self._account_seed, file.manifest.owner_salt)
+        file, owner = await self.locate(file_hash)
         owns = owner.public == file.manifest.owner_key
         repaired = segments = 0
         notes: dict[str, None] = {}
@@ -99,41 +127,122 @@ class FileRepairer:
         return RepairReport(repaired, segments, tuple(notes))
 
     async def _repair_owned(self, file: LocatedFile, index: int, owner: KeyPair) -> RepairOutcome:
+        """What is not there now is made again: whoever asks does not wait for a holder to come back."""
+        look = await self.look(file, index, owner)
+        if look is None:
+            return RepairOutcome(why_not="no holder answers")
+        lost = look.lost(lambda _lease, state: state in (Seen.PROVED, Seen.UNKNOWN))
+        return await self.mend(look, lost)
+
+    # --- the owner's files, a segment at a time -------------------------------------------------------------
+
+    async def locate(self, file_hash: FileHash) -> tuple[LocatedFile, KeyPair]:
+        """A file with the key that owns it if it is this account's. Raises `NotFoundError`."""
+        file = await self._locator.locate(file_hash)
+        return file, owner_key(self._account_seed, file.manifest.owner_salt)
+
+    async def look(self, file: LocatedFile, index: int, owner: KeyPair) -> OwnedLook | None:
+        """Look at every shard of a segment of the owner's now; None where no holder says what there is."""
         try:
             segment = await self._locator.segment_manifest(file, index)
         except NotFoundError:
-            return RepairOutcome(why_not="no holder answers")
+            return None
         leases = await self._leases(file, segment, index)
         if not leases:
-            return RepairOutcome(why_not="no holder answers")
+            return None
         grant = make_grant(segment, leases, owner, KeyPair.from_seed(self._account_seed))
         attachments = (self._attachments(file),) if index == 0 else ()
         view = SegmentView(segment, grant, leases, attachments)
         survey = await self._healer.survey(view)
-        kept = {
-            lease.shard_index for lease, state in survey.seen.items() if state in (Seen.PROVED, Seen.UNKNOWN)
-        }
-        lost: dict[int, Lease] = {}
-        for lease in sorted(survey.seen, key=lambda lease: lease.end_day):
-            if lease.shard_index not in kept:
-                lost[lease.shard_index] = lease
-        if not lost:
-            return RepairOutcome()
-        return await self._healer.repair(view, survey, lost, owner=owner)
+        # Audits of the owner's go by its catalogue: it is to know what repair has moved.
+        await self._learn(file, index, leases)
+        return OwnedLook(file, index, owner, view, survey)
+
+    async def mend(self, look: OwnedLook, lost: Mapping[int, Lease]) -> RepairOutcome:
+        """Make `lost` shards again, each in the place of a lease, and those that no lease is on.
+
+        One at a time. Raises `NotEnoughShardsError`, `OwnerInconsistentError`.
+        """
+        async with self._mending:
+            outcome = RepairOutcome()
+            if lost:
+                outcome = await self._healer.repair(look.view, look.survey, lost, owner=look.owner)
+            left = (lost.keys() | look.unplaced()) - {lease.shard_index for lease in outcome.leases}
+            outcome.lost = len(lost.keys() | look.unplaced())
+            # What the grant does not reach the owner can still pay for anew.
+            if left:
+                await self._place(look, left, outcome)
+            if outcome.leases:
+                await self._learn(look.file, look.index, outcome.leases)
+        return outcome
+
+    async def _place(self, look: OwnedLook, shards: Collection[int], outcome: RepairOutcome) -> None:
+        live = self._healer.live(look.view)
+        if not live:
+            outcome.why_not = "its leases have ended"
+            return
+        kept = [*(lease for lease in look.survey.proved if lease.shard_index not in shards), *outcome.leases]
+        placed = await self._placer.place(
+            look.view.manifest,
+            look.view.grant,
+            shards,
+            kept=kept,
+            avoid={lease.holder for lease, state in look.survey.seen.items() if state is not Seen.PROVED},
+            owner=look.owner,
+            end_day=max(lease.end_day for lease in live),
+        )
+        if placed.leases:
+            await self._healer.tell(look.view, [*kept, *placed.leases], new=placed.leases)
+        outcome.leases += placed.leases
+        outcome.traffic.add(placed.traffic)
+        outcome.why_not = placed.why_not
+
+    async def _learn(self, file: LocatedFile, index: int, leases: Sequence[Lease]) -> None:
+        file_hash = file.manifest.file_hash
+        new = {lease.holder for lease in leases}
+
+        def learn() -> None:
+            self._catalogue.learn_leases(file_hash, index, leases)
+            if index == 0:  # those are asked for the file's manifest
+                known = {contact.peer_id for contact in self._catalogue.holders(file_hash)}
+                reach = [self._healer.contact(peer_id) for peer_id in sorted(new - known)]
+                self._catalogue.learn_holders(file_hash, [each for each in reach if each.addresses])
+
+        await self._offload.run(learn)
 
     async def _leases(self, file: LocatedFile, segment: SegmentManifest, index: int) -> tuple[Lease, ...]:
-        """What a few holders of a segment know together."""
-        places = self._locator.placed(file, index)
-        places += await self._locator.search_places(file, segment, index)  # what repair has moved
-        found: list[Lease] = []
+        """What a few holders of a segment and this node know together."""
+        known = await self._offload.run(lambda: self._catalogue.segment(file.manifest.file_hash, index))
+        found = list(known.leases) if known is not None and known.segment_id == segment.segment_id else []
+        peers = dict.fromkeys(lease.holder for lease in found)
+        peers.update((place.holder, None) for place in self._locator.placed(file, index))
+        answered = await self._ask_rosters(file, segment, peers, found, wanted=ROSTERS_WANTED)
+        if answered < ROSTERS_WANTED:  # repair may have moved what they had
+            moved = await self._locator.search_places(file, segment, index)
+            others = [
+                peer_id for peer_id in dict.fromkeys(each.holder for each in moved) if peer_id not in peers
+            ]
+            await self._ask_rosters(file, segment, others, found, wanted=ROSTERS_WANTED - answered)
+        return merge_leases(found)
+
+    async def _ask_rosters(
+        self,
+        file: LocatedFile,
+        segment: SegmentManifest,
+        peers: Iterable[PeerId],
+        found: list[Lease],
+        *,
+        wanted: int,
+    ) -> int:
+        """Take rosters in from as many holders as are wanted; how many answered."""
         answered = 0
-        for peer_id in dict.fromkeys(place.holder for place in places):
-            if answered == ROSTERS_WANTED:
+        for peer_id in peers:
+            if answered == wanted:
                 break
             leases = await self._roster(file.contact(peer_id), segment)
             answered += bool(leases)
             found.extend(leases)
-        return merge_leases(found)
+        return answered
 
     async def _roster(self, contact: Contact, segment: SegmentManifest) -> list[Lease]:
         try:

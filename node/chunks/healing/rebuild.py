@@ -8,8 +8,10 @@ a taker that fails costs its own shards only; no key is needed or known. Source:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import trio
 
@@ -45,13 +47,30 @@ STALL_S = 20.0
 """A taker that takes nothing for so long is given up."""
 
 
+class BlockSession(Protocol):
+    """A conversation that takes blocks."""
+
+    async def send_block(self, slot: int, block_index: int, block: Buffer) -> None:
+        """Send one block; nothing is answered."""
+        ...
+
+    async def aclose(self) -> None:
+        """End it in good order."""
+        ...
+
+    async def reset(self) -> None:
+        """Drop it."""
+        ...
+
+
 @dataclass(slots=True)
 class Taker:
     """A new holder and what it is asked to keep, in the order of its case."""
 
     contact: Contact
     case: Case
-    session: RepairSession | None = None
+    """The leases asked for, and, where no owner signed them, why it may."""
+    session: BlockSession | None = None
     leases: tuple[Lease, ...] = ()
     """Countersigned, once all is done."""
     failure: RemoteError | None = None
@@ -78,6 +97,11 @@ class Traffic:
     def total_bytes(self) -> int:
         """Both ways."""
         return self.fetched.fetched_bytes + self.sent_bytes
+
+    def add(self, more: Traffic) -> None:
+        """Count that as well."""
+        self.fetched.fetched_bytes += more.fetched.fetched_bytes
+        self.sent_bytes += more.sent_bytes
 
 
 class _RosterLocator(Locator):
@@ -120,25 +144,21 @@ StripeSource = Callable[[int], Awaitable[Mapping[int, Buffer]]]
 """Blocks of a stripe by shard index: all that the takers need."""
 
 
-class Sender:
-    """Opens takers, streams blocks to them and collects their leases."""
+class Sender(ABC):
+    """Opens takers, streams blocks to them and collects their leases: how, kinds of it say."""
 
-    def __init__(
-        self, *, client: RepairClient, network_id: str, traffic: Traffic, stall_s: float = STALL_S
-    ) -> None:
-        self._client = client
+    def __init__(self, *, network_id: str, traffic: Traffic, stall_s: float = STALL_S) -> None:
         self._network_id = network_id
         self._traffic = traffic
         self._stall_s = stall_s
 
+    @abstractmethod
     async def open(self, taker: Taker, manifest: SegmentManifest, grant: RepairGrant) -> None:
-        """Show a taker its case; its failure shows in it."""
-        try:
-            session = await self._client.open(taker.contact)
-            taker.session = session
-            await session.replace(manifest.encoded, grant.encode(), taker.case)
-        except RemoteError as error:
-            taker.failure = error
+        """Begin with a taker; its failure shows in it."""
+
+    @abstractmethod
+    async def finish(self, taker: Taker) -> None:
+        """Take its signatures after the last block; its failure shows in it."""
 
     async def send(self, taker: Taker, stripe: int, blocks: Mapping[int, Buffer]) -> None:
         """Its blocks of one stripe."""
@@ -154,22 +174,14 @@ class Sender:
             name = peer_id_text(taker.contact.peer_id)
             taker.failure = UnreachableError(name, f"took nothing for {self._stall_s:g} s")
 
-    async def finish(self, taker: Taker) -> None:
-        """Take its signatures."""
-        assert taker.session is not None
-        try:
-            replies = await taker.session.receive_leases(len(taker.case.leases))
-            taker.leases = self._verified(taker, replies)
-        except RemoteError as error:
-            taker.failure = error
-
     async def close(self, taker: Taker) -> None:
         """End the session, whatever came of it."""
         if taker.session is not None:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await (taker.session.aclose() if taker.leases else taker.session.reset())
 
-    def _verified(self, taker: Taker, replies: Sequence[bytes]) -> tuple[Lease, ...]:
+    def verified(self, taker: Taker, replies: Sequence[bytes]) -> tuple[Lease, ...]:
+        """Replies as the leases asked for, countersigned. Raises `PeerMisbehavedError`."""
         try:
             leases = tuple(Lease.decode(reply, network=self._network_id) for reply in replies)
             if [lease.body() for lease in leases] != [lease.body() for lease in taker.case.leases]:
@@ -201,6 +213,34 @@ class Sender:
                 await _all(takers, self.close)
 
 
+class GrantSender(Sender):
+    """Shows takers a case under the owner's grant."""
+
+    def __init__(
+        self, *, client: RepairClient, network_id: str, traffic: Traffic, stall_s: float = STALL_S
+    ) -> None:
+        super().__init__(network_id=network_id, traffic=traffic, stall_s=stall_s)
+        self._client = client
+
+    async def open(self, taker: Taker, manifest: SegmentManifest, grant: RepairGrant) -> None:
+        """Show a taker its case; its failure shows in it."""
+        try:
+            session = await self._client.open(taker.contact)
+            taker.session = session
+            await session.replace(manifest.encoded, grant.encode(), taker.case)
+        except RemoteError as error:
+            taker.failure = error
+
+    async def finish(self, taker: Taker) -> None:
+        """Take its signatures."""
+        assert isinstance(taker.session, RepairSession)
+        try:
+            replies = await taker.session.receive_leases(len(taker.case.leases))
+            taker.leases = self.verified(taker, replies)
+        except RemoteError as error:
+            taker.failure = error
+
+
 class Rebuilder:
     """Remakes shards of segments; one segment at a time is enough for a node."""
 
@@ -215,8 +255,8 @@ class Rebuilder:
         self._offload = offload
 
     def sender(self, traffic: Traffic) -> Sender:
-        """Streams to takers, counting."""
-        return Sender(client=self._repair, network_id=self._holders.network, traffic=traffic)
+        """Streams to takers under a grant, counting."""
+        return GrantSender(client=self._repair, network_id=self._holders.network, traffic=traffic)
 
     async def rebuild(
         self,
@@ -227,8 +267,11 @@ class Rebuilder:
         places: Sequence[ShardPlace],
         contacts: Mapping[PeerId, Contact],
         traffic: Traffic,
+        sender: Sender | None = None,
     ) -> None:
         """Make the takers' shards again from those at `places`; what came of it shows in the takers.
+
+        `sender` is how they are talked to, under the grant unless given.
 
         Raises:
             NotEnoughShardsError: fewer than `data_shards` shards can be read.
@@ -267,7 +310,7 @@ class Rebuilder:
             nursery.start_soon(fetch.run)
             failure: NodeError | None = None
             try:
-                await self.sender(traffic).stream(takers, manifest, grant, source)
+                await (sender or self.sender(traffic)).stream(takers, manifest, grant, source)
             except NodeError as error:
                 failure = error
             nursery.cancel_scope.cancel()

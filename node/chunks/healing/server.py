@@ -211,7 +211,7 @@ class RepairServer:
                     raise ProtocolError("a message where a block was due")
                 await feed.add(*shard_messages.decode_block_header(frame.values), frame.block)
             await feed.flush()
-            await self._keeper.keep_granted(incoming, manifest, grant, signed, case.roster)
+            await self._keeper.keep_granted(incoming, manifest, grant, signed, case.roster, framed.peer_id)
         finally:
             with trio.CancelScope(shield=True):
                 await self._offload.run(incoming.abort)

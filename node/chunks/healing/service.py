@@ -18,6 +18,7 @@ import trio
 
 from node import limits
 from node.chunks import repair
+from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
 from node.chunks.healing.healer import Healer, RepairOutcome, SegmentView, Survey
 from node.chunks.healing.held import HeldSegments
@@ -64,28 +65,6 @@ class HealingStatistics:
     surplus_released: int = 0
 
 
-class _Budget:
-    """Bytes that repair may still move today."""
-
-    def __init__(self, bytes_per_day: int, clock: Clock) -> None:
-        self._bytes_per_day = bytes_per_day
-        self._clock = clock
-        self._day = -1
-        self._spent = 0
-
-    def left(self) -> int:
-        """As of now."""
-        day = self._clock.now_s() // DAY_S
-        if day != self._day:
-            self._day, self._spent = day, 0
-        return self._bytes_per_day - self._spent
-
-    def spend(self, byte_count: int) -> None:
-        """Moved."""
-        self.left()
-        self._spent += byte_count
-
-
 class HealingService:
     """Runs beside the server of a holder."""
 
@@ -102,6 +81,7 @@ class HealingService:
         clock: Clock,
         offload: Offload,
         mover: Mover,
+        budget: RepairBudget,
     ) -> None:
         self._mover = mover
         self._surplus: set[SegmentId] = set()
@@ -114,7 +94,7 @@ class HealingService:
         self._settings = settings
         self._clock = clock
         self._offload = offload
-        self._budget = _Budget(settings.bytes_per_day, clock)
+        self._budget = budget
         self._pending: dict[SegmentId, float] = {}
         self._cursor = b""
         self._lock = trio.Lock()

@@ -31,7 +31,7 @@ from node.chunks.store.shard_writer import IncomingPut, PutShard
 from node.crypto.hashing import blake3_256, multihash
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
-from node.errors import CreditError, CryptoError, OwnerInconsistentError, ProtocolError
+from node.errors import CorruptBlockError, CreditError, CryptoError, OwnerInconsistentError, ProtocolError
 from node.framing import FramedStream
 from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
@@ -414,11 +414,12 @@ class Keeper:
         grant: RepairGrant,
         leases: Sequence[Lease],
         roster: Sequence[Lease],
+        peer_id: PeerId,
     ) -> None:
         """Make shards durable that came under a grant: slot i is lease i, countersigned, its case checked.
 
-        The grant and the roster (verified) are kept with them. Raises `CreditError`, `ProtocolError`,
-        `StoreError`: nothing is kept then.
+        They came from `peer_id`. The grant and the roster (verified) are kept with them. Raises
+        `CreditError`, `ProtocolError`, `StoreError`: nothing is kept then.
         """
 
         def keep() -> None:
@@ -431,7 +432,7 @@ class Keeper:
         else:
             try:
                 for lease in leases:
-                    await self._admission.admit_granted(lease, grant, len(manifest.encoded))
+                    await self._admission.admit_granted(lease, grant, len(manifest.encoded), peer_id)
                 await self._offload.run(keep)
             finally:
                 with trio.CancelScope(shield=True):
@@ -474,7 +475,11 @@ class Keeper:
         own = [
             Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
         ]
-        return merge_leases([*self._decode_roster(self._store.roster(segment_id)), *own])
+        try:
+            heard = self._store.roster(segment_id)
+        except CorruptBlockError:
+            heard = None  # what has rotted is as good as never heard: the next exchange brings it back
+        return merge_leases([*self._decode_roster(heard), *own])
 
     # --- announcing and releasing -------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -23,7 +24,8 @@ from node.chunks.bodies import send_body
 from node.chunks.serve.incoming import BlockFeed, PutTable, RefusalError
 from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.suspension import StoreCare
-from node.chunks.serve.turns import Turns
+from node.chunks.serve.turns import Precedence, Turns
+from node.chunks.serving import ServedShard, Serving, StreamTally
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.keystore import NodeKeys
 from node.errors import (
@@ -39,8 +41,10 @@ from node.errors import (
 )
 from node.framing import Frame, FramedStream, Preamble
 from node.ports import Clock, Directory, Network, Offload, Stream
+from node.records.lease import Lease
 from node.records.offer import PRICE_MICROCREDITS, Offer
-from node.units import HOUR_S, AccountId, PeerId
+from node.records.receipt import ServeReceipt
+from node.units import DAY_S, HOUR_S, AccountId, LeaseId, PeerId, SegmentId
 
 _logger = logging.getLogger(__name__)
 
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 OFFER_LIFE_S: Final = HOUR_S
 GRACE_DAYS: Final = 14
 LAPSE_CHECK_S: Final = 5.0
+GIVE_WAY_S: Final = 1.0
+"""A batch of blocks waits for others no longer: a reader takes a holder that is silent for gone."""
 READ_AHEAD_BLOCKS: Final = 8
 """Blocks read from the disk in one go (512 KiB), so that a thread has something to do."""
 
@@ -83,14 +89,18 @@ class ShardServer:
         grace_days: int = GRACE_DAYS,
         uptime_permille: Callable[[], int] = lambda: 1000,
         admission: Admission | None = None,
+        serving: Serving | None = None,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         """The store's cap decides whether this node is a donor at all, `admission` for whom it keeps.
 
-        One that is leaving takes nothing new.
+        `serving` gets the receipts of readers. One that is leaving takes nothing new.
         """
         self._admission = admission
         self._is_leaving = is_leaving
+        self._serving = serving
+        self._egress: dict[LeaseId, int] = {}
+        self._precedence = Precedence(GIVE_WAY_S)
         self._network = network
         self._store = store
         self._keys = keys
@@ -158,9 +168,9 @@ class ShardServer:
             framed = await FramedStream.accepted(stream, self._preamble)
         except RefusedError:
             return  # the opener was told why; raising would reset the stream before it has read that
-        conversation = _Conversation(self, framed)
+        conversation = _Conversation(self, framed, StreamTally(self._keys.peer_id))
         try:
-            await conversation.run()
+            await self._converse(conversation)
         except RefusalError as error:
             self._refused += 1
             await framed.send_error(error.code, str(error))
@@ -179,6 +189,14 @@ class ShardServer:
         except (ProtocolError, CryptoError) as error:
             self._refused += 1
             await framed.send_error(messages.REFUSED_INVALID, str(error))
+
+    async def _converse(self, conversation: _Conversation) -> None:
+        try:
+            await conversation.run()
+        finally:
+            receipts = conversation.tally.latest()
+            if receipts and self._serving is not None:
+                self._serving.has_served(receipts)
 
     # --- requests that need no body -----------------------------------------------------------------------
 
@@ -225,25 +243,77 @@ class ShardServer:
 
         return await self._offload.run(read)
 
-    async def leaves(self, request: messages.GetShard) -> messages.ShardReply:
-        """The leaf list of a shard that is held."""
+    async def leaves(self, request: messages.GetShard, tally: StreamTally) -> messages.ShardReply:
+        """The leaf list of a shard that is held, and a lease on it."""
         leaves = await self._offload.run(lambda: self._store.leaves(request.segment_id, request.shard_index))
         if leaves is None:
             raise RefusalError(messages.REFUSED_MISSING, "that shard is not here")
-        return messages.ShardReply(leaves)
+        shard = await self._served_shard(request.segment_id, request.shard_index, tally)
+        return messages.ShardReply(leaves, shard.lease_id or b"")
 
-    async def send_blocks(self, request: messages.ReadBlocks, framed: FramedStream) -> None:
-        """Each block asked for, in order, or why there is none."""
+    async def served(self, request: messages.Served, tally: StreamTally) -> None:
+        """A reader's receipt. Raises `ProtocolError`, `CryptoError`."""
+        receipt = ServeReceipt.decode(request.record, network=self._preamble.network_id)
+        await self._offload.run(partial(tally.take, receipt, today=self._clock.now_s() // DAY_S))
+
+    async def send_blocks(
+        self, request: messages.ReadBlocks, framed: FramedStream, tally: StreamTally
+    ) -> None:
+        """Each block asked for, in order, or why there is none.
+
+        What goes beyond the free egress of a lease gives way to others, where the reader owes or is unknown.
+        """
+        shard = await self._served_shard(request.segment_id, request.shard_index, tally)
+        if await self._goes_first(shard, framed.peer_id):
+            with self._precedence.ahead():
+                await self._send_blocks(request, framed, shard, gives_way=False)
+        else:
+            await self._send_blocks(request, framed, shard, gives_way=True)
+
+    async def _goes_first(self, shard: ServedShard, peer_id: PeerId) -> bool:
+        if self._serving is None or shard.lease_id is None:
+            return True
+        is_free = self._egress.get(shard.lease_id, 0) < shard.egress_cap_bytes
+        return is_free or await self._serving.goes_first(peer_id)
+
+    async def _served_shard(self, segment_id: SegmentId, shard_index: int, tally: StreamTally) -> ServedShard:
+        """A shard in the tally of a stream; looked up once."""
+
+        def look() -> ServedShard:
+            held = [each.lease for each in self._store.leases(segment_id) if each.shard_index == shard_index]
+            if not held:
+                return ServedShard()
+            last = max(held, key=lambda lease: (lease.expires_s, lease.lease_id))
+            lease = Lease.decode(last.data, network=self._preamble.network_id)
+            ids = frozenset(each.lease_id for each in held)
+            return ServedShard(ids, last.lease_id, lease.egress_cap_bytes)
+
+        known = tally.shard(segment_id, shard_index)
+        return known or tally.add(segment_id, shard_index, await self._offload.run(look))
+
+    def _note_sent(self, shard: ServedShard, byte_count: int) -> None:
+        self._blocks_served += 1
+        self._bytes_served += byte_count
+        shard.sent_bytes += byte_count
+        if shard.lease_id is not None:
+            if shard.lease_id not in self._egress and len(self._egress) >= limits.EGRESS_LEASES_MAX:
+                del self._egress[next(iter(self._egress))]
+            self._egress[shard.lease_id] = self._egress.get(shard.lease_id, 0) + byte_count
+
+    async def _send_blocks(
+        self, request: messages.ReadBlocks, framed: FramedStream, shard: ServedShard, *, gives_way: bool
+    ) -> None:
         indexes = request.block_indexes
         for start in range(0, len(indexes), READ_AHEAD_BLOCKS):
+            if gives_way:
+                await self._precedence.give_way()
             part = indexes[start : start + READ_AHEAD_BLOCKS]
             for index, block in zip(part, await self._read(request, part), strict=True):
                 if isinstance(block, str):
                     await framed.send(messages.encode(messages.BlockMissing(index, block)))
                     continue
                 await framed.send_block(messages.encode_block_header(request.shard_index, index), block)
-                self._blocks_served += 1
-                self._bytes_served += len(block)
+                self._note_sent(shard, len(block))
 
     async def _read(self, request: messages.ReadBlocks, indexes: tuple[int, ...]) -> list[bytes | str]:
         faults: list[StoreError] = []
@@ -271,7 +341,8 @@ class ShardServer:
 class _Conversation:
     """One stream: requests in turn, and the put that its blocks belong to."""
 
-    def __init__(self, server: ShardServer, framed: FramedStream) -> None:
+    def __init__(self, server: ShardServer, framed: FramedStream, tally: StreamTally) -> None:
+        self.tally = tally
         self._server = server
         self._keeper = server.keeper
         self._framed = framed
@@ -384,14 +455,17 @@ class _Conversation:
         await self._reply(messages.GrantReply(await self._keeper.grant(request)))
 
     async def leaves(self, request: messages.GetShard) -> None:
-        await self._reply(await self._server.leaves(request))
+        await self._reply(await self._server.leaves(request, self.tally))
 
     async def blocks(self, request: messages.ReadBlocks) -> None:
-        await self._server.send_blocks(request, self._framed)
+        await self._server.send_blocks(request, self._framed, self.tally)
 
     async def prove(self, request: messages.Prove) -> None:
         one = messages.ReadBlocks(request.segment_id, request.shard_index, (request.block_index,))
-        await self._server.send_blocks(one, self._framed)
+        await self._server.send_blocks(one, self._framed, self.tally)
+
+    async def served(self, request: messages.Served) -> None:
+        await self._server.served(request, self.tally)
 
 
 _Handler = Callable[[_Conversation, Any], Awaitable[None]]
@@ -415,4 +489,5 @@ _HANDLERS: Final[dict[type[messages.Message], _Handler]] = {
     messages.GetShard: _Conversation.leaves,
     messages.ReadBlocks: _Conversation.blocks,
     messages.Prove: _Conversation.prove,
+    messages.Served: _Conversation.served,
 }

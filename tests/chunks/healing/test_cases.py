@@ -206,6 +206,7 @@ EXAMPLES: list[messages.Message] = [
     messages.Replace(b"manifest", b"grant", 7),
     messages.Ready(),
     messages.Intent(b"record"),
+    messages.Lost(b"record"),
     messages.Witness(MANIFEST.segment_id, (LOST.lease_id,)),
     messages.Body(0),
     messages.Done(1),

@@ -1,4 +1,4 @@
-"""Turns: a few a peer at once, and nothing remembered afterwards."""
+"""Turns: a few a peer at once, and nothing remembered afterwards. Precedence: a moment's wait, no more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.chunks.serve.turns import Turns
+from node.chunks.serve.turns import Precedence, Turns
 from node.units import PeerId
 
 GREEDY, OTHER = PeerId(b"greedy"), PeerId(b"other")
@@ -47,3 +47,27 @@ async def test_whoever_gives_up_waiting_leaves_no_trace(autojump_clock: MockCloc
     assert len(turns) == 0
     async with turns.turn(GREEDY):
         assert len(turns) == 1
+
+
+async def test_who_gives_way_waits_while_others_are_served_and_never_for_long(
+    autojump_clock: MockClock,
+) -> None:
+    precedence = Precedence(1.0)
+    start = trio.current_time()
+    await precedence.give_way()
+    assert trio.current_time() == start  # nobody is ahead
+
+    async def be_ahead(seconds: float) -> None:
+        with precedence.ahead():
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_ahead, 0.25)
+        nursery.start_soon(be_ahead, 0.5)
+        await wait_all_tasks_blocked()
+        await precedence.give_way()
+        assert trio.current_time() == start + 0.5
+        nursery.start_soon(be_ahead, 60)
+        await wait_all_tasks_blocked()
+        await precedence.give_way()
+        assert trio.current_time() == start + 1.5
