@@ -14,6 +14,8 @@ from typing import Protocol
 
 import trio
 
+from node.credit.ledger_store import LedgerView
+from node.credit.reputation import Standing
 from node.daemon.compose import Node
 from node.errors import StoreError
 from node.limits import PUT_SILENCE_S
@@ -166,9 +168,64 @@ class NothingLeftOver:
                 world.violate(self.name, f"{host} has puts open that nobody feeds")
 
 
+class ClaimsCapped:
+    """What accounts have open at a donor beyond what they are owed stays under what it pledged (credit.md,
+    invariant 4), whoever asks, crashes and comes back."""
+
+    name = "claims capped"
+
+    def begin(self, world: World) -> None:
+        """Nothing to hook into."""
+
+    def tick(self, world: World) -> None:
+        """Add up every donor's ledger."""
+        for host in world.up():
+            if host.node is None or host.is_hostile:
+                continue
+            ledger = host.node.credit.ledger
+            open_claims, policy = ledger.store.read(LedgerView.everyone), ledger.policy
+            if open_claims.newcomers > policy.pledge:
+                world.violate(self.name, f"{host} keeps more for newcomers than it pledged")
+            if open_claims.newcomers + open_claims.known > policy.pledge + policy.known:
+                world.violate(self.name, f"{host} keeps more on credit than its caps allow")
+
+    def finish(self, world: World) -> None:
+        """The same once more."""
+        self.tick(world)
+
+
+class AbsenceForgiven:
+    """Nobody is disqualified, or said to have lied, for being offline (credit.md, invariant 13)."""
+
+    name = "absence forgiven"
+
+    def begin(self, world: World) -> None:
+        """Nothing to hook into."""
+
+    def tick(self, world: World) -> None:
+        """Look at what everybody thinks of everybody, once an hour."""
+        if int(trio.current_time() // TICK_S) % 60 == 0:
+            self.finish(world)
+
+    def finish(self, world: World) -> None:
+        """Look at what everybody thinks of everybody."""
+        honest = {host.peer_id: host for host in world.hosts if not host.is_hostile and not host.has_rot}
+        for observer in world.up():
+            if observer.node is None or observer.is_hostile:
+                continue
+            for peer_id, reputation in observer.node.reputations:
+                judged = honest.get(peer_id)
+                if judged is None:
+                    continue
+                if reputation.standing is Standing.DISQUALIFIED or reputation.contradicted:
+                    world.violate(self.name, f"{observer} has disqualified {judged}, which is honest")
+
+
 def all_checkers() -> list[Checker]:
     """One of each."""
-    return [PromisesKept(), CapsHeld(), SecretsKept(), NothingLeftOver()]
+    return [
+        PromisesKept(), CapsHeld(), SecretsKept(), NothingLeftOver(), ClaimsCapped(), AbsenceForgiven(),
+    ]  # fmt: skip
 
 
 async def keep_checking(world: World, checkers: list[Checker]) -> None:

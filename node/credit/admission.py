@@ -116,6 +116,9 @@ class Standing:
     granted: int = 0
     """What its leases under repair grants have open, vested or not: not in its position. They use its line up
     first; what is beyond that counts with the known."""
+    served: int = 0
+    """The part of `owes` that is for reading. It counts in the pair, under `c0`; it takes nothing from what
+    others may have kept, or readers could use up a pledge that is for storage."""
 
     @property
     def position(self) -> int:
@@ -170,6 +173,11 @@ def unsecured(policy: Policy, standing: Standing) -> int:
     return max(0, standing.position - line_of(policy, standing))
 
 
+def unsecured_kept(policy: Policy, standing: Standing) -> int:
+    """The part of that which is for keeping."""
+    return max(0, unsecured(policy, standing) - standing.served)
+
+
 def granted_unsecured(policy: Policy, standing: Standing) -> int:
     """What an account's leases under repair grants come to beyond its line."""
     return max(0, standing.granted - whole_line_of(policy, standing))
@@ -177,7 +185,7 @@ def granted_unsecured(policy: Policy, standing: Standing) -> int:
 
 def exposure_of(policy: Policy, standing: Standing) -> Exposure:
     """What one account adds to what is open."""
-    own, granted = unsecured(policy, standing), granted_unsecured(policy, standing)
+    own, granted = unsecured_kept(policy, standing), granted_unsecured(policy, standing)
     if standing.is_known:
         return Exposure(known=granted + own)
     return Exposure(known=granted, newcomers=own, subnet=own if standing.subnet is not None else 0)
@@ -216,8 +224,8 @@ def decide_granted(
 def _unsecured_room(policy: Policy, asker: Standing, others: Exposure, day: int) -> int:
     if asker.is_frozen:
         return 0
-    own = unsecured(policy, asker)
-    rooms = [policy.account_cap - own]
+    rooms = [policy.account_cap - unsecured(policy, asker)]
+    own = unsecured_kept(policy, asker)
     open_known = others.known + granted_unsecured(policy, asker)
     # Newcomers that become known take what they have open along; the sum of both caps holds all the same.
     rooms.append(policy.pledge + policy.known - open_known - others.newcomers - own)

@@ -228,6 +228,7 @@ class Ledger:
         standing = replace(
             old.standing,
             owes=-balance.confirmed(other),
+            served=min(ours.served, max(0, -balance.confirmed(other))),
             unvested=book.unvested(other, today=today),
             line=max(0, old.line - book.gifts_open(other, today=today)),
             granted=book.granted_open(other, today=today),

@@ -79,7 +79,7 @@ class AccountRow:
             standing.owes, standing.unvested, standing.reserved, standing.line, standing.is_known,
             standing.is_local, standing.subnet, standing.granted, self.frozen_until, self.due,
             counted.known, counted.newcomers, counted.subnet, self.line, self.given, self.received,
-            self.gifts,
+            self.gifts, standing.served,
         ])  # fmt: skip
 
     @classmethod
@@ -90,10 +90,11 @@ class AccountRow:
                 int(owes), int(unvested), int(reserved), int(line), bool(is_known), bool(is_local),
                 str() | None as subnet, int(granted), int(frozen_until), int(due), int(known),
                 int(newcomers), int(in_subnet), int(friend_line), int(given), int(received), int(gifts),
+                int(served),
             ]:  # fmt: skip
                 standing = Standing(
                     owes=owes, unvested=unvested, reserved=reserved, line=line, is_known=is_known,
-                    is_local=is_local, subnet=subnet, granted=granted,
+                    is_local=is_local, subnet=subnet, granted=granted, served=served,
                 )  # fmt: skip
                 counted = Exposure(known, newcomers, in_subnet)
                 return cls(standing, frozen_until, due, counted, friend_line, given, received, gifts)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.credit.admission import UNLIMITED, Ledger, Policy, Rule, Standing
+from node.credit.admission import UNLIMITED, Exposure, Ledger, Policy, Rule, Standing, decide, exposure_of
 from node.credit.clearing import ClearBook
 from node.credit.pair_ledger import Records
 from node.credit.standing import standing_of
@@ -231,3 +231,14 @@ def test_a_standing_out_of_records() -> None:
         standing_of(
             ASKER.account, pair, Records(), ClearBook(OTHER.account), policy, today=DAY
         )  # fmt: skip
+
+
+def test_reading_counts_in_the_pair_and_takes_nothing_of_the_pledge() -> None:
+    """Or readers, who are invented as easily as putters, would use up what newcomers may have kept."""
+    policy = Policy(pledge=100, known=100, account_cap=50)
+    reader = Standing(owes=1_000, served=990)
+    assert exposure_of(policy, reader) == Exposure(newcomers=10)
+    others = exposure_of(policy, reader)
+    assert decide(policy, Standing(), others, cost=40, day=0).accepted
+    assert not decide(policy, reader, Exposure(), cost=1, day=0).accepted
+    assert exposure_of(policy, Standing(owes=40)) == Exposure(newcomers=40)
