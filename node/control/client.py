@@ -103,6 +103,8 @@ def _send(connection: _UnixConnection, home: Home, command: str, request: Mappin
         raise NoDaemonError(
             f"no node runs in {home.path}: start one with `cairn run`, or name another folder with --home"
         ) from None
+    except BrokenPipeError:
+        return  # refused before all of it was read: the answer, which is there already, says why
     except OSError as error:
         raise NoDaemonError(f"can't reach the node in {home.path}: {error.strerror or error}") from error
 
