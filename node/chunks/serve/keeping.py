@@ -182,8 +182,12 @@ class Keeper:
                 raise ProtocolError("a first lease by another key than the file's owner")
             self._check_lease(lease, manifest)
 
-    def _check_lease(self, lease: Lease, manifest: SegmentManifest) -> None:
-        """Accept the asker's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`."""
+    def _check_lease(self, lease: Lease, manifest: SegmentManifest, *, until_day: int = 0) -> None:
+        """Accept the asker's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`.
+
+        `until_day` is when what is promised of the shard ends: a renewal may begin then, so that no day is
+        paid for twice, and not later.
+        """
         today = self._clock.now_s() // DAY_S
         if (lease.holder, lease.segment_id) != (self._peer_id, manifest.segment_id):
             raise ProtocolError("a lease of another holder or segment")
@@ -194,8 +198,8 @@ class Keeper:
         if lease.byte_count != manifest.geometry.shard_bytes:
             raise ProtocolError("a lease of another length than the shard's")
         # Clocks differ by a day at most between honest peers.
-        if not (abs(lease.start_day - today) <= 1 and lease.end_day > today):
-            raise ProtocolError("a lease that does not begin today")
+        if not today - 1 <= lease.start_day <= max(today + 1, until_day) or lease.end_day <= today:
+            raise ProtocolError("a lease that begins neither today nor when the one before it ends")
         if lease.is_granted:
             raise ProtocolError("a lease under a grant needs evidence that the shard is lost or given up")
         lease.verify_owner_half()
@@ -269,8 +273,12 @@ class Keeper:
         manifest = SegmentManifest.decode(encoded)
         if len({lease.lease_id for lease in leases}) != len(leases):
             raise ProtocolError("two leases of one name")
+        until_day: dict[int, int] = {}
+        for each in self._store.leases(segment_id):
+            end_day = Lease.decode(each.lease.data, network=self._network).end_day
+            until_day[each.shard_index] = max(end_day, until_day.get(each.shard_index, 0))
         for lease in leases:
-            self._check_lease(lease, manifest)
+            self._check_lease(lease, manifest, until_day=until_day.get(lease.shard_index, 0))
             if not self._store.has_shard(lease.segment_id, lease.shard_index):
                 raise RefusalError(messages.REFUSED_MISSING, f"shard {lease.shard_index} is not here")
             held = self._store.lease(lease.lease_id)
@@ -375,10 +383,13 @@ class Keeper:
         return self._merge(segment_id, news)
 
     def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
-        """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
-        return self._merge(segment_id, leases)
+        """Take leases that this node asked for into the roster, verified; how many are known then.
 
-    def _merge(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
+        A full store takes them as well: they say who has what goes from here. Blocks on the disk.
+        """
+        return self._merge(segment_id, leases, moves=True)
+
+    def _merge(self, segment_id: SegmentId, news: Sequence[Lease], *, moves: bool = False) -> int:
         count = 0
 
         def union(old: bytes | None) -> bytes:
@@ -387,7 +398,7 @@ class Keeper:
             count = len(merged)
             return messages.pack_records([lease.encode() for lease in merged])
 
-        self._store.merge_roster(segment_id, union)
+        self._store.merge_roster(segment_id, union, moves=moves)
         return count
 
     def _decode_roster(self, data: bytes | None) -> list[Lease]:
@@ -551,6 +562,15 @@ class Keeper:
         for held in self._store.leases(segment_id):
             if held.shard_index == shard_index:
                 self._store.end_lease(held.lease.lease_id)
+        return [multihash(name) for name in names if not self._store.holds(name)]
+
+    def give_up(self, segment_id: SegmentId, shard_index: int) -> list[bytes]:
+        """Break the promise to keep a shard: its leases count as lost; keys that are held no longer.
+
+        Blocks on the disk.
+        """
+        names = (segment_id, *self._store.attached_files(segment_id))
+        self._store.give_up(segment_id, shard_index)
         return [multihash(name) for name in names if not self._store.holds(name)]
 
     async def stop_announcing(self, keys: Sequence[bytes]) -> None:
