@@ -18,9 +18,11 @@ from node.chunks.evidence import Evidence
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.evicting import Evictor
 from node.chunks.healing.healer import Healer, HealerContext
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
+from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.moving import DrainReport, MoveProgress, Mover
 from node.chunks.healing.on_demand import FileRepairer
 from node.chunks.healing.owner_watch import OwnerWatch
@@ -83,6 +85,12 @@ class Healing:
     owner_watch: OwnerWatch
     leaving: Leaving
     losses: LossTeller
+    evictor: Evictor
+
+    async def leave(self) -> int:
+        """Take nothing new any more; how many shards are to be moved elsewhere. Raises `StoreError`."""
+        self.leaving.set(True)
+        return await self.mover.owed()
 
     async def drain(self, on_progress: MoveProgress) -> DrainReport:
         """Take nothing new any more, and move everything elsewhere. Raises `StoreError`."""
@@ -107,6 +115,7 @@ class Healing:
             await nursery.start(self.server.run)
             nursery.start_soon(self.service.run)
             nursery.start_soon(self.owner_watch.run)
+            nursery.start_soon(self.evictor.run)
             nursery.start_soon(self._go_on_leaving)
             task_status.started()
 
@@ -133,8 +142,10 @@ def build_healing(
     clock: Clock,
     entropy: Entropy,
     offload: Offload,
+    away_s: int,
 ) -> Healing:
-    """The parts, wired."""
+    """The parts, wired. `away_s` is how long the node was off before this start. Reads rows of the state."""
+    journal = HealingJournal(state)
     keeper = shard_server.keeper
     holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
     prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
@@ -145,6 +156,8 @@ def build_healing(
         clock=clock,
         network=preamble.network_id,
         dead_after_s=config.dead_after_s,
+        journal=journal,
+        away_s=away_s,
     )
     repair = RepairClient(network, preamble)
     intents = Intents(stagger_s=config.stagger_s)
@@ -158,6 +171,7 @@ def build_healing(
             rebuilder=rebuilder,
             prober=prober,
             evidence=evidence,
+            journal=journal,
             scores=scores,
             reputations=reputations,
             clock=clock,
@@ -182,7 +196,7 @@ def build_healing(
         clock=clock,
         offload=offload,
     )
-    budget = RepairBudget(settings.bytes_per_day, clock)
+    budget = RepairBudget(settings.bytes_per_day, clock, journal)
     service = HealingService(
         held=held,
         healer=healer,
@@ -259,7 +273,16 @@ def build_healing(
         dead_after_s=config.dead_after_s,
         wait_joined=wait_joined,
     )
-    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses)
+    evictor = Evictor(
+        held=held,
+        mover=mover,
+        state=state,
+        clock=clock,
+        offload=offload,
+        evict_after_s=config.evict_after_s,
+        is_leaving=leaving,
+    )
+    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses, evictor)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:

@@ -23,6 +23,7 @@ from node.chunks.evidence import Evidence
 from node.chunks.get.locate import ShardPlace
 from node.chunks.healing.cases import grant_uses
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.messages import Case
 from node.chunks.healing.prober import Prober, Seen
 from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
@@ -31,7 +32,7 @@ from node.chunks.put.donors import DonorPool
 from node.chunks.put.holder_put import EGRESS_FACTOR
 from node.chunks.put.publish import publish_segment
 from node.chunks.reputations import Reputations
-from node.chunks.roster import ANNOUNCERS, announcers, live_leases
+from node.chunks.roster import ANNOUNCERS, announcers, begun_leases
 from node.chunks.scores import Scoreboard
 from node.credit.grants import REUSE_DAYS, UNPROVED
 from node.crypto.signing import KeyPair
@@ -110,6 +111,7 @@ class HealerContext:
     rebuilder: Rebuilder
     prober: Prober
     evidence: Evidence
+    journal: HealingJournal
     scores: Scoreboard
     reputations: Reputations
     clock: Clock
@@ -126,7 +128,8 @@ class Healer:
         self._context = context
         self._pool: DonorPool | None = None
         self._pool_made_s = 0.0
-        self.inconsistent: set[bytes] = set()
+        self._gathering = trio.Lock()
+        self.inconsistent = context.journal.inconsistent()
         """Segments whose verified blocks contradict their manifest: nobody repairs them."""
 
     @property
@@ -139,8 +142,8 @@ class Healer:
         return self._context.prober.contact(peer_id)
 
     def live(self, view: SegmentView) -> tuple[Lease, ...]:
-        """The leases that live today."""
-        return live_leases(view.leases, today=self._today)
+        """The leases that live today and have begun."""
+        return begun_leases(view.leases, today=self._today)
 
     @property
     def _today(self) -> int:
@@ -186,7 +189,9 @@ class Healer:
                 traffic=outcome.traffic,
             )
         except OwnerInconsistentError as error:
-            self.inconsistent.add(view.manifest.segment_id)
+            segment_id = view.manifest.segment_id
+            self.inconsistent.add(segment_id)
+            await self._context.offload.run(partial(self._context.journal.add_inconsistent, segment_id))
             outcome.why_not = str(error)
             _logger.warning("a segment is left alone: %s", error)
         outcome.leases = [lease for taker in takers for lease in taker.leases]
@@ -305,20 +310,21 @@ class Healer:
     async def _donors(self, manifest: SegmentManifest) -> DonorPool:
         """Whoever offers room now, or did a moment ago: segments come in crowds."""
         context = self._context
-        if self._pool is None or trio.current_time() - self._pool_made_s > POOL_LIFE_S:
-            pool = DonorPool(
-                network=context.network,
-                client=context.client,
-                directory=context.directory,
-                clock=context.clock,
-                scores=context.scores,
-                wanted_bytes=manifest.geometry.stored_bytes,
-                shard_bytes=manifest.geometry.shard_bytes,
-                total_shards=manifest.code.total_shards,
-            )
-            await pool.gather()
-            self._pool, self._pool_made_s = pool, trio.current_time()
-        return self._pool
+        async with self._gathering:
+            if self._pool is None or trio.current_time() - self._pool_made_s > POOL_LIFE_S:
+                pool = DonorPool(
+                    network=context.network,
+                    client=context.client,
+                    directory=context.directory,
+                    clock=context.clock,
+                    scores=context.scores,
+                    wanted_bytes=manifest.geometry.stored_bytes,
+                    shard_bytes=manifest.geometry.shard_bytes,
+                    total_shards=manifest.code.total_shards,
+                )
+                await pool.gather()
+                self._pool, self._pool_made_s = pool, trio.current_time()
+            return self._pool
 
     def lease_for(
         self,
