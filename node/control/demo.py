@@ -28,7 +28,7 @@ from node.control.client import Json
 from node.control.credit_words import format_credits, worth
 from node.control.local_swarm import LocalSwarm, NodeProcess
 from node.errors import CreditError, NodeError, UsageError
-from node.units import DAY_S, MIB, format_size
+from node.units import DAY_S, KIB, MIB, format_size
 
 FILE_BYTES = 64 * MIB
 DATA_SHARDS, TOTAL_SHARDS = 10, 30
@@ -51,6 +51,8 @@ SETTINGS: Mapping[str, object] = {
 """Fast clocks; repair as soon as anything is lost, to show it; credit binds on one machine too."""
 SECOND_PUT: Mapping[str, Any] = {"code": "1/2", "expires_s": DAY_S}
 """A day, as what pays for it was earned in a day."""
+SMALL_BYTES = 8 * KIB
+"""A smaller second file costs more for the records of its leases than for its bytes."""
 _POLL_S = 0.5
 _WRITE_BYTES = 4 * MIB
 
@@ -173,7 +175,7 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
         alive = _wait_healed(fresh, link[0])
         row["ok"] = alive == TOTAL_SHARDS or (len(survivors) < HEALING_DONORS_MIN and alive >= DATA_SHARDS)
         row["name"] += f": {alive} of {TOTAL_SHARDS} shards of every segment proved"
-    _settle(folder, swarm, steps, uploader, survivors, fresh)
+    _settle(size, folder, swarm, steps, uploader, survivors, fresh)
 
 
 def _wait_audited(owner: NodeProcess, donors: list[NodeProcess], *, must: list[NodeProcess]) -> int:
@@ -213,6 +215,7 @@ def _wait_healed(observer: NodeProcess, link: str) -> int:
 
 
 def _settle(
+    size: int,
     folder: Path,
     swarm: LocalSwarm,
     steps: _Steps,
@@ -233,7 +236,12 @@ def _settle(
     best = max(survivors, key=lambda donor: _claim(donor, owner))
     with steps.step("a donor stores a second file with what it earned") as row:
         swarm.wait_known(best, len(survivors))
-        _make_random(second, max(1, _affordable_bytes(best, owner)))
+        affordable = _affordable_bytes(best, owner)
+        if affordable < SMALL_BYTES:
+            row["ok"] = size < MIB
+            row["name"] += f": nothing, a day of {format_size(size)} earns less than records of leases cost"
+            return
+        _make_random(second, affordable)
         put = _put_on_credit(best, second)
         row["name"] += (
             f": {format_size(put['bytes'])} for {format_credits(put['price'])}, "
