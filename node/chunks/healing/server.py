@@ -26,6 +26,7 @@ from node.chunks.manifest import SegmentManifest
 from node.chunks.roster import live_leases
 from node.chunks.serve.incoming import BlockFeed, OpenPut, RefusalError
 from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -57,6 +58,7 @@ class RepairServer:
         network: Network,
         store: ShardStore,
         keeper: Keeper,
+        rosters: Rosters,
         identity: KeyPair,
         account: AccountId,
         preamble: Preamble,
@@ -74,6 +76,7 @@ class RepairServer:
         self._network = network
         self._store = store
         self._keeper = keeper
+        self._rosters = rosters
         self._identity = identity
         self._account = account
         self._peer_id = peer_id_of(identity.public)
@@ -169,7 +172,7 @@ class RepairServer:
     def _check(self, case: messages.Case, manifest: SegmentManifest, grant: RepairGrant) -> None:
         known: tuple[Lease, ...] = ()
         if self._store.segment_manifest(manifest.segment_id) is not None:
-            known = self._keeper.known_leases(manifest.segment_id)
+            known = self._rosters.known_leases(manifest.segment_id)
         now_s = self._clock.now_s()
         check_case(case, manifest, grant, me=self._peer_id, known=known, now_s=now_s)
         for lease in case.leases:
@@ -272,5 +275,5 @@ class RepairServer:
         encoded = self._store.segment_manifest(segment_id)
         if encoded is None:
             raise RefusalError(shard_messages.REFUSED_MISSING, "no shard of that segment is here")
-        leases = live_leases(self._keeper.known_leases(segment_id), today=self._clock.now_s() // DAY_S)
+        leases = live_leases(self._rosters.known_leases(segment_id), today=self._clock.now_s() // DAY_S)
         return SegmentManifest.decode(encoded), leases
