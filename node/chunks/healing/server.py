@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from node import limits
+from node import limits, tagged
 from node.chunks import messages as shard_messages
 from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
@@ -167,7 +167,7 @@ class RepairServer:
         finally:
             self._replacing -= 1
         self.replacements += len(signed)
-        return messages.pack_records([lease.encode() for lease in signed])
+        return tagged.pack_records([lease.encode() for lease in signed])
 
     def _check(self, case: messages.Case, manifest: SegmentManifest, grant: RepairGrant) -> None:
         known: tuple[Lease, ...] = ()
@@ -245,7 +245,7 @@ class RepairServer:
             if state is Seen.BAD or (state is Seen.SILENT and lease.lease_id not in recent)
         }
         receipts = await self._prober.sign(manifest, leases, told, now_s=now_s)
-        return messages.pack_records([receipt.encode() for receipt in receipts])
+        return tagged.pack_records([receipt.encode() for receipt in receipts])
 
     async def _hear(self, request: messages.Intent, framed: FramedStream) -> None:
         intent = RepairIntent.decode(request.record, network=self._preamble.network_id)

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from node import limits
+from node import limits, tagged
 from node.chunks import messages
 from node.chunks.admission import Admission, Asker, Paid
 from node.chunks.bodies import receive_body
@@ -112,7 +112,7 @@ class Keeper:
             await self._puts.abort(request.put_id, framed.peer_id)
             raise
         self.leases_signed += len(signed)
-        return messages.pack_records([lease.encode() for lease in signed])
+        return tagged.pack_records([lease.encode() for lease in signed])
 
     @asynccontextmanager
     async def _settling(
@@ -217,7 +217,7 @@ class Keeper:
 
         if not asked:
             raise ProtocolError("a close without leases")
-        return messages.pack_records(await self._offload.run(find))
+        return tagged.pack_records(await self._offload.run(find))
 
     def _same(self, held: HeldLease, asked: Lease) -> bool:
         return Lease.decode(held.lease.data, network=self._network).body() == asked.body()
@@ -231,7 +231,7 @@ class Keeper:
                 each.lease.data for each in held if each is not None and each.segment_id == request.segment_id
             ]
 
-        return messages.pack_records(await self._offload.run(find))
+        return tagged.pack_records(await self._offload.run(find))
 
     async def renew(self, request: messages.Renew, framed: FramedStream) -> bytes:
         """Further leases on shards that are held, countersigned, as a body; again, the same answer.
@@ -253,7 +253,7 @@ class Keeper:
         async with self._settling(b"", asker, manifest, signed, charges):
             await self._offload.run(add)
         self.leases_signed += len(signed)
-        return messages.pack_records([lease.encode() for lease in signed])
+        return tagged.pack_records([lease.encode() for lease in signed])
 
     def _check_renewal(self, segment_id: SegmentId, leases: Sequence[Lease]) -> SegmentManifest:
         """The manifest of a segment on whose shards these leases may begin. Blocks on the disk."""

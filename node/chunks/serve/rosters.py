@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node import limits, wire
+from node import limits, tagged, wire
 from node.chunks import messages
 from node.chunks.manifest import SegmentManifest
 from node.chunks.roster import check_grant_of, check_lease, merge_leases
@@ -49,7 +49,7 @@ class Rosters:
     def packed(self, segment_id: SegmentId) -> bytes:
         """All leases known of a segment that is held, as a body. Raises `RefusalError`."""
         self.manifest(segment_id)
-        return messages.pack_records([lease.encode() for lease in self.known_leases(segment_id)])
+        return tagged.pack_records([lease.encode() for lease in self.known_leases(segment_id)])
 
     def learn_leases(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
         """Check others' leases and take them into the roster; how many are known then.
@@ -69,7 +69,7 @@ class Rosters:
             nonlocal count
             merged = merge_leases([*self._decode(old), *leases])
             count = len(merged)
-            return messages.pack_records([lease.encode() for lease in merged])
+            return tagged.pack_records([lease.encode() for lease in merged])
 
         self._store.merge_roster(segment_id, union)
         return count
