@@ -19,7 +19,7 @@ from node.control.client import Json, call
 from node.control.streams import flush_stdout, stdout_errors, write_stdout
 from node.daemon.home import Home
 from node.errors import ConfigError, NotEnoughPeersError, UsageError
-from node.units import parse_duration, parse_rate, parse_size
+from node.units import format_count, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     from node.daemon.supervisor import Ready
@@ -151,8 +151,8 @@ def drain(options: Options) -> Outcome:
     result = _transfer(options, "drain", {})
     if result["remaining"]:
         _note(
-            f"{result['remaining']} shards found no other place yet: leave this node on, and say "
-            "`cairn drain` again when more nodes give space"
+            f"{format_count(result['remaining'], 'shard')} found no other place yet: leave this node on, and "
+            "say `cairn drain` again when more nodes give space"
         )
     return result, NotEnoughPeersError.exit_code if result["remaining"] else 0
 
