@@ -28,6 +28,7 @@ from node.control.client import Json
 from node.control.credit_words import format_credits, worth
 from node.control.local_swarm import LocalSwarm, NodeProcess
 from node.errors import CreditError, NodeError, UsageError
+from node.limits import DHT_BUCKET_CONTACTS
 from node.units import DAY_S, KIB, MIB, format_size
 
 FILE_BYTES = 64 * MIB
@@ -147,7 +148,7 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
     with steps.step(f"start {options.nodes} nodes that give disk"):
         uploader, donors = _start(options, swarm, max(size, MIB))
     with steps.step("the nodes find each other"):
-        swarm.wait_known(uploader, len(donors))
+        swarm.wait_known(uploader, min(len(donors), DHT_BUCKET_CONTACTS))
     with steps.step("put") as row:
         put = uploader.call("put", path=str(source), code=f"{DATA_SHARDS}/{TOTAL_SHARDS}")
         link.append(put["link"])
