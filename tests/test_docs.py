@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
@@ -18,13 +19,14 @@ from node.chunks.healing import messages as repair_messages
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
+from node.control.arguments import parse
 from node.credit import ledger_store, reputation_store
 from node.credit import messages as credit_messages
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
 from node.dht.messages import MessageType
-from node.errors import NodeError, ProtocolError
+from node.errors import NodeError, ProtocolError, UsageError
 from node.framing import Preamble
 from node.net import bootstrap
 from node.records.base import Record
@@ -198,6 +200,32 @@ def test_messages_to_look_up_are_messages_of_the_code() -> None:
         assert fragment in literals(), fragment
 
 
+def test_commands_that_pages_show_are_commands() -> None:
+    """As far as their words go: in running text an argument may be left out, in an example none."""
+    wrong = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(r"`(?:[A-Z_]+=\S+ )?(?:\S*/)?cairn ([^`\n]*)`", text)
+        examples = re.findall(r"^\$ cairn ([^\n]*)$", text, re.MULTILINE)
+        wrong += [f"{page.name}: {fault}" for fault in map(fault_of, examples) if fault]
+        faults = [fault for fault in map(fault_of, named) if fault]
+        wrong += [f"{page.name}: {fault}" for fault in faults if not re.search(r"missing|requires", fault)]
+    assert wrong == []
+
+
+@cache
+def fault_of(command: str) -> str:
+    """What the parser has against a command line, without its redirections and its comment."""
+    words = shlex.split(re.sub(r"\s+[<>|].*", "", command), comments=True)
+    try:
+        parse(words)
+    except UsageError as error:
+        return f"cairn {command}: {error}"
+    except SystemExit:
+        pass  # help
+    return ""
+
+
 def test_lines_of_status_are_explained() -> None:
     source = (ROOT / "node/control/render.py").read_text(encoding="utf-8")
     body = source.partition("def _status(")[2].partition("\ndef ")[0]
@@ -274,12 +302,12 @@ def check_messages(page: str, declared: Mapping[str, tuple[type[Any], tuple[Fiel
 
 
 def test_messages_of_the_shard_protocol() -> None:
-    check_messages("formats/shards-protocol.md", cast(Any, messages._TABLE))
+    check_messages("formats/shards-protocol.md", cast(Any, messages.TABLE.rows))
     assert messages.PROTOCOL in text_of("formats/shards-protocol.md")
 
 
 def test_messages_of_the_repair_protocol() -> None:
-    with_fields = {tag: entry for tag, entry in repair_messages._TABLE.items() if entry[1]}
+    with_fields = {tag: entry for tag, entry in repair_messages.TABLE.rows.items() if entry[1]}
     check_messages("formats/repair-protocol.md", cast(Any, with_fields))
     assert repair_messages.PROTOCOL in text_of("formats/repair-protocol.md")
 
@@ -305,13 +333,13 @@ def test_messages_of_the_credit_protocol() -> None:
         tag = code_of(row[0])[0] if row[0] else tag
         stated.setdefault(tag, []).append(code_of(row[1])[0])
     declared = {
-        tag: [f.name for f in fields(message)] for tag, (message, _) in credit_messages._TABLE.items()
+        tag: [f.name for f in fields(message)] for tag, (message, _) in credit_messages.TABLE.rows.items()
     }
     assert stated == declared
 
 
 def test_records_of_the_journal() -> None:
-    check_messages("formats/home.md", cast(Any, journal._TABLE))
+    check_messages("formats/home.md", cast(Any, journal.TABLE.rows))
 
 
 def test_messages_of_the_dht() -> None:

@@ -35,10 +35,9 @@ from node.units import Contact, PeerId
 
 T = TypeVar("T")
 
-ASKED_AT_ONCE = 8
-"""Peers in a race at the same time: some may be silent for as long as a dial may take."""
 STAGGER_S = 0.25
-"""The next peer joins a race so long after the one before, or at once when that one failed."""
+"""The next peer joins a race so long after the one before, or at once when one has failed: with dials of
+ten seconds to machines that are switched off, 40 race at the most."""
 ABSENT_S = 60.0
 """A peer that a look-up did not find is not looked up again for so long."""
 CLOSE_TIMEOUT_S = 1.0
@@ -74,12 +73,15 @@ class Holders:
     async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
         """A session; the caller ends it with `end`.
 
-        `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
+        `on_stale` is called before the peer is looked up, which takes time: its known addresses failed, or
+        there are none.
         Raises `UnreachableError`, `RefusedError`.
         """
         if contact.peer_id == self.client.peer_id:
             return await self.client.open(contact)
         if not contact.addresses:
+            if on_stale is not None:
+                on_stale()
             contact = await self.look_up(contact) or contact
         try:
             return await self.client.open(contact)
@@ -113,9 +115,11 @@ class Holders:
         return found
 
     @asynccontextmanager
-    async def session(self, contact: Contact) -> AsyncIterator[HolderSession]:
-        """A session for some requests; it ends with the context, whatever happens."""
-        session = await self.open(contact)
+    async def session(
+        self, contact: Contact, *, on_stale: Callable[[], None] | None = None
+    ) -> AsyncIterator[HolderSession]:
+        """A session for some requests, as `open` gives it; it ends with the context, whatever happens."""
+        session = await self.open(contact, on_stale=on_stale)
         clean = False
         try:
             yield session
@@ -151,26 +155,34 @@ def blaming(peer_id: PeerId) -> Iterator[None]:
         raise PeerMisbehavedError(peer_id_text(peer_id), str(error)) from error
 
 
+Ask = Callable[[Contact, Callable[[], None]], Awaitable[T | None]]
+"""Asks one peer of a race; calls what it is given when it goes on to look stale addresses up."""
+
+
 async def first_answer(
     candidates: trio.MemoryReceiveChannel[Contact],
-    ask: Callable[[Contact], Awaitable[T | None]],
+    ask: Ask[T],
     *,
     blame: Callable[[PeerId, RemoteError], None],
 ) -> T | None:
     """The first answer that is not None from peers asked in a staggered race; None if no peer gives one.
 
-    `ask` may raise `RemoteError`, which is handed to `blame`, and `OwnerInconsistentError`, which ends the
-    race and passes through.
+    Nobody is kept out by a peer that is silent or being looked up: where most holders are dead, the living
+    ones would come up only after as many fruitless dials and look-ups. `ask` may raise `RemoteError`, which
+    is handed to `blame`, and `OwnerInconsistentError`, which ends the race and passes through.
     """
     answers: list[T] = []
     errors: list[OwnerInconsistentError] = []
-    slots = trio.Semaphore(ASKED_AT_ONCE)
     failed = trio.Event()
 
-    async def attempt(contact: Contact) -> None:
+    def make_way() -> None:
         nonlocal failed
+        failed.set()
+        failed = trio.Event()
+
+    async def attempt(contact: Contact) -> None:
         try:
-            answer = await ask(contact)
+            answer = await ask(contact, make_way)
         except RemoteError as error:
             blame(contact.peer_id, error)
             answer = None
@@ -178,13 +190,10 @@ async def first_answer(
             errors.append(error)
             nursery.cancel_scope.cancel()
             return
-        finally:
-            slots.release()
         if answer is not None:
             answers.append(answer)
             nursery.cancel_scope.cancel()
-        failed.set()
-        failed = trio.Event()
+        make_way()
 
     seen: set[PeerId] = set()
     async with trio.open_nursery() as nursery:
@@ -192,7 +201,6 @@ async def first_answer(
             if contact.peer_id in seen:
                 continue
             seen.add(contact.peer_id)
-            await slots.acquire()
             nursery.start_soon(attempt, contact)
             with trio.move_on_after(STAGGER_S):
                 await failed.wait()

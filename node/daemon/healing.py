@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from node.chunks.admission import Payer
-from node.chunks.catalogue import Catalogue
-from node.chunks.client import HolderClient
-from node.chunks.erasure import CodingEngine
-from node.chunks.evidence import Evidence
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
@@ -33,16 +29,11 @@ from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders
 from node.chunks.losses import LossTeller
-from node.chunks.reputations import Reputations
-from node.chunks.scores import Scoreboard
 from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
-from node.crypto.keystore import NodeKeys
-from node.daemon.config import RepairConfig
 from node.daemon.memory import DaemonMemory
+from node.daemon.parts import Parts
 from node.errors import StoreError
-from node.framing import Preamble
-from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
 from node.records.lease import Lease
 from node.units import AccountId
 
@@ -121,37 +112,24 @@ class Healing:
 
 
 def build_healing(
-    *,
-    leaving: Leaving,
-    catalogue: Catalogue,
-    payer: Payer,
-    wait_joined: Callable[[float], Awaitable[bool]],
-    config: RepairConfig,
-    network: Network,
-    state: KeyValue,
-    store: ShardStore,
-    shard_server: ShardServer,
-    client: HolderClient,
-    directory: Directory,
-    keys: NodeKeys,
-    preamble: Preamble,
-    evidence: Evidence,
-    reputations: Reputations,
-    scores: Scoreboard,
-    engine: CodingEngine,
-    clock: Clock,
-    entropy: Entropy,
-    offload: Offload,
-    away_s: int,
+    parts: Parts, *, shard_server: ShardServer, payer: Payer, leaving: Leaving, away_s: int
 ) -> Healing:
-    """The parts, wired. `away_s` is how long the node was off before this start. Reads rows of the state."""
+    """The parts, wired; `payer` pays for shards that no lease was ever on.
+
+    `away_s` is how long the node was off before this start. Reads rows of the state.
+    """
+    config, network, client, directory = parts.config.repair, parts.giving, parts.giving_client(), parts.dht
+    clock, entropy, offload, state = parts.clock, parts.entropy, parts.offload, parts.state
+    store, catalogue, evidence, scores = parts.store, parts.catalogue, parts.evidence, parts.scores
+    keys, preamble, engine = parts.keys, parts.preamble, parts.engine
+    keeper, rosters = shard_server.keeper, shard_server.rosters
     journal = HealingJournal(state)
-    keeper = shard_server.keeper
     holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
     prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
     held = HeldSegments(
         store=store,
         keeper=keeper,
+        rosters=rosters,
         evidence=evidence,
         clock=clock,
         network=preamble.network_id,
@@ -173,7 +151,7 @@ def build_healing(
             evidence=evidence,
             journal=journal,
             scores=scores,
-            reputations=reputations,
+            reputations=parts.reputations,
             clock=clock,
             entropy=entropy,
             offload=offload,
@@ -214,6 +192,7 @@ def build_healing(
         network=network,
         store=store,
         keeper=keeper,
+        rosters=rosters,
         identity=keys.identity,
         account=keys.account_id,
         preamble=preamble,
@@ -228,7 +207,7 @@ def build_healing(
     )
     losses = LossTeller(
         store=store,
-        keeper=keeper,
+        rosters=rosters,
         holders=holders,
         client=repair,
         state=state,
@@ -271,7 +250,7 @@ def build_healing(
         offload=offload,
         check_interval_s=config.check_interval_s,
         dead_after_s=config.dead_after_s,
-        wait_joined=wait_joined,
+        wait_joined=parts.dht.wait_joined,
     )
     evictor = Evictor(
         held=held,
@@ -288,4 +267,4 @@ def build_healing(
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:
     """Take new leases into the roster of a segment that is held here."""
     if leases and store.segment_manifest(leases[0].segment_id) is not None:
-        server.keeper.merge_known(leases[0].segment_id, leases)
+        server.rosters.merge_verified(leases[0].segment_id, leases, moves=True)

@@ -29,6 +29,7 @@ from node.framing import Preamble
 from node.units import Contact, PeerId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet, Link, SimulatedNetwork
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ PREAMBLE = Preamble("test", 1)
 INSTANT = Link()
 START_S = 1_900_000_000
 GIGABYTE = 10**9
-
-
-class InlineOffload:
-    """Runs work on the loop: a virtual clock must not jump while a thread runs."""
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """As the port says."""
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class VirtualClock:
@@ -223,7 +215,7 @@ class Swarm:
 
     def bytes_received(self) -> int:
         """Block bytes that all donors took."""
-        return sum(donor.server.bytes_received for donor in self.donors)
+        return sum(donor.server.traffic.bytes_received for donor in self.donors)
 
     def reserved_bytes(self) -> int:
         """What is reserved anywhere."""

@@ -27,6 +27,7 @@ from node.net.loopback import LoopbackNetwork, with_loopback
 from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet, SimulatedNetwork
 from simulations.network import Link as Wire
 
@@ -42,14 +43,6 @@ ACCOUNT_SEED = hashlib.sha256(b"the owner's account").digest()
 PACKS = PurePath("packs")
 
 T = TypeVar("T")
-
-
-class InlineOffload:
-    """Work done on the spot, so that virtual time stands still meanwhile."""
-
-    async def run(self, function: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class SeededEntropy:
@@ -79,6 +72,8 @@ class SharedDirectory:
     """What a DHT that works would answer: the same to everybody, after a delay."""
 
     delay_s: float = 0.02
+    lookup_s: float = 0.02
+    """How long it takes to find a peer, or that nobody knows it."""
     providers: dict[bytes, dict[PeerId, Contact]] = field(default_factory=dict)
     values: dict[bytes, bytes] = field(default_factory=dict)
     addresses: dict[PeerId, Contact] = field(default_factory=dict)
@@ -86,7 +81,7 @@ class SharedDirectory:
 
     async def find_peer(self, peer_id: PeerId) -> Contact | None:
         self.lookups += 1
-        await trio.sleep(self.delay_s)
+        await trio.sleep(self.lookup_s)
         return self.addresses.get(peer_id)
 
     async def find_providers(self, key: bytes, *, wanted: int) -> Sequence[Contact]:

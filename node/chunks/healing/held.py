@@ -21,6 +21,7 @@ from node.chunks.manifest import SegmentManifest
 from node.chunks.repair import Copy, Standing, standing, surplus
 from node.chunks.roster import begun_leases
 from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import AttachmentKind, ShardStore
 from node.errors import CorruptBlockError
 from node.ports import Clock
@@ -59,6 +60,7 @@ class HeldSegments:
         *,
         store: ShardStore,
         keeper: Keeper,
+        rosters: Rosters,
         evidence: Evidence,
         clock: Clock,
         network: str,
@@ -69,6 +71,7 @@ class HeldSegments:
         """`away_s` is how long this node was not running before its start. Reads rows of the state."""
         self.store = store
         self.keeper = keeper
+        self.rosters = rosters
         self._evidence = evidence
         self._clock = clock
         self.network = network
@@ -90,7 +93,7 @@ class HeldSegments:
             return None
         grant = RepairGrant.decode(record, network=self.network)
         attachments = self._attachments(segment_id) if whole else ()
-        leases = self.keeper.known_leases(segment_id)
+        leases = self.rosters.known_leases(segment_id)
         return SegmentView(SegmentManifest.decode(encoded), grant, leases, attachments)
 
     def _attachments(self, segment_id: SegmentId) -> tuple[Attachments, ...]:
@@ -135,7 +138,7 @@ class HeldSegments:
         if encoded is None:
             return Redundancy(frozenset(), frozenset(), -limits.TOTAL_SHARDS_MAX)
         code = SegmentManifest.decode(encoded).code
-        copies = self._copies(segment_id, self.keeper.known_leases(segment_id))
+        copies = self._copies(segment_id, self.rosters.known_leases(segment_id))
         there = {
             copy.shard_index
             for copy in copies.values()

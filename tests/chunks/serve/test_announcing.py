@@ -11,10 +11,10 @@ from node.chunks.put.upload import PutOptions
 from node.chunks.roster import ANNOUNCERS, WEEK_S
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.crypto.hashing import multihash
+from simulations.machine import InlineOffload
 from tests.chunks.put_swarm import (
     BoardDirectory,
     Donor,
-    InlineOffload,
     Putter,
     Swarm,
     VirtualClock,
@@ -37,7 +37,7 @@ class LaterClock(VirtualClock):
 def turns_of(swarm: Swarm, donor: Donor, *, weeks: int) -> AnnouncingTurns:
     return AnnouncingTurns(
         store=donor.store,
-        keeper=donor.server.keeper,
+        rosters=donor.server.rosters,
         directory=BoardDirectory(swarm.board, donor.peer_id),
         peer_id=donor.peer_id,
         clock=LaterClock(weeks),
