@@ -117,7 +117,7 @@ def test_what_is_replaced_crowds_no_subnet_where_others_exist() -> None:
     used = [subnets[peer] for peer in chosen]
     assert sum(len(indexes) for indexes in chosen.values()) == 8
     # One of the crowded subnet joins the holder that is there; only then, for want of others, one more.
-    assert sorted(used)[:2] == ["a", "a"]
+    assert used.count("a") == 2
     assert len(used) - used.count("a") == 6
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from node.control.local_swarm import LocalSwarm
 from node.units import MIB
-from tests.swarm.processes import comes_true, write_random
+from tests.patience import comes_true
+from tests.swarm.processes import write_random
 
 pytestmark = pytest.mark.swarm
 

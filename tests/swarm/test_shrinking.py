@@ -9,8 +9,9 @@ import pytest
 
 from node.control.local_swarm import LocalSwarm
 from node.units import MIB
+from tests.patience import comes_true
 from tests.swarm.command_line import cairn, cairn_json
-from tests.swarm.processes import comes_true, write_random
+from tests.swarm.processes import write_random
 
 pytestmark = pytest.mark.swarm
 

@@ -75,7 +75,7 @@ async def test_no_day_is_paid_for_twice(autojump_clock: MockClock, swarm: Swarm)
                     end_day = -(-(NOW_S + days * DAY_S) // DAY_S)
                     middle = TODAY + LEASE_DAYS
                     assert sorted(paid) == [(TODAY, middle), (middle, end_day)]
-                    known = holder.server.keeper.known_leases(planted.segments[0].segment_id)
+                    known = holder.server.rosters.known_leases(planted.segments[0].segment_id)
                     begun = begun_leases(known, today=TODAY)
                     assert {lease.end_day for lease in begun} == {middle}
 
