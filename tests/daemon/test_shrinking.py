@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
+from node.control.api import control_handlers
+from node.control.server import Events
 from node.daemon.memory import Donation
 from node.units import MIB, SegmentId
 from tests.daemon.healing_swarm import Swarm, comes_true, put, swarm_of
-from tests.daemon.worlds import contact_of
+from tests.daemon.worlds import Machine, World, contact_of
 
 CODE = Code(2, 6)
 LOWER = 16 * MIB
@@ -131,3 +134,18 @@ async def test_a_cap_of_nothing_moves_what_it_can_and_drops_nothing(
             await donor.set_donation(Donation(64 * MIB))
         assert await comes_true(lambda: leaver.store.statistics().shards == 0, 900)
         assert all(swarm.shards(segment).keys() == set(range(6)) for segment in segments)
+
+
+async def test_a_lonely_node_with_nothing_to_move_has_drained_at_once(autojump_clock: MockClock) -> None:
+    world, machine = World(), Machine("lonely")
+    machine.give(64 * MIB)
+
+    async def send(message: object) -> None:
+        raise AssertionError(message)
+
+    async with world.node(machine) as node:
+        started = trio.current_time()
+        result = await control_handlers(node)["drain"]({}, Events(send))
+        assert result == {"moved": 0, "remaining": 0}
+        assert trio.current_time() == started  # it waits for nobody
+        assert node.healing.leaving()
