@@ -278,13 +278,8 @@ def _status(_options: Options, result: Json) -> None:
     if store["cap_bytes"]:
         rows[7:7] = _donor_rows(result["donor"])
     if store["lost"]:
-        rows.insert(
-            -1,
-            [
-                "lost shards",
-                f"{format_count(store['lost'], 'lease')}: the packs are gone, or a lower cap had no room",
-            ],
-        )
+        why = "the packs are gone, or a lower cap had no room"
+        rows.insert(-1, ["lost shards", f"{format_count(store['lost'], 'lease')}: {why}"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)

@@ -16,7 +16,7 @@ from tests.swarm.processes import write_random
 pytestmark = pytest.mark.swarm
 
 FILES, DONORS, CODE, FILE_BYTES = 6, 5, (2, 8), 4_000_000
-LOWER = 20 * MIB
+LOWER = 16 * MIB
 TIMEOUT_S = 300.0
 
 
