@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
 from node.chunks.roster import live_leases
+from node.chunks.store.shard_store import AttachmentKind
 from node.errors import UsageError
 from node.units import DAY_S
 from tests.daemon.healing_swarm import comes_true, put, swarm_of
@@ -90,6 +92,11 @@ async def test_a_drain_moves_everything_and_health_stays_full(
             health = await swarm.living()[0].health.check(report_of.file_hash)
             assert [segment.alive for segment in health.segments] == [code.total_shards]
             assert leaver not in swarm.holders(segments[0])
+        # Several segments moved at a time: whoever took one has what belongs to its file as well.
+        for (report_of, found), number in product(paths, range(8)):
+            store = swarm.donors[number].store
+            if number != leaver and store.shards_of(found[0]):
+                assert store.attachment(report_of.file_hash, AttachmentKind.FILE_MANIFEST) is not None
 
 
 async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(

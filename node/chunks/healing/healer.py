@@ -16,7 +16,7 @@ from functools import partial
 import trio
 
 from node import limits
-from node.chunks import placement
+from node.chunks import messages, placement
 from node.chunks.bad_answer import BadAnswer
 from node.chunks.client import HolderClient
 from node.chunks.evidence import Evidence
@@ -30,13 +30,13 @@ from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
 from node.chunks.manifest import SegmentManifest
 from node.chunks.put.donors import DonorPool
 from node.chunks.put.holder_put import EGRESS_FACTOR
-from node.chunks.put.publish import publish_segment
+from node.chunks.put.publish import BUSY_PAUSE_S, BUSY_TRIES, publish_segment
 from node.chunks.reputations import Reputations
 from node.chunks.roster import ANNOUNCERS, announcers, begun_leases
 from node.chunks.scores import Scoreboard
 from node.credit.grants import REUSE_DAYS, UNPROVED
 from node.crypto.signing import KeyPair
-from node.errors import CryptoError, OwnerInconsistentError, ProtocolError, RemoteError
+from node.errors import CryptoError, OwnerInconsistentError, ProtocolError, RefusedError, RemoteError
 from node.ports import Clock, Directory, Entropy, Network, Offload
 from node.records.lease import LEASE_ID_BYTES, Lease, Release, granted_nonce
 from node.records.receipt import AuditReceipt
@@ -129,6 +129,7 @@ class Healer:
         self._pool: DonorPool | None = None
         self._pool_made_s = 0.0
         self._gathering = trio.Lock()
+        self._attaching = trio.Lock()
         self.inconsistent = context.journal.inconsistent()
         """Segments whose verified blocks contradict their manifest: nobody repairs them."""
 
@@ -393,13 +394,24 @@ class Healer:
         self, view: SegmentView, newcomers: Iterable[PeerId], reach: Mapping[PeerId, Contact]
     ) -> None:
         for peer_id in newcomers if view.attachments else ():
-            try:
-                async with self._context.client.session(reach[peer_id]) as session:
-                    for each in view.attachments:
-                        for kind, content in each.items:
-                            await session.attach(kind, each.file_hash, view.manifest.segment_id, content)
-            except RemoteError as error:
-                _logger.info("a new holder took no attachments: %s", error)
+            # A holder takes one at a time of a peer, and segments move several at a time.
+            async with self._attaching:
+                for attempt in range(BUSY_TRIES):
+                    try:
+                        await self._attach_one(view, reach[peer_id])
+                        break
+                    except RemoteError as error:
+                        is_busy = isinstance(error, RefusedError) and error.code == messages.REFUSED_BUSY
+                        if not is_busy or attempt == BUSY_TRIES - 1:
+                            _logger.info("a new holder took no attachments: %s", error)
+                            break
+                    await trio.sleep(BUSY_PAUSE_S * (attempt + 1))
+
+    async def _attach_one(self, view: SegmentView, contact: Contact) -> None:
+        async with self._context.client.session(contact) as session:
+            for each in view.attachments:
+                for kind, content in each.items:
+                    await session.attach(kind, each.file_hash, view.manifest.segment_id, content)
 
     async def _announce(self, contact: Contact, files: Sequence[FileHash]) -> None:
         try:
