@@ -91,7 +91,8 @@ class Pairing:
             for record in fitting:
                 if isinstance(record, Clear):
                     self.spread_clear(ledger, record, day=day)
-            forks = self._forks(ledger, other)
+            has_states = any(isinstance(record, PairState) for record in fitting)
+            forks = self._forks(ledger, other) if has_states else []
             return new + sum(self._freeze(ledger, proof, day) for proof in (*proofs, *forks))
 
         return self._ledger.update(change)
