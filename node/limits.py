@@ -299,6 +299,10 @@ CREDIT_ENTRIES_PER_PAIR_MAX: Final = (
     100_000  # records of one pair that its other side may have kept here: 50 MB
 )
 PAIR_STATES_KEPT_MAX: Final = 64  # states of a pair that are remembered: what forks are found among
+FOLD_BYTES_MAX: Final = 32 * 1024  # bytes: what closed periods came to, 7 bytes for each day and direction
+FOLD_AMOUNTS_MAX: Final = (
+    WIRE_ARRAY_ITEMS_MAX // 2
+)  # days of a fold: five years of every day; then none closes
 PROOFS_SPREAD_MAX: Final = 64  # proofs of forks that are told to others: the newest
 CREDIT_STREAMS_MAX: Final = 64  # exchanges served at once
 CREDIT_STREAMS_PER_PEER_MAX: Final = 4  # of one peer: one, and what a lost connection left

@@ -109,7 +109,7 @@ class Entry:
     entry_id: bytes
     data: bytes
     period: int
-    """The period with whose closing it may go."""
+    """The period that it is of."""
 
     def record(self, network: str) -> PairRecord:
         """The record of an entry that is not a gift."""

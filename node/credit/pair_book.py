@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from node.credit.fold import Fold, FoldedSide, amounts_of
 from node.credit.pair_ledger import (
     KNOWN_LAPSE_DAYS,
     LATE_PASS_DAYS,
@@ -49,6 +50,19 @@ class _Side:
     agreed: dict[int, int] = field(default_factory=dict)
     """By period: the most that both have signed."""
 
+    @classmethod
+    def of(cls, folded: FoldedSide) -> _Side:
+        """With what closed periods came to."""
+        return cls(
+            kept=folded.kept,
+            served=folded.served,
+            gifts=folded.gifts,
+            evidence=Counter(dict(folded.evidence)),
+            vouched=Counter(dict(folded.vouched)),
+            by_day=Counter(dict(folded.days)),
+            agreed=dict(folded.agreed),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Dated:
@@ -71,10 +85,12 @@ class _Kept:
 class PairBook:
     """All records of one pair. `terms` are read at each use: what it maps and names may grow, with `add`."""
 
-    def __init__(self, terms: Pair) -> None:
+    def __init__(self, terms: Pair, fold: Fold | None = None) -> None:
+        """`fold` stands for the records of closed periods."""
         self.terms = terms
         self._ids: set[bytes] = set()
-        self._sides = {terms.low: _Side(), terms.high: _Side()}
+        folded = [FoldedSide() if fold is None else fold.side(each) for each in (terms.low, terms.high)]
+        self._sides = {terms.low: _Side.of(folded[0]), terms.high: _Side.of(folded[1])}
         self._leases: dict[bytes, Lease] = {}
         self._payers: dict[bytes, AccountId] = {}
         self._kept: dict[bytes, _Kept] = {}
@@ -95,6 +111,11 @@ class PairBook:
         self._days: list[int] = []
         """A heap of days on which time alone may change something."""
         self._known_days: set[int] = set()
+        for side in folded:
+            for day, _ in side.days:
+                self._look_for_lapse(day)
+            for period, _ in side.agreed:
+                self._look_for_agreed(period)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -168,6 +189,23 @@ class PairBook:
             for (account, side), written_off in zip(self._sides.items(), lapsed, strict=True)
         ]
         return Balance(self.terms, given[0], given[1])
+
+    def folded(self, *, today: int) -> tuple[FoldedSide, FoldedSide]:
+        """All that it has come to, of the low and of the high account: clears stand beside it."""
+        self._come_to(today)
+        low, high = (
+            FoldedSide(
+                kept=side.kept,
+                served=side.served,
+                gifts=side.gifts,
+                days=amounts_of(side.by_day),
+                evidence=amounts_of(side.evidence),
+                vouched=amounts_of(side.vouched),
+                agreed=amounts_of(side.agreed),
+            )
+            for side in (self._sides[self.terms.low], self._sides[self.terms.high])
+        )
+        return low, high
 
     def unvested(self, debtor: AccountId, *, today: int) -> int:
         """As `pair_ledger.unvested`."""
@@ -326,8 +364,15 @@ class PairBook:
             side.gifts += micros
             return
         side.by_day[vest_day] += micros
+        self._look_for_lapse(vest_day)
+
+    def _look_for_lapse(self, vest_day: int) -> None:
         for lapse_days in (NEWCOMER_LAPSE_DAYS, KNOWN_LAPSE_DAYS):
             self._look_on(vest_day + lapse_days + 1)
+
+    def _look_for_agreed(self, period: int) -> None:
+        for wait_days in (-PERIOD_DAYS, NEWCOMER_LAPSE_DAYS, KNOWN_LAPSE_DAYS):
+            self._look_on((period + 1) * PERIOD_DAYS + wait_days)
 
     def _look_on(self, day: int) -> None:
         if day > self._today and day not in self._known_days:
@@ -340,8 +385,7 @@ class PairBook:
         for account, total in ((state.low, state.low_to_high), (state.high, state.high_to_low)):
             agreed = self._sides[account].agreed
             agreed[state.period] = max(agreed.get(state.period, 0), total)
-            for wait_days in (-PERIOD_DAYS, NEWCOMER_LAPSE_DAYS, KNOWN_LAPSE_DAYS):
-                self._look_on((state.period + 1) * PERIOD_DAYS + wait_days)
+        self._look_for_agreed(state.period)
 
     def _clear(self, clear: Clear) -> None:
         for debtor, creditor in clear.debts():

@@ -15,7 +15,7 @@ import trio
 
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
-from node.credit.ledger_store import GIFT_TAG, LedgerView, PairRecord
+from node.credit.ledger_store import KINDS, LedgerView, PairRecord
 from node.credit.pair_ledger import Records, balance
 from node.crypto.identity import peer_id_of
 from node.daemon.compose import Node
@@ -128,7 +128,7 @@ class Driver:
 
     def records(self, account: AccountId) -> list[PairRecord]:
         def look(view: LedgerView) -> list[PairRecord]:
-            return [e.record("cairn") for e in view.entries(account) if e.tag != GIFT_TAG]
+            return [e.record("cairn") for e in view.entries(account) if e.tag in KINDS]
 
         return self.node.credit.ledger.store.read(look)
 
