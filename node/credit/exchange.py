@@ -251,8 +251,8 @@ class Exchange:
                 await self._run(lambda entries=entries: self._pairing.take(other, entries, day=day))  # type: ignore[misc]
                 ids = ids[len(entries) :]
         # What was taken in may have closed periods here.
-        ids = set(await self._run(lambda: self._pairing.ids(other, day=day)))
-        await self._give(session, [each for each in difference.ours_only if each in ids], day)
+        left = set(await self._run(lambda: self._pairing.ids(other, day=day)))
+        await self._give(session, [each for each in difference.ours_only if each in left], day)
         whole = IdSet(await self._run(lambda: self._pairing.ids(other, day=day))).whole()
         await session.ask(messages.Settled(whole), messages.Done)
         await self._run(lambda: self._pairing.note_synced(other))

@@ -29,7 +29,7 @@ from node.credit.ledger_store import (
 )
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
-from node.credit.units import SERVE_MICROS_PER_MIB, granted_manifest_bytes, period_of
+from node.credit.units import SERVE_MICROS_PER_MIB, granted_manifest_bytes, period_of, served_micros
 from node.crypto.hashing import blake3_256
 from node.records.charge import Charge
 from node.records.clear import Clear
@@ -175,6 +175,7 @@ class Ledger:
 
     def freeze(self, change: LedgerChange, account: AccountId, *, until: int) -> None:
         """Give an account no unsecured credit before that day."""
+        change.unlist_reader(account)
         row = change.account(account)
         change.set_account(account, replace(row, frozen_until=max(until, row.frozen_until)), self._policy)
 
@@ -198,7 +199,8 @@ class Ledger:
         """Put verified records into the pair's set and bring the account's row up to it; how many are new."""
         book = self.book(change, other)
         terms = self._books[other][1]
-        new = 0
+        new, before = 0, len(terms.ids)
+        records = list(records)
         for record in _in_order(records):
             if isinstance(record, Gift):
                 new += self._add_gift(change, other, record, terms)
@@ -214,8 +216,31 @@ class Ledger:
             if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
                 book.add(record)
         if new:
-            self.refresh(change, other, day=day)
+            row = self.refresh(change, other, day=day)
+            is_new = not before and not row.line and not row.frozen_until
+            only_reads = all(self._is_reading(record, other) for record in records)
+            most = served_micros(limits.READER_BYTES_MAX, self._serve_micros_per_mib)
+            if only_reads and row.received < most and (is_new or change.is_reader(other)):
+                change.list_reader(other, more_rows=len(terms.ids) - before)
+                self._bound_readers(change, keep=other)
+            else:
+                change.unlist_reader(other)
         return new
+
+    def _is_reading(self, record: PairRecord | Gift, other: AccountId) -> bool:
+        """Whether a record is a receipt for what the other one read here, or a state that it alone signed."""
+        if isinstance(record, PairState):
+            return not record.is_signed_by(self.me)
+        return isinstance(record, ServeReceipt) and record.reader == other
+
+    def _bound_readers(self, change: LedgerChange, *, keep: AccountId) -> None:
+        """Forget the oldest accounts that did nothing but read, where there are too many of them."""
+        while change.reader_rows() > limits.READER_ROWS_MAX:
+            oldest = change.oldest_reader()
+            if oldest is None or oldest == keep:
+                return
+            change.forget_account(oldest, self._policy)
+            self.forget_book(oldest)
 
     # --- closed periods -----------------------------------------------------------------------------------
 
@@ -283,7 +308,9 @@ class Ledger:
                     assert isinstance(lease, Lease)
                     change.forget_lease(lease)
         self.forget_book(other)
-        self.refresh(change, other, day=day)
+        row = self.refresh(change, other, day=day)
+        if not self.ids(change, other) and not row.line and not row.frozen_until:
+            change.list_reader(other)
 
     def refresh(self, change: LedgerChange, other: AccountId, *, day: int) -> AccountRow:
         """Bring the account's row up to its book."""
@@ -327,6 +354,7 @@ class Ledger:
         """Set a friend's line on this disk."""
 
         def change(ledger: LedgerChange) -> AccountRow:
+            ledger.unlist_reader(other)
             ledger.set_account(other, replace(ledger.account(other), line=micros), self._policy)
             return self.refresh(ledger, other, day=day)
 
@@ -352,6 +380,9 @@ class Ledger:
             others = [c for c in known if (c.peer_id, c.epoch) != (cert.peer_id, cert.epoch)]
             newest = sorted([*others, cert], key=lambda c: -c.epoch)
             ledger.set_certs(cert.account, tuple(newest[: limits.DEVICE_CERTS_PER_ACCOUNT_MAX]))
+            if cert.account != self.me and not known and ledger.account(cert.account) == AccountRow():
+                ledger.list_reader(cert.account)
+                self._bound_readers(ledger, keep=cert.account)
             return True
 
         is_news = self.store.update(change)

@@ -122,10 +122,20 @@ class Pairing:
 
     def note_synced(self, other: AccountId) -> None:
         """All that the other side has is here."""
-        self._synced.add(other)
+        if not self._only_reads(other):
+            self._synced.add(other)
+
+    def _only_reads(self, other: AccountId) -> bool:
+        """Whether there is nothing of the other side but what it read here: it may be forgotten at any time.
+
+        Nothing is signed for such a pair, or what was signed would be forgotten with it.
+        """
+        return self._ledger.store.read(lambda view: view.is_reader(other))
 
     def propose(self, other: AccountId, *, day: int) -> list[PairState]:
         """States for the other side to sign, signed and durable; none where nothing has changed."""
+        if self._only_reads(other):
+            return []
         proposed = []
         for period in self._unsigned_periods(other, day=day):
             given, received = self._totals(other, period, day=day)
@@ -144,6 +154,8 @@ class Pairing:
         """
         if state.period > period_of(self._ledger.today(day)) + 1:
             raise CreditError("a state of a period that has not come")
+        if self._only_reads(other):
+            raise CreditError("nothing is signed for what was only read: the receipts do")
         chain = self._chain(other)
         if fold is not None:
             own = self._fold_due(other, chain, fold.period, day=day)
@@ -158,7 +170,7 @@ class Pairing:
         """A state that closes all periods that may be closed, signed and durable, and its fold; None where
         no record would go by it."""
         today = self._ledger.today(day)
-        if self._close_tried.get(other) == today:
+        if self._close_tried.get(other) == today or self._only_reads(other):
             return None
         self._close_tried[other] = today
         chain = self._chain(other)
@@ -297,6 +309,7 @@ class Pairing:
         closed = -1 if fold is None else fold.period
         records = [record for record in records if not is_too_old(record, closed)]
         room = limits.CREDIT_ENTRIES_PER_PAIR_MAX - len(known)
+        may_read = len(known) < limits.READER_RECEIPTS_MAX or not view.is_reader(other)
         mine, theirs = self._ledger.peers(view, other)
         leases = {record.record_id(): record for record in records if isinstance(record, Lease)}
         charges = {record.lease_record: record for record in records if isinstance(record, Charge)}
@@ -325,6 +338,7 @@ class Pairing:
                     fits = self._fits_audit(view, other, record, leases, day)
                 case ServeReceipt():
                     fits = reader_of.get(record.donor) == record.reader and record.day <= day + 1
+                    fits = fits and (may_read or record.reader != other)
                 case PairState():
                     fits = record.period <= period_of(day) + 1
                 case Clear():

@@ -338,7 +338,7 @@ async def _build(
         engine=engine,
         scores=scores,
         known_holders=catalogue.holders,
-        reader=credit.serving,
+        reader=credit.serving if config.credit.receipts else None,
     )
     health = HealthChecker(
         client=client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -21,8 +22,11 @@ from node.credit.pair_ledger import Evidence, Given, Records, balance, unvested
 from node.credit.pairing import Pairing
 from node.credit.units import PERIOD_DAYS, period_of
 from node.errors import CreditError, ProtocolError
+from node.records.charge import Charge
+from node.records.lease import Lease, Release
 from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
+from node.records.receipt import AuditReceipt
 from node.units import DAY_S, MIB, LeaseId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
@@ -51,15 +55,16 @@ LIAR = Actor(7)
 
 def needs_what_is_gone(record: Evidence, gone: Sequence[Evidence]) -> bool:
     """Whether a later record is only about leases that a closing took."""
-    names = {(r.lease_id, r.holder) for r in gone if hasattr(r, "holder")}
-    ids = {r.record_id() for r in gone}
-    return (
-        getattr(record, "lease_record", None) in ids
-        or (getattr(record, "lease_id", None), getattr(record, "holder", None)) in names
-        or any(
-            (each, getattr(record, "donor", None)) in names for each in getattr(record, "lease_ids", tuple)()
-        )
-    )
+    names = {(r.lease_id, r.holder) for r in gone if isinstance(r, Lease | Release)}
+    match record:
+        case Charge():
+            return record.lease_record in {each.record_id() for each in gone}
+        case Lease() | Release():
+            return (record.lease_id, record.holder) in names
+        case AuditReceipt():
+            return any((lease_id, record.donor) in names for lease_id in record.lease_ids())
+        case _:
+            return False
 
 
 @given(st.lists(records, max_size=25), st.lists(records, max_size=8), st.integers(60, 320), st.booleans())
@@ -304,7 +309,7 @@ def test_whatever_happens_both_ends_say_what_all_records_ever_say(
             news = [release_of(leases[-1][0], leases[-1][1])]
         elif what == "crash":
             mine.crash()
-        elif what == "lose the disk":
+        elif what == "lose the disk" and not gifts:  # a holder's word for a gift is on its own disk alone
             exchange(one, other)
             restored = End(mine.me, mine.other)
             restored.day = mine.day
@@ -315,9 +320,10 @@ def test_whatever_happens_both_ends_say_what_all_records_ever_say(
         elif what == "sign":
             exchange(one, other)
             for state in mine.pairing.propose(far.me.account, day=mine.day):
-                signed = far.pairing.countersign(mine.me.account, state, day=far.day)
-                mine.take([(PairState.TYPE, signed.encode())])
-                news.append(signed)
+                with suppress(CreditError):  # one period at a time
+                    signed = far.pairing.countersign(mine.me.account, state, day=far.day)
+                    mine.take([(PairState.TYPE, signed.encode())])
+                    news.append(signed)
         elif what.startswith("close"):
             exchange(one, other)
             close(mine, far, lost=what == "close and lose")
