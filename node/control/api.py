@@ -33,7 +33,7 @@ from node.crypto.links import Link, parse_hash_or_link, parse_link, parse_link_a
 from node.daemon.compose import Node
 from node.errors import NodeError, NotFoundError, UsageError
 from node.net.bootstrap import parse_contact, peer_multiaddr
-from node.units import DAY_S, FileHash, Multiaddr, PeerId, SegmentId
+from node.units import DAY_S, FileHash, Multiaddr, PeerId, SegmentId, format_count
 
 JOIN_WAIT_S = 15.0
 LIST_WAIT_S = 5.0  # the file is stored by then; what is missing is that another machine would know of it
@@ -412,7 +412,7 @@ async def renew(node: Node, request: Json, events: Events) -> Json:
             "fewer holders answered than restore the file: it is not sure to be kept for longer"
         )
     if unreachable:
-        await events.note(f"{unreachable} holders did not answer: renew again later")
+        await events.note(f"{format_count(unreachable, 'holder')} did not answer: renew again later")
     return {"hash": cid_text(file_hash), "leases": leases, "expires": None if is_short else min(ends_s)}
 
 
@@ -443,8 +443,8 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
         for each in names:
             await node.ports.offload.run(partial(_renew_no_more, node, each))
         await events.note(
-            f"{unreachable} holders did not answer: repeat `cairn rm` later, or let their leases run out; "
-            "nothing renews them"
+            f"{format_count(unreachable, 'holder')} did not answer: repeat `cairn rm` later, or let their "
+            "leases run out; nothing renews them"
         )
     else:
         for each in names:

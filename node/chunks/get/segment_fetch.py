@@ -27,7 +27,7 @@ from node.errors import (
     RefusedError,
     RemoteError,
 )
-from node.units import PeerId, format_duration
+from node.units import PeerId, format_count, format_duration
 
 FRUITLESS_MAX = 2
 """Sessions in a row that may end without a block before a holder counts as gone."""
@@ -225,7 +225,7 @@ class SegmentFetch:
         now_s = self._holders.clock.now_s()
         ago = f", last seen {format_duration(max(0, now_s - max(seen)))} ago" if seen else ""
         return NotEnoughShardsError(
-            f"segment {self.segment_index}: {missing} {'shard is' if missing == 1 else 'shards are'} missing "
+            f"segment {self.segment_index}: {format_count(missing, 'shard is', 'shards are')} missing "
             f"of the {self._needed} needed{ago}: try again when more of its holders are on"
         )
 
@@ -274,8 +274,9 @@ class SegmentFetch:
             except RemoteError as error:
                 self._holders.blame(state.peer_id, error)
             self._interrupt(state)
-            await trio.sleep(wait_s)
-            wait_s = max(RECONNECT_S, 2 * wait_s)
+            if state.fruitless < FRUITLESS_MAX:  # else gone, and whoever is next need not wait for that
+                await trio.sleep(wait_s)
+                wait_s = max(RECONNECT_S, 2 * wait_s)
         state.gone = True
         self._dispatch(self._schedule.fail_holder(state.number, trio.current_time()))
 
