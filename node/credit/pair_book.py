@@ -31,7 +31,7 @@ from node.records.clear import Clear
 from node.records.lease import Lease, Release
 from node.records.pair_state import PairState
 from node.records.receipt import AuditReceipt, ServeReceipt
-from node.units import AccountId, LeaseId, OwnerKey, PeerId
+from node.units import AccountId, LeaseId, PeerId
 
 _Key = tuple[LeaseId, PeerId]
 
@@ -96,7 +96,7 @@ class PairBook:
         self._kept: dict[bytes, _Kept] = {}
         self._by_key: dict[_Key, list[bytes]] = {}
         self._receipts: dict[_Key, list[AuditReceipt]] = {}
-        self._releases: set[tuple[LeaseId, PeerId, OwnerKey]] = set()
+        self._releases: set[_Key] = set()
         self._served: dict[tuple[bytes, PeerId, AccountId, LeaseId], int] = {}
         self._clears: set[bytes] = set()
         self._waiting: list[AuditReceipt | ServeReceipt] = []
@@ -276,15 +276,15 @@ class PairBook:
         if creditor is None or creditor == payer:
             return
         kept = _Kept(lease, payer, self.terms.manifest_bytes.get(lease.segment_id, 0))
-        kept.is_released = (lease.lease_id, lease.holder, lease.owner_key) in self._releases
+        kept.is_released = (lease.lease_id, lease.holder) in self._releases
         self._kept[record_id] = kept
         self._vest(record_id)
 
     def _release(self, release: Release) -> None:
-        self._releases.add((release.lease_id, release.holder, release.signer))
+        self._releases.add((release.lease_id, release.holder))
         for record_id in self._by_key.get((release.lease_id, release.holder), ()):
             kept = self._kept.get(record_id)
-            if kept is not None and kept.lease.owner_key == release.signer:
+            if kept is not None:
                 kept.is_released = True
                 self._set_open(record_id, 0)
                 self._gift_ends.pop(record_id, None)

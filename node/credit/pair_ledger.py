@@ -230,7 +230,8 @@ def balance(pair: Pair, records: Records, *, today: int, fold: Fold | None = Non
 def unvested(pair: Pair, records: Records, debtor: AccountId, *, today: int) -> int:
     """Micro-credits of leases that `debtor` pays for and that may still vest; gifts are not among them.
 
-    A released lease is settled, and one that ended `LATE_PASS_DAYS` ago.
+    A released lease is settled, and one that ended `LATE_PASS_DAYS` ago. Whose release it may be was asked
+    when it came: the lease's signer's, or, where the holder says so, that of the file's owner.
     """
     open_micros = 0
     for lease, manifest_bytes, receipts in _unreleased(pair, records, debtor):
@@ -253,13 +254,9 @@ def _unreleased(
     pair: Pair, records: Records, debtor: AccountId
 ) -> Iterator[tuple[Lease, int, list[AuditReceipt]]]:
     creditor = pair.high if debtor == pair.low else pair.low
-    released = {
-        (record.lease_id, record.holder, record.signer)
-        for record in records.items
-        if isinstance(record, Release)
-    }
+    released = {(record.lease_id, record.holder) for record in records.items if isinstance(record, Release)}
     for lease, manifest_bytes, receipts in _charged(pair, records, debtor, creditor):
-        if (lease.lease_id, lease.holder, lease.owner_key) not in released:
+        if (lease.lease_id, lease.holder) not in released:
             yield lease, manifest_bytes, receipts
 
 

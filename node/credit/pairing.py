@@ -333,7 +333,7 @@ class Pairing:
         for record in records:
             match record:
                 case Release():
-                    fits = self._place_of(view, other, record, leases)
+                    fits = self._fits_release(view, other, record, leases, theirs)
                 case AuditReceipt():
                     fits = self._fits_audit(view, other, record, leases, day)
                 case ServeReceipt():
@@ -355,12 +355,25 @@ class Pairing:
         record = None if entry is None else entry.record(self._ledger.store.network)
         return isinstance(record, Lease) and record.holder in theirs
 
-    def _place_of(
-        self, view: LedgerView, other: AccountId, release: Release, news: dict[bytes, Lease]
+    def _fits_release(
+        self,
+        view: LedgerView,
+        other: AccountId,
+        release: Release,
+        news: dict[bytes, Lease],
+        theirs: frozenset[PeerId],
     ) -> bool:
+        """The release of a lease of this pair, by its signer; by the file's owner, if its holder says so.
+
+        Whether somebody owns a file the holder alone has looked up, and it only loses by it.
+        """
+        leases = [e for e in news.values() if (e.lease_id, e.holder) == (release.lease_id, release.holder)]
         place = view.lease_place(release.lease_id, release.holder)
-        named = any((e.lease_id, e.holder) == (release.lease_id, release.holder) for e in news.values())
-        return named or (place is not None and place[0] == other)
+        entry = None if place is None or place[0] != other else view.entry(other, place[1])
+        known = None if entry is None else entry.record(self._ledger.store.network)
+        if isinstance(known, Lease):
+            leases.append(known)
+        return any(lease.owner_key == release.signer or lease.holder in theirs for lease in leases)
 
     def _fits_audit(
         self, view: LedgerView, other: AccountId, receipt: AuditReceipt, news: dict[bytes, Lease], day: int
