@@ -106,6 +106,19 @@ class Record(ABC):
         verify(public, self.TYPE, self.body(), signature)
 
 
+class SignedOnce(Record):
+    """A record with one signature."""
+
+    __slots__ = ()
+
+    SIGNATURE_COUNT: ClassVar[int] = 1
+
+    signature: bytes
+
+    def _signatures(self) -> Sequence[bytes]:
+        return (self.signature,)
+
+
 def expect_peer_id(value: Value) -> PeerId:
     """`value` as a peer id. Raises `ProtocolError`."""
     peer_id = wire.expect_bytes(value)

@@ -21,7 +21,8 @@ from node.net.bootstrap import parse_contact
 from node.net.libp2p_network import open_network
 from node.system.clock import SystemClock
 from node.system.entropy import SystemEntropy
-from tests.dht.support import InlineOffload, MemoryKeyValue
+from simulations.machine import InlineOffload
+from tests.dht.support import MemoryKeyValue
 from tests.interop.js_peer import JsPeer, js_peer
 from tests.patience import PATIENCE_S
 from tests.swarm.command_line import cairn_json

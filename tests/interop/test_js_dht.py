@@ -15,7 +15,8 @@ from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.system.clock import SystemClock
 from node.system.entropy import SystemEntropy
 from node.units import Contact, Multiaddr
-from tests.dht.support import InlineOffload, MemoryKeyValue, NumberedValidator, multihash_of
+from simulations.machine import InlineOffload
+from tests.dht.support import MemoryKeyValue, NumberedValidator, multihash_of
 from tests.interop.js_peer import JsPeer, js_peer
 from tests.patience import PATIENCE_S
 

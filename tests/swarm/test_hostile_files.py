@@ -37,8 +37,9 @@ from node.ports import Stream
 from node.system.clock import SystemClock
 from node.system.entropy import SystemEntropy
 from node.units import MIB, Contact, FileHash, Multiaddr, PeerId
+from simulations.machine import InlineOffload
 from tests.chunks.planting import Era, plant
-from tests.dht.support import InlineOffload, MemoryKeyValue
+from tests.dht.support import MemoryKeyValue
 from tests.patience import PATIENCE_S
 from tests.process_memory import memory, restart_peak
 from tests.swarm.command_line import cairn, error_of
