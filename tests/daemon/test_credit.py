@@ -13,12 +13,13 @@ from trio.testing import MockClock
 from node.chunks.geometry import Code
 from node.chunks.put.donors import REFUSED_S
 from node.chunks.put.upload import PutOptions
-from node.credit.admission import Policy
+from node.credit.admission import UNLIMITED, Policy
 from node.credit.ledger_store import AccountRow
 from node.daemon.compose import Node
 from node.daemon.config import build_config
 from node.errors import CreditError
-from node.units import MIB
+from node.units import DAY_S, MIB
+from tests.daemon.test_leases import call, forward
 from tests.daemon.worlds import Machine, World, contact_of
 
 STRICT = build_config({"credit.local_line": 0, "credit.newcomer_credits": 60, "credit.pledge": 0.0625})
@@ -124,3 +125,28 @@ async def test_a_refusal_does_not_wait_for_dead_donors_one_after_another(
         with pytest.raises(CreditError, match="needs"):
             await sharer.uploader.put(source_of(tmp_path, MIB), options(days=30))
         assert trio.current_time() - begun_s < REFUSED_S + 1.0
+
+
+async def test_the_owner_sees_why_its_files_are_not_renewed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    world = World()
+    async with swarm(world, donors=2) as (donors, sharer):
+        small = tmp_path / "small"
+        small.write_bytes(b"for years")
+        kept = PutOptions(code=Code(1, 2), lease_days=30, renews=True)
+        await sharer.uploader.put(small, kept)
+        for donor in donors:
+            await donor.credit.set_policy(Policy(0, 0, 0, 0))
+        await forward(world, 25 * DAY_S)
+        (why,) = sharer.leases.failing.values()
+        assert "nothing was renewed" in why
+        assert "cairn donate" in why
+        result, _ = await call(sharer, "status")
+        assert result["renewals"] == {"failing": 1, "why": why}
+        for donor in donors:
+            await donor.credit.set_policy(Policy.of(CAP_BYTES, local_line=UNLIMITED))
+        await forward(world, DAY_S)
+        assert not sharer.leases.failing
+        result, _ = await call(sharer, "status")
+        assert result["renewals"] == {"failing": 0, "why": None}
