@@ -19,7 +19,7 @@ from node.daemon.compose import Node
 from node.daemon.config import build_config
 from node.errors import CreditError
 from node.units import DAY_S, MIB
-from tests.daemon.test_leases import call, forward
+from tests.daemon.test_leases import call
 from tests.daemon.worlds import Machine, World, contact_of
 
 STRICT = build_config({"credit.local_line": 0, "credit.newcomer_credits": 60, "credit.pledge": 0.0625})
@@ -138,7 +138,8 @@ async def test_the_owner_sees_why_its_files_are_not_renewed(
         await sharer.uploader.put(small, kept)
         for donor in donors:
             await donor.credit.set_policy(Policy(0, 0, 0, 0))
-        await forward(world, 25 * DAY_S)
+        world.clock.ahead_s += 25 * DAY_S
+        assert await sharer.leases.renew_due() == 1
         (why,) = sharer.leases.failing.values()
         assert "nothing was renewed" in why
         assert "cairn donate" in why
@@ -146,7 +147,7 @@ async def test_the_owner_sees_why_its_files_are_not_renewed(
         assert result["renewals"] == {"failing": 1, "why": why}
         for donor in donors:
             await donor.credit.set_policy(Policy.of(CAP_BYTES, local_line=UNLIMITED))
-        await forward(world, DAY_S)
+        assert await sharer.leases.renew_due() == 0
         assert not sharer.leases.failing
         result, _ = await call(sharer, "status")
         assert result["renewals"] == {"failing": 0, "why": None}
