@@ -38,8 +38,6 @@ from node.units import AccountId, Contact, PeerId
 
 MAKE_ROOM_S: Final = 15.0
 """What clearing may hold up one offer of a put."""
-REACH_S: Final = 2.0
-"""What a member of a cycle has to be connected in, and a creditor to say of whom it knows."""
 TRIES: Final = 4
 """Times that one member is asked the same: a message may be lost on either way."""
 
@@ -136,50 +134,22 @@ class ClearingService:
         if not debtors:
             return have
         with trio.move_on_after(MAKE_ROOM_S):
-            owed = await self._admission.run(lambda: self._free_at(offer.account))
-            if need <= max(have, owed):
-                return have
-            try:
-                cycles = await self.find(contact, offer.account, need - max(have, owed), debtors)
-            except RemoteError:
-                return have
-            cycles = await self._of_the_living(cycles)
-            if not cycles:
-                return have
             async with self._one_at_a_time:
                 owed = await self._admission.run(lambda: self._free_at(offer.account))
                 missing = need - max(have, owed)
-                for found in cycles:
-                    amount = min(found.cycle.amount, missing, self._own_debt(found.cycle))
-                    if amount > 0 and await self.clear(found, amount):
-                        have += amount
-                        missing -= amount
+                if missing <= 0:
+                    return have
+                try:
+                    for found in await self.find(contact, offer.account, missing, debtors):
+                        amount = min(found.cycle.amount, missing, self._own_debt(found.cycle))
+                        if amount > 0 and await self.clear(found, amount):
+                            have += amount
+                            missing -= amount
+                        if missing <= 0:
+                            break
+                except RemoteError:
+                    return have
         return have
-
-    async def _of_the_living(self, cycles: Sequence[Found]) -> list[Found]:
-        """Cycles whose members can all be reached now: all others are asked at once, and not for long."""
-        network = self._exchange.network
-        strangers = {peer_id for found in cycles for peer_id in found.peers} - {self._peer_id}
-        strangers -= set(network.connected())
-        reached: set[PeerId] = set()
-
-        async def reach(peer_id: PeerId) -> None:
-            with trio.move_on_after(REACH_S):
-                contact = await self._contact(peer_id)
-                while peer_id not in reached:
-                    try:
-                        _, framed = await self._exchange.open(contact)
-                    except RemoteError:
-                        await trio.sleep(0.25)
-                        continue
-                    reached.add(peer_id)
-                    await framed.aclose()
-
-        async with trio.open_nursery() as nursery:
-            for peer_id in strangers:
-                nursery.start_soon(reach, peer_id)
-        gone = strangers - reached
-        return [found for found in cycles if not gone.intersection(found.peers)]
 
     async def find(
         self, contact: Contact, donor: AccountId, amount: int, debtors: Sequence[AccountId]
@@ -333,28 +303,22 @@ class ClearingService:
         """Cycles of four, from the creditors that this donor owes most."""
         ranked = sorted(debts, key=lambda account: -debts[account])
         found: list[Found] = []
-
-        async def ask_one(second: AccountId) -> None:
-            peer_id = await self._admission.run(lambda: self._peer_of(second))
+        for second in ranked[: limits.CLEAR_SECONDS_ASKED_MAX]:
+            peer_id = await self._admission.run(lambda second=second: self._peer_of(second))  # type: ignore[misc]
             if peer_id is None or second == request.asker:
-                return
+                continue
             ask = messages.FindCycle(request.asker, min(request.amount, debts[second]), request.owes_me)
-            with trio.move_on_after(REACH_S):
-                try:
-                    reply = await self._ask(await self._contact(peer_id), second, ask, messages.Cycles)
-                except RemoteError:
-                    return
-                assert isinstance(reply, messages.Cycles)
-                for each in _found(reply):
-                    if each.cycle.accounts[:3] == (request.asker, self._ledger.me, second):
-                        amount = min(each.cycle.amount, debts[second])
-                        peers = (asker_peer, self._peer_id, *each.peers[2:])
-                        found.append(Found(Cycle(each.cycle.accounts, amount), peers))
-
-        async with trio.open_nursery() as nursery:
-            for second in ranked[: limits.CLEAR_SECONDS_ASKED_MAX]:
-                nursery.start_soon(ask_one, second)
-        return sorted(found, key=lambda each: (-each.cycle.amount, each.cycle.accounts))
+            try:
+                reply = await self._ask(await self._contact(peer_id), second, ask, messages.Cycles)
+            except RemoteError:
+                continue
+            assert isinstance(reply, messages.Cycles)
+            for each in _found(reply):
+                if each.cycle.accounts[:3] == (request.asker, self._ledger.me, second):
+                    amount = min(each.cycle.amount, debts[second])
+                    peers = (asker_peer, self._peer_id, *each.peers[2:])
+                    found.append(Found(Cycle(each.cycle.accounts, amount), peers))
+        return found
 
     async def _answer_sign(
         self, request: messages.Message, other: AccountId, framed: FramedStream

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from node.chunks.admission import Asker, Wanted
 from node.credit.clearing import ClearState, Cycle
-from node.credit.clearing_service import REACH_S, Found
+from node.credit.clearing_service import Found
 from node.credit.ledger_store import LedgerView
 from node.credit.units import BILLED_EXTRA_BYTES
 from node.errors import UnreachableError
@@ -123,29 +123,7 @@ async def test_without_a_debtor_nothing_is_asked(autojump_clock: MockClock) -> N
         assert await one.service.wallet.make_room(nowhere, offer_of(other), need=9, have=4) == 4
 
 
-async def test_a_cycle_with_a_member_that_is_gone_is_not_begun(autojump_clock: MockClock) -> None:
-    """It costs no signature, and no longer than a dial may take; when the member is back, it clears."""
-    street = Street()
-    asker, donor, middle = street.neighbours(3)
-    async with asker.living(), donor.living():
-        async with middle.living():
-            await asker.service.sync(donor.contact)
-            for creditor, debtor in ((middle, donor), (asker, middle)):
-                await creditor.service.sync(debtor.contact)
-                creditor.add(debtor, served(creditor.actor, debtor.actor, DAY, 3 * MIB))
-                await creditor.service.sync(debtor.contact)
-        begun_s = trio.current_time()
-        have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
-        assert have == 20
-        assert trio.current_time() - begun_s <= REACH_S + 1
-        assert not donor.service.clearing.book.clears
-        assert not asker.service.clearing.book.clears
-        async with middle.living():
-            have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
-            assert have == 50
-
-
-async def test_a_member_that_goes_meanwhile_makes_the_clear_void(autojump_clock: MockClock) -> None:
+async def test_a_member_that_is_gone_makes_the_clear_void(autojump_clock: MockClock) -> None:
     """The donor has signed by then: its amount stays reserved, the way is free for another clear."""
     street = Street()
     asker, donor, middle = street.neighbours(3)
@@ -156,10 +134,8 @@ async def test_a_member_that_goes_meanwhile_makes_the_clear_void(autojump_clock:
                 await creditor.service.sync(debtor.contact)
                 creditor.add(debtor, served(creditor.actor, debtor.actor, DAY, 3 * MIB))
                 await creditor.service.sync(debtor.contact)
-            account = donor.actor.account
-            debtors = [middle.actor.account]
-            (found,) = await asker.service.clearing.find(donor.contact, account, 30, debtors)
-        assert not await asker.service.clearing.clear(found, 30)
+        have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
+        assert have == 20
         book = donor.service.clearing.book
         assert book.reserved(donor.actor.account, middle.actor.account) == 30
         assert book.open_total(period=DAY // 30) == 0  # the asker has told that it gave up

@@ -11,7 +11,6 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
-from node.chunks.put.donors import REFUSED_S
 from node.chunks.put.upload import PutOptions
 from node.credit.admission import UNLIMITED, Policy
 from node.credit.ledger_store import AccountRow
@@ -106,25 +105,6 @@ async def test_removing_a_file_gives_the_credit_back(autojump_clock: MockClock, 
         assert all(row_at(donor, sharer).standing.unvested for donor in donors)
         await sharer.renewer.release(report.file_hash)
         assert not any(row_at(donor, sharer).standing.unvested for donor in donors)
-
-
-async def test_a_refusal_does_not_wait_for_dead_donors_one_after_another(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    """Twenty donors that can't be reached any more: each dial of one takes its whole time."""
-    async with AsyncExitStack() as stack:
-        world = World()
-        donors, sharer = await stack.enter_async_context(swarm(world, donors=24))
-        for donor in donors[:4]:
-            await donor.credit.set_policy(Policy(0, 0, 0, 0))
-        dead = {donor.keys.peer_id for donor in donors[4:]}
-        world.internet.partition(dead)
-        while dead & set(sharer.ports.network.connected()):  # noqa: ASYNC110
-            await trio.sleep(10)
-        begun_s = trio.current_time()
-        with pytest.raises(CreditError, match="needs"):
-            await sharer.uploader.put(source_of(tmp_path, MIB), options(days=30))
-        assert trio.current_time() - begun_s < REFUSED_S + 1.0
 
 
 async def test_the_owner_sees_why_its_files_are_not_renewed(

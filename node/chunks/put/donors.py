@@ -8,8 +8,7 @@ difference. Source: design.md, section 4 (put); credit.md, "Spending".
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -31,8 +30,6 @@ ROUNDS_MAX: Final = 6
 """Rounds of random look-ups for more contacts; each brings new peers or is the last."""
 OFFER_DEADLINE_S: Final = 8.0
 """Seconds that one peer has for its offer, dial included: slow ones make bad holders."""
-REFUSED_S: Final = 4.0
-"""Where all donors that answered refuse for credit, others are looked for so long: the dead take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +79,6 @@ class DonorPool:
         self._offers: dict[PeerId, Offer] = {}
         self._asked: set[PeerId] = {network.peer_id}
         self._failed: set[PeerId] = set()
-        self._waiting: set[PeerId] = set()
-        self._looking = trio.CancelScope()
         self._lock = trio.Lock()
 
     @property
@@ -154,76 +149,53 @@ class DonorPool:
         self._scores.failed(peer_id, now_s=self._clock.now_s())
 
     async def gather(self, on_offer: Callable[[int], None] = lambda _: None) -> None:
-        """Ask peers for offers until there are three for each shard, or nobody new is known.
-
-        Those that are connected come first: whoever is refused by all of them learns that soon, whatever dead
-        peers the look-ups for others meet.
-        """
+        """Ask peers for offers until there are three for each shard, or nobody new is known."""
         async with self._lock:
-            with trio.CancelScope() as self._looking:
-                await self._ask_all([Contact(peer_id) for peer_id in self._network.connected()])
+            enough = 3 * self._total_shards
+            for round_index in range(ROUNDS_MAX):
+                known = [Contact(peer_id) for peer_id in self._network.connected()] if not round_index else []
+                sample = await self._directory.sample_contacts(2 * enough)
+                fresh = {c.peer_id: c for c in (*known, *sample) if c.peer_id not in self._asked}
+                if not fresh or len(self.donors()) >= enough:
+                    return
+                await self._ask_all(list(fresh.values())[: 2 * enough])
                 on_offer(len(self._donors))
-                for _ in range(ROUNDS_MAX):
-                    if len(self.donors()) >= 3 * self._total_shards:
-                        return
-                    if not await self._ask_all(await self._directory.sample_contacts(6 * self._total_shards)):
-                        return
-                    on_offer(len(self._donors))
 
-    async def _ask_all(self, contacts: Sequence[Contact]) -> bool:
-        """Ask those of them that were not asked yet; whether there was any."""
-        fresh = {each.peer_id: each for each in contacts if each.peer_id not in self._asked}
-        self._waiting = set(fresh)
+    async def _ask_all(self, contacts: list[Contact]) -> None:
         limiter = trio.CapacityLimiter(ASK_AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for contact in list(fresh.values())[: 6 * self._total_shards]:
+            for contact in contacts:
                 self._asked.add(contact.peer_id)
                 nursery.start_soon(self._ask, contact, limiter)
-        return bool(fresh)
 
     async def _ask(self, contact: Contact, limiter: trio.CapacityLimiter) -> None:
+        cert = b"" if self._payer is None else self._payer.cert()
         async with limiter:
             started_s = trio.current_time()
-            found = await self._offer(contact)
-            if found is not None:
-                offer, credit = found
-                latency_s = trio.current_time() - started_s
-                self._scores.answered(contact.peer_id, latency_s=latency_s, now_s=self._clock.now_s())
-                if self._payer is not None and credit < self._wanted_price:
-                    credit = await self._payer.make_room(contact, offer, need=self._wanted_price, have=credit)
-                self._accept(contact, offer, credit)
-            self._waiting.discard(contact.peer_id)
-            self._hurry()
-
-    async def _offer(self, contact: Contact) -> tuple[Offer, int] | None:
-        """A peer's offer and what it would accept in credit; None without one that counts."""
-        cert = b"" if self._payer is None else self._payer.cert()
-        found: tuple[Offer, int] | None = None
-        with trio.move_on_after(OFFER_DEADLINE_S):
-            try:
-                async with self._client.session(contact) as session:
-                    reply = await session.offer(self._wanted_bytes, self._total_shards, cert)
-                offer = Offer.decode(reply.record, network=self._client.preamble.network_id)
-                offer.verify()
-                if offer.donor != contact.peer_id:
-                    raise ProtocolError("an offer of somebody else")
-                if not offer.is_expired(now_s=self._clock.now_s()):
-                    found = offer, reply.credit
-            except RefusedError:
-                pass  # no donor, or too busy: no fault
-            except RemoteError:
-                self._scores.failed(contact.peer_id, now_s=self._clock.now_s())
-            except (ProtocolError, CryptoError):
-                self._scores.misbehaved(contact.peer_id, now_s=self._clock.now_s())
-        return found
-
-    def _hurry(self) -> None:
-        """Look for others no longer than a while once all donors that answered have refused for credit."""
-        is_refused = bool(self._donors) and not any(donor.free_bytes for donor in self._donors.values())
-        if not (is_refused and self._without_credit):
-            self._looking.deadline = math.inf
-        elif self._waiting.isdisjoint(self._network.connected()):
-            self._looking.deadline = min(self._looking.deadline, trio.current_time() + REFUSED_S)
+            with trio.move_on_after(OFFER_DEADLINE_S) as scope:
+                try:
+                    async with self._client.session(contact) as session:
+                        reply = await session.offer(self._wanted_bytes, self._total_shards, cert)
+                    offer = Offer.decode(reply.record, network=self._client.preamble.network_id)
+                    offer.verify()
+                    if offer.donor != contact.peer_id:
+                        raise ProtocolError("an offer of somebody else")
+                except RefusedError:
+                    return  # no donor, or too busy: no fault
+                except RemoteError:
+                    self._scores.failed(contact.peer_id, now_s=self._clock.now_s())
+                    return
+                except (ProtocolError, CryptoError):
+                    self._scores.misbehaved(contact.peer_id, now_s=self._clock.now_s())
+                    return
+            if scope.cancelled_caught or offer.is_expired(now_s=self._clock.now_s()):
+                return
+            latency_s = trio.current_time() - started_s
+            self._scores.answered(contact.peer_id, latency_s=latency_s, now_s=self._clock.now_s())
+            credit = reply.credit
+            if self._payer is not None and credit < self._wanted_price:
+                credit = await self._payer.make_room(contact, offer, need=self._wanted_price, have=credit)
+            self._accept(contact, offer, credit)
 
     @property
     def _wanted_price(self) -> int:
