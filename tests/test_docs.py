@@ -15,6 +15,8 @@ import pytest
 from node import __version__, errors, limits, wire
 from node.chunks import catalogue, evidence, list_store, losses, messages, score_store
 from node.chunks.audits import journal as audit_journal
+from node.chunks.healing import evicting
+from node.chunks.healing import journal as healing_journal
 from node.chunks.healing import messages as repair_messages
 from node.chunks.put import journal
 from node.chunks.store import shard_index
@@ -367,7 +369,7 @@ def test_tables_of_the_home() -> None:
         memory._TABLE, bootstrap._TABLE, catalogue.VERSIONS_TABLE, catalogue.CARRIERS_TABLE,
         list_store.META_TABLE, losses.TABLE, reputation_store.TABLE,
         evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
-        evidence.ANSWERS_TABLE, audit_journal.TABLE,
+        evidence.ANSWERS_TABLE, audit_journal.TABLE, evicting.TABLE, healing_journal.TABLE,
         *(name for name in vars(ledger_store).values() if isinstance(name, str) and name[:7] == "credit_"),
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}

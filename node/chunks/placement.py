@@ -119,7 +119,8 @@ def replace(
     """Other places for `shards` whose holder failed; shards that find none are left out.
 
     `kept` counts what each present holder of the segment has; `failed` are those to keep away from. New
-    donors come first, then present holders within the limit for as many donors as are left.
+    donors come first, of these such in subnets that have few holders (as far as `donors` say in which the
+    present ones are), then present holders within the limit for as many donors as are left.
     """
     cost = shard_bytes + SHARD_OVERHEAD_BYTES
     usable = [d for d in rank(donors) if d.peer_id not in failed and d.free_bytes >= cost]
@@ -130,12 +131,22 @@ def replace(
     load = {donor.peer_id: kept.get(donor.peer_id, 0) for donor in usable}
     room = {donor.peer_id: donor.free_bytes // cost for donor in usable}
     order = {donor.peer_id: position for position, donor in enumerate(usable)}
+    subnet = {donor.peer_id: donor.subnet for donor in donors}
+    crowd: dict[str | None, int] = {}
+    for peer in kept:
+        crowd[subnet.get(peer)] = crowd.get(subnet.get(peer), 0) + 1
+
+    def is_crowded(peer: PeerId) -> bool:
+        return subnet[peer] is not None and crowd.get(subnet[peer], 0) >= SUBNET_HOLDERS_MAX
+
     chosen: dict[PeerId, list[int]] = {}
     for shard_index in sorted(shards):
         free = [peer for peer in order if load[peer] < each_max and room[peer] > 0]
         if not free:
             break
-        holder = min(free, key=lambda peer: (load[peer], order[peer]))
+        holder = min(free, key=lambda peer: (load[peer], is_crowded(peer), order[peer]))
+        if holder not in kept and holder not in chosen:
+            crowd[subnet[holder]] = crowd.get(subnet[holder], 0) + 1
         chosen.setdefault(holder, []).append(shard_index)
         load[holder] += 1
         room[holder] -= 1

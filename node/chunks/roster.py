@@ -107,6 +107,22 @@ def live_leases(leases: Iterable[Lease], *, today: int) -> tuple[Lease, ...]:
     return tuple(lease for lease in known if lease.end_day > today and not is_given_up(lease))
 
 
+def begun_leases(leases: Iterable[Lease], *, today: int) -> tuple[Lease, ...]:
+    """Those that live and have begun: a renewal begins when its forerunner ends, and nobody audits it before.
+
+    One of tomorrow is among them, as clocks may differ by a day; and, where a holder's present lease of a
+    shard is not known, the first of those that are.
+    """
+    live = live_leases(leases, today=today)
+    first: dict[tuple[int, PeerId], int] = {}
+    for lease in live:
+        key = (lease.shard_index, lease.holder)
+        first[key] = min(lease.start_day, first.get(key, lease.start_day))
+    return tuple(
+        lease for lease in live if lease.start_day <= max(today + 1, first[lease.shard_index, lease.holder])
+    )
+
+
 def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[PeerId, ...]]:
     """Who promised to keep which shard, by leases that live."""
     holders: dict[int, dict[PeerId, None]] = {}

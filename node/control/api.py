@@ -70,6 +70,8 @@ async def repair(node: Node, request: Json, events: Events) -> Json:
 
 async def drain(node: Node, _request: Json, events: Events) -> Json:
     """Take nothing new, and move every shard elsewhere."""
+    if not await node.healing.leave():
+        return {"moved": 0, "remaining": 0}
     await wait_joined(node, events)
 
     def on_progress(moved: int, remaining: int) -> None:

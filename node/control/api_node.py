@@ -35,14 +35,15 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
             given.rate_bytes_s if rate is None else rate or None,
             given.pledge if pledge is None else pledge / 1_000_000,
         )
-        await node.set_donation(given)
         if cap:
             node.healing.leaving.set(False)
+        await node.set_donation(given)
     store = node.store.statistics()
     return {
         "cap_bytes": given.cap_bytes,
         "used_bytes": store.used_bytes,
         "shards": store.shards,
+        "shrinking": await _shrinking_json(node),
         "rate_bytes_s": given.rate_bytes_s,
         "pledge": node.pledge(),
         "earned": (await node.credit.summary(peers_max=0)).earned / MICROS_PER_CREDIT,
@@ -84,7 +85,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "blocks_served": now.server.blocks_served,
             "refused": now.server.requests_refused,
         },
-        "donor": _donor_json(node),
+        "donor": {**_donor_json(node), "shrinking": await _shrinking_json(node)},
         "audits": _audits_json(node),
         "engine": node.engine_name,
         "files": len(node.catalogue.files()),
@@ -101,6 +102,19 @@ def _renewals_json(node: Node) -> Json:
     """Files whose leases are about to end and could not be renewed, and why the first of them could not."""
     failing = node.leases.failing
     return {"failing": len(failing), "why": next(iter(failing.values()), None)}
+
+
+async def _shrinking_json(node: Node) -> Json | None:
+    """How far a node is whose cap was lowered below what it keeps."""
+    now = await node.healing.evictor.progress()
+    if now is None:
+        return None
+    return {
+        "since": now.since_s,
+        "moved": now.moved,
+        "dropped": now.dropped,
+        "left_bytes": now.left_bytes,
+    }
 
 
 def _donor_json(node: Node) -> Json:

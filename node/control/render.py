@@ -222,11 +222,16 @@ def _drain(_options: Options, result: Json) -> None:
 def _donate(_options: Options, result: Json) -> None:
     if not result["cap_bytes"]:
         print("this node gives no disk: `cairn donate 20GiB` gives some")
+        if result["shards"]:
+            _say(f"{format_count(result['shards'], 'shard')} of others are still here and go to other donors")
+            _say("what finds no place stays until its lease ends; `cairn drain` says when all is gone")
         return
     print(
         f"gives {format_size(result['cap_bytes'])}, of which {format_size(result['used_bytes'])} are used, "
         f"for {format_count(result['shards'], 'shard')} of others"
     )
+    if result["shrinking"] is not None:
+        _say(shrinking_words(result["shrinking"]))
     rate = result["rate_bytes_s"]
     _say(
         "carries as much for others as they ask for (`cairn donate --rate 2MiB/s` sets a limit)"
@@ -274,9 +279,8 @@ def _status(_options: Options, result: Json) -> None:
     if store["cap_bytes"]:
         rows[7:7] = _donor_rows(result["donor"])
     if store["lost"]:
-        rows.insert(
-            -1, ["lost shards", f"{format_count(store['lost'], 'lease')}: the packs are gone from the disk"]
-        )
+        why = "the packs are gone, or a lower cap had no room"
+        rows.insert(-1, ["lost shards", f"{format_count(store['lost'], 'lease')}: {why}"])
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)
@@ -293,9 +297,21 @@ def _renewal_rows(renewals: Json) -> list[list[str]]:
     ]
 
 
+def shrinking_words(shrinking: Json) -> str:
+    """How far a node is whose cap was lowered below what it keeps."""
+    words = [f"{format_size(shrinking['left_bytes'])} are still to go under the lower cap"]
+    if shrinking["moved"]:
+        words.append(f"{format_count(shrinking['moved'], 'shard')} went to other donors")
+    if shrinking["dropped"]:
+        words.append(f"{format_count(shrinking['dropped'], 'shard')} found no place and were dropped")
+    return "; ".join(words)
+
+
 def _donor_rows(donor: Json) -> list[list[str]]:
     """How the node does as a donor, in words."""
     rows = [["was up", f"{donor['uptime_permille'] / 10:.1f} % of the last 30 days"]]
+    if donor["shrinking"] is not None:
+        rows.append(["makes room", shrinking_words(donor["shrinking"])])
     suspended = donor["suspended"]
     if suspended is not None:
         rows.append(["SUSPENDED", f"since {_minute(suspended['since'])}: {suspended['reason']}"])

@@ -98,6 +98,8 @@ class Housekeeping:
         self._uptime_saved_s = 0
         self._said: dict[str, str] = {}  # the latest fault of each step
         self._released = _Wake()
+        self.on_outage: Callable[[int], None] = lambda seconds: None
+        """Called, on whatever thread, when the node was stopped for so many seconds."""
 
     def note_released(self) -> None:
         """Owners ended leases: give the space back soon."""
@@ -169,6 +171,7 @@ class Housekeeping:
         outage_s = self._uptime.look(now_s)
         if outage_s:
             _logger.warning("this node was stopped for %s", format_duration(outage_s))
+            await self._offload.run(partial(self.on_outage, outage_s))
         if outage_s or abs(now_s - self._uptime_saved_s) >= UPTIME_SAVE_S:
             await self._offload.run(self.save_uptime)
             self._uptime_saved_s = now_s

@@ -165,6 +165,8 @@ class Node:
         """Give this from now on, also after a restart."""
         await self.ports.offload.run(partial(self.memory.set_donation, donation))
         await self.ports.offload.run(partial(self.store.set_cap, donation.cap_bytes))
+        await self.ports.offload.run(partial(self.healing.evictor.cap_is, donation.cap_bytes))
+        self.healing.evictor.look()
         await self.credit.set_policy(credit_policy(self.config, donation))
         self.dht.set_record_room(SpaceBudget(donation.cap_bytes).records_room_bytes)
         self.limited.set_rates(_rates(self.config, donation))
@@ -216,6 +218,8 @@ async def open_node(
             nursery.start_soon(node.file_list.run)
             nursery.start_soon(node.leases.run)
             node.server.keeper.on_released = node.housekeeping.note_released
+            node.housekeeping.on_outage = node.healing.held.was_away
+            node.healing.evictor.on_freed = node.housekeeping.note_released
             try:
                 yield node
             finally:
@@ -329,6 +333,7 @@ async def _build(
     transfers = build_transfers(parts, credit)
     leaving = await offload.run(partial(Leaving, memory))
     uptime = memory.uptime()
+    away_s = max(0, parts.clock.now_s() - uptime.last_s) if uptime.last_s else 0
     uptime.look(parts.clock.now_s())
     server = ShardServer(
         network=parts.network,
@@ -345,7 +350,8 @@ async def _build(
         is_leaving=leaving,
     )
     await credit.start(lambda lease_id: parts.store.lease(lease_id) is not None)
-    healing = build_healing(parts, shard_server=server, payer=credit.wallet, leaving=leaving)
+    healing = build_healing(parts, shard_server=server, payer=credit.wallet, leaving=leaving, away_s=away_s)
+    await offload.run(partial(healing.evictor.cap_is, memory.donation().cap_bytes))
     auditing = await offload.run(partial(build_auditing, parts, server.rosters))
     auditing.on_heard = healing.held.heard
     return Node(

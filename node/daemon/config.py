@@ -45,6 +45,7 @@ class RepairConfig:
     dead_after_s: int = 2 * DAY_S
     stagger_s: int = 900
     threshold: float = 0.5
+    evict_after_s: int = DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ RULES: Mapping[str, Rule] = {
     "repair.dead_after_s": _whole(1, 90 * DAY_S),
     "repair.stagger_s": _whole(0, DAY_S),
     "repair.threshold": _share(),
+    "repair.evict_after_s": _whole(0, 90 * DAY_S),
     # Provider records live 48 h (design.md, section 5): a longer sweep would let files vanish in between.
     "announce.interval_s": _whole(1, 2 * DAY_S),
     "credit.pledge": _share(),

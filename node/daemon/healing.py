@@ -14,9 +14,11 @@ from node.chunks.admission import Payer
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.evicting import Evictor
 from node.chunks.healing.healer import Healer, HealerContext
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
+from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.moving import DrainReport, MoveProgress, Mover
 from node.chunks.healing.on_demand import FileRepairer
 from node.chunks.healing.owner_watch import OwnerWatch
@@ -74,6 +76,12 @@ class Healing:
     owner_watch: OwnerWatch
     leaving: Leaving
     losses: LossTeller
+    evictor: Evictor
+
+    async def leave(self) -> int:
+        """Take nothing new any more; how many shards are to be moved elsewhere. Raises `StoreError`."""
+        self.leaving.set(True)
+        return await self.mover.owed()
 
     async def drain(self, on_progress: MoveProgress) -> DrainReport:
         """Take nothing new any more, and move everything elsewhere. Raises `StoreError`."""
@@ -98,17 +106,24 @@ class Healing:
             await nursery.start(self.server.run)
             nursery.start_soon(self.service.run)
             nursery.start_soon(self.owner_watch.run)
+            nursery.start_soon(self.evictor.run)
             nursery.start_soon(self._go_on_leaving)
             task_status.started()
 
 
-def build_healing(parts: Parts, *, shard_server: ShardServer, payer: Payer, leaving: Leaving) -> Healing:
-    """The parts, wired; `payer` pays for shards that no lease was ever on."""
+def build_healing(
+    parts: Parts, *, shard_server: ShardServer, payer: Payer, leaving: Leaving, away_s: int
+) -> Healing:
+    """The parts, wired; `payer` pays for shards that no lease was ever on.
+
+    `away_s` is how long the node was off before this start. Reads rows of the state.
+    """
     config, network, client, directory = parts.config.repair, parts.giving, parts.giving_client(), parts.dht
     clock, entropy, offload, state = parts.clock, parts.entropy, parts.offload, parts.state
     store, catalogue, evidence, scores = parts.store, parts.catalogue, parts.evidence, parts.scores
     keys, preamble, engine = parts.keys, parts.preamble, parts.engine
     keeper, rosters = shard_server.keeper, shard_server.rosters
+    journal = HealingJournal(state)
     holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
     prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
     held = HeldSegments(
@@ -119,6 +134,8 @@ def build_healing(parts: Parts, *, shard_server: ShardServer, payer: Payer, leav
         clock=clock,
         network=preamble.network_id,
         dead_after_s=config.dead_after_s,
+        journal=journal,
+        away_s=away_s,
     )
     repair = RepairClient(network, preamble)
     intents = Intents(stagger_s=config.stagger_s)
@@ -132,6 +149,7 @@ def build_healing(parts: Parts, *, shard_server: ShardServer, payer: Payer, leav
             rebuilder=rebuilder,
             prober=prober,
             evidence=evidence,
+            journal=journal,
             scores=scores,
             reputations=parts.reputations,
             clock=clock,
@@ -156,7 +174,7 @@ def build_healing(parts: Parts, *, shard_server: ShardServer, payer: Payer, leav
         clock=clock,
         offload=offload,
     )
-    budget = RepairBudget(settings.bytes_per_day, clock)
+    budget = RepairBudget(settings.bytes_per_day, clock, journal)
     service = HealingService(
         held=held,
         healer=healer,
@@ -234,10 +252,19 @@ def build_healing(parts: Parts, *, shard_server: ShardServer, payer: Payer, leav
         dead_after_s=config.dead_after_s,
         wait_joined=parts.dht.wait_joined,
     )
-    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses)
+    evictor = Evictor(
+        held=held,
+        mover=mover,
+        state=state,
+        clock=clock,
+        offload=offload,
+        evict_after_s=config.evict_after_s,
+        is_leaving=leaving,
+    )
+    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses, evictor)
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:
     """Take new leases into the roster of a segment that is held here."""
     if leases and store.segment_manifest(leases[0].segment_id) is not None:
-        server.rosters.merge_verified(leases[0].segment_id, leases)
+        server.rosters.merge_verified(leases[0].segment_id, leases, moves=True)

@@ -105,6 +105,22 @@ def test_few_in_one_subnet_where_others_exist() -> None:
     assert sum(peer_id < b"100" for peer_id in chosen) == 2
 
 
+def test_what_is_replaced_crowds_no_subnet_where_others_exist() -> None:
+    code = Code(10, 30)
+    crowded = [donor(number, subnet="a") for number in range(20)]
+    elsewhere = [donor(number, subnet=f"own {number}") for number in range(20, 26)]
+    kept = {crowded[0].peer_id: 1}
+    chosen = replace(
+        code, [*crowded, *elsewhere], range(8), shard_bytes=SHARD, kept=kept, failed=()
+    )  # fmt: skip
+    subnets = {each.peer_id: each.subnet for each in (*crowded, *elsewhere)}
+    used = [subnets[peer] for peer in chosen]
+    assert sum(len(indexes) for indexes in chosen.values()) == 8
+    # One of the crowded subnet joins the holder that is there; only then, for want of others, one more.
+    assert used.count("a") == 2
+    assert len(used) - used.count("a") == 6
+
+
 @pytest.mark.parametrize(("code", "expected"), [(Code(10, 30), 24), (Code(1, 1), 1), (Code(2, 5), 5)])
 def test_the_quorum(code: Code, expected: int) -> None:
     assert quorum(code) == expected

@@ -23,6 +23,7 @@ DOCUMENTED = {
     "repair.dead_after_s": 172_800,
     "repair.stagger_s": 900,
     "repair.threshold": 0.5,
+    "repair.evict_after_s": 86_400,
     "announce.interval_s": 79_200,
     "credit.pledge": 0.10,
     "credit.known": 0.20,

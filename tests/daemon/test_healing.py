@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
 from node.chunks.roster import live_leases
+from node.chunks.store.shard_store import AttachmentKind
 from node.errors import UsageError
 from node.units import DAY_S
 from tests.daemon.healing_swarm import comes_true, put, swarm_of
@@ -90,6 +92,11 @@ async def test_a_drain_moves_everything_and_health_stays_full(
             health = await swarm.living()[0].health.check(report_of.file_hash)
             assert [segment.alive for segment in health.segments] == [code.total_shards]
             assert leaver not in swarm.holders(segments[0])
+        # Several segments moved at a time: whoever took one has what belongs to its file as well.
+        for (report_of, found), number in product(paths, range(8)):
+            store = swarm.donors[number].store
+            if number != leaver and store.shards_of(found[0]):
+                assert store.attachment(report_of.file_hash, AttachmentKind.FILE_MANIFEST) is not None
 
 
 async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(
@@ -109,6 +116,31 @@ async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(
             assert again.healing.leaving()
             assert await comes_true(lambda: again.statistics().store.shards == 0, 1200)
         assert swarm.shards(segment_id) == dict.fromkeys(range(3), 1)
+
+
+async def test_nothing_is_asked_of_a_donor_that_left_in_order(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The placement still names it; its own handovers say that it keeps nothing."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    async with swarm_of(6) as (swarm, _), AsyncExitStack() as stack:
+        sharer = await stack.enter_async_context(
+            swarm.world.node(Machine("sharer"), listed=[contact_of(swarm.donors[0])], config=swarm.config)
+        )
+        assert await sharer.wait_joined(30)
+        report = await sharer.uploader.put(path, PutOptions(code=Code(2, 4)))
+        (segment_id,) = [segment.segment_id for segment in sharer.catalogue.segments(report.file_hash)]
+        leaver, dead = swarm.holders(segment_id)[:2]
+        drained = await swarm.donors[leaver].healing.drain(lambda _moved, _remaining: None)
+        assert drained.remaining == 0
+        await swarm.kill(leaver)
+        renewed = await sharer.renewer.renew(report.file_hash, duration_s=60 * DAY_S)
+        assert (renewed.leases, renewed.unreachable_holders) == (4, 0)
+        await swarm.kill(dead)  # which is another matter
+        released = await sharer.renewer.release(report.file_hash)
+        assert released.unreachable_holders == 1
+        assert swarm.shards(segment_id) == {}
 
 
 async def test_few_donors_spread_as_more_appear(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from node.chunks.geometry import Code
 from node.chunks.losses import own_word
 from node.chunks.manifest import SegmentManifest
 from node.chunks.put.upload import PutOptions
-from node.chunks.store.shard_log import GIVEN_UP, PACK_FOLDER
+from node.chunks.store.shard_log import GIVEN_UP, PACK_FOLDER, PACK_SUFFIX
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.daemon.compose import Node
@@ -124,3 +124,52 @@ async def test_a_lost_disk_is_noticed_and_told_at_the_next_start(
                 assert (index, loser.keys.peer_id) in donor.evidence.of_segment(segment_id).lost()
             await trio.sleep(15 * MINUTE_S)
             assert live_shards([loser, *donors], segment_id) == set(range(5))
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["one pack", "all packs"])
+async def test_packs_that_go_under_a_running_node_are_told_and_healed(
+    autojump_clock: MockClock, tmp_path: Path, everything: bool
+) -> None:
+    world = World()
+    machines = [Machine(f"donor {number}") for number in range(6)]
+    for machine in machines:
+        machine.give(17 * MIB)  # packs of some 1 MiB
+    async with AsyncExitStack() as stack:
+        *donors, sharer = await start(stack, world, [*machines, Machine("sharer")])
+        puts = []
+        for number in range(4):
+            source = tmp_path / f"file {number}"
+            source.write_bytes(bytes([number]) * 1_000_000)
+            puts.append(await sharer.uploader.put(source, PutOptions(code=Code(2, 4))))
+        loser = max(donors, key=lambda donor: donor.statistics().store.packs)
+        disk = machines[donors.index(loser)].disk
+        names = sorted(disk.list(PACK_FOLDER))
+        packs = [name for name in names if name.endswith(PACK_SUFFIX)]
+        assert len(packs) > 1
+        had = {segment: loser.store.shards_of(segment) for segment in loser.store.segments()}
+        for name in packs if everything else packs[:1]:
+            disk.delete(PurePath(PACK_FOLDER / name))
+        await trio.sleep(3 * MINUTE_S)
+        if everything:
+            # That may be another disk's mount point: nothing is given up before somebody says so.
+            assert loser.server.care.suspended is not None
+            assert not loser.store.losses()
+            disk.replace(GIVEN_UP, b"")
+            await trio.sleep(3 * MINUTE_S)
+        assert loser.server.care.suspended is None
+        lost = {(held.segment_id, held.shard_index) for held in loser.store.losses()}
+        assert lost
+        kept = {(segment, index) for segment in had for index in loser.store.shards_of(segment)}
+        assert {(segment, index) for segment, indexes in had.items() for index in indexes} <= lost | kept
+        for segment_id, index in lost:
+            others = [each for each in donors if each is not loser and each.store.shards_of(segment_id)]
+            known = [
+                (index, loser.keys.peer_id) in each.evidence.of_segment(segment_id).lost() for each in others
+            ]
+            assert any(known)
+        await trio.sleep(20 * MINUTE_S)
+        for put in puts:
+            for segment in sharer.catalogue.segments(put.file_hash):
+                assert live_shards(donors, segment.segment_id) == set(range(4))
+        again = await loser.server.care.on_fault()
+        assert not again

@@ -2,7 +2,8 @@
 
 Invariants: every lease and release is signed by the key that derives from the account seed and the salt in
 the file manifest: the owner's for a file of this account's, else a key that ends nothing but its own leases,
-and by which nobody can link two files that one account pays for; only what a holder countersigned or
+and by which nobody can link two files that one account pays for; a renewal begins when this account's present
+lease ends, so that no day is paid for twice; only what a holder countersigned or
 confirmed is counted; a lease that already lasts long enough is not doubled. Source: design.md, section 4
 (renew, delete).
 """
@@ -121,11 +122,21 @@ class Renewer:
             session: HolderSession, segment: SegmentManifest, own_leases: _OwnLeases, tally: _Tally
         ) -> None:
             latest: dict[int, Lease] = {}
+            paid_until: dict[int, int] = {}
+            waiting: list[Lease] = []
             for lease in await own_leases(session):
+                if lease.owner_key == owner.public and lease.start_day > today:
+                    waiting.append(lease)
+                elif lease.owner_key == owner.public:
+                    known = paid_until.get(lease.shard_index, today)
+                    paid_until[lease.shard_index] = max(lease.end_day, known)
                 if lease.shard_index not in latest or lease.end_day > latest[lease.shard_index].end_day:
                     latest[lease.shard_index] = lease
             short = [lease for lease in latest.values() if lease.end_day < end_day]
-            asked = [self._further(lease, owner, today, end_day) for lease in short]
+            asked = [
+                self._further(lease, owner, paid_until.get(lease.shard_index, today), end_day)
+                for lease in short
+            ]
             if segment.segment_id == file.manifest.segment_id(0):
                 tally.first_holders.add(session.peer_id)
             end_days = tally.end_days.setdefault(segment.segment_id, {})
@@ -147,6 +158,11 @@ class Renewer:
                     lease.verify()
             tally.leases += len(signed)
             tally.renewed.extend(signed)
+            # What has not begun has a longer one in its place: nothing of it was earned.
+            renewed = {lease.shard_index for lease in signed}
+            replaced = [self._end(lease, owner) for lease in waiting if lease.shard_index in renewed]
+            if replaced:
+                await session.release(replaced)
             end_days.update((lease.shard_index, end_day) for lease in signed)
             if is_own:
                 grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
@@ -229,8 +245,8 @@ class Renewer:
         owner = owner_key(self._account_seed, file.manifest.owner_salt)
         return file, owner, owner.public == file.manifest.owner_key
 
-    def _further(self, lease: Lease, owner: KeyPair, today: int, end_day: int) -> Lease:
-        """A lease on the same shard from today on, with the owner's half."""
+    def _further(self, lease: Lease, owner: KeyPair, start_day: int, end_day: int) -> Lease:
+        """A lease on the same shard from a day on, with the owner's half."""
         return Lease(
             network=lease.network,
             lease_id=LeaseId(self._entropy.random_bytes(LEASE_ID_BYTES)),
@@ -240,7 +256,7 @@ class Renewer:
             byte_count=lease.byte_count,
             owner_key=OwnerKey(owner.public),
             holder=lease.holder,
-            start_day=today,
+            start_day=start_day,
             end_day=end_day,
             rate=lease.rate,
             egress_cap_bytes=lease.egress_cap_bytes,
@@ -257,7 +273,8 @@ class Renewer:
             except NotFoundError:
                 tally.failed.update(place.holder for place in places)
                 continue
-            places += await self._locator.search_places(file, segment, index)  # what repair has moved
+            found = await self._locator.search(file, segment, index)  # what repair has moved
+            places = [*(place for place in places if place not in found.given_up), *found.places]
             async with trio.open_nursery() as nursery:
                 for peer_id in dict.fromkeys(place.holder for place in places):
                     nursery.start_soon(self._at_holder, file, segment, peer_id, act, tally)

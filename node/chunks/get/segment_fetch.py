@@ -35,6 +35,8 @@ RECONNECT_S = 0.5
 """Wait before a new session; doubles."""
 BUSY_S = 1.0
 """Wait after a holder said that it is busy; doubles."""
+SILENT_S = 5.0
+"""A holder that gave nothing for so long in one session gets no second."""
 DIAL_S = 0.15
 """What a dial with its handshake adds: a parity shard of a connected holder is had sooner."""
 _ABOUT_ONE_SHARD = (messages.REFUSED_MISSING, messages.REFUSED_CORRUPT)
@@ -258,6 +260,7 @@ class SegmentFetch:
         while state.fruitless < FRUITLESS_MAX:
             await state.stream.wait_asked()
             state.fruitless += 1
+            began_s = trio.current_time()
             try:
                 await self._session(state)
             except RefusedError as error:
@@ -274,6 +277,8 @@ class SegmentFetch:
             except RemoteError as error:
                 self._holders.blame(state.peer_id, error)
             self._interrupt(state)
+            if state.fruitless and trio.current_time() - began_s >= SILENT_S:
+                state.fruitless = FRUITLESS_MAX
             if state.fruitless < FRUITLESS_MAX:  # else gone, and whoever is next need not wait for that
                 await trio.sleep(wait_s)
                 wait_s = max(RECONNECT_S, 2 * wait_s)

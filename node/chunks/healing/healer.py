@@ -16,26 +16,27 @@ from functools import partial
 import trio
 
 from node import limits
-from node.chunks import placement
+from node.chunks import messages, placement
 from node.chunks.bad_answer import BadAnswer
 from node.chunks.client import HolderClient
 from node.chunks.evidence import Evidence
 from node.chunks.get.locate import ShardPlace
 from node.chunks.healing.cases import grant_uses
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.messages import Case
 from node.chunks.healing.prober import Prober, Seen
 from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
 from node.chunks.manifest import SegmentManifest
 from node.chunks.put.donors import DonorPool
 from node.chunks.put.holder_put import EGRESS_FACTOR
-from node.chunks.put.publish import publish_segment
+from node.chunks.put.publish import BUSY_PAUSE_S, BUSY_TRIES, publish_segment
 from node.chunks.reputations import Reputations
-from node.chunks.roster import ANNOUNCERS, announcers, live_leases
+from node.chunks.roster import ANNOUNCERS, announcers, begun_leases
 from node.chunks.scores import Scoreboard
 from node.credit.grants import REUSE_DAYS, UNPROVED
 from node.crypto.signing import KeyPair
-from node.errors import CryptoError, OwnerInconsistentError, ProtocolError, RemoteError
+from node.errors import CryptoError, OwnerInconsistentError, ProtocolError, RefusedError, RemoteError
 from node.ports import Clock, Directory, Entropy, Network, Offload
 from node.records.lease import LEASE_ID_BYTES, Lease, Release, granted_nonce
 from node.records.receipt import AuditReceipt
@@ -110,6 +111,7 @@ class HealerContext:
     rebuilder: Rebuilder
     prober: Prober
     evidence: Evidence
+    journal: HealingJournal
     scores: Scoreboard
     reputations: Reputations
     clock: Clock
@@ -126,7 +128,9 @@ class Healer:
         self._context = context
         self._pool: DonorPool | None = None
         self._pool_made_s = 0.0
-        self.inconsistent: set[bytes] = set()
+        self._gathering = trio.Lock()
+        self._attaching = trio.Lock()
+        self.inconsistent = context.journal.inconsistent()
         """Segments whose verified blocks contradict their manifest: nobody repairs them."""
 
     @property
@@ -139,8 +143,8 @@ class Healer:
         return self._context.prober.contact(peer_id)
 
     def live(self, view: SegmentView) -> tuple[Lease, ...]:
-        """The leases that live today."""
-        return live_leases(view.leases, today=self._today)
+        """The leases that live today and have begun."""
+        return begun_leases(view.leases, today=self._today)
 
     @property
     def _today(self) -> int:
@@ -188,7 +192,9 @@ class Healer:
                 traffic=outcome.traffic,
             )
         except OwnerInconsistentError as error:
-            self.inconsistent.add(view.manifest.segment_id)
+            segment_id = view.manifest.segment_id
+            self.inconsistent.add(segment_id)
+            await self._context.offload.run(partial(self._context.journal.add_inconsistent, segment_id))
             outcome.why_not = str(error)
             _logger.warning("a segment is left alone: %s", error)
         outcome.leases = [lease for taker in takers for lease in taker.leases]
@@ -307,20 +313,21 @@ class Healer:
     async def _donors(self, manifest: SegmentManifest) -> DonorPool:
         """Whoever offers room now, or did a moment ago: segments come in crowds."""
         context = self._context
-        if self._pool is None or trio.current_time() - self._pool_made_s > POOL_LIFE_S:
-            pool = DonorPool(
-                network=context.network,
-                client=context.client,
-                directory=context.directory,
-                clock=context.clock,
-                scores=context.scores,
-                wanted_bytes=manifest.geometry.stored_bytes,
-                shard_bytes=manifest.geometry.shard_bytes,
-                total_shards=manifest.code.total_shards,
-            )
-            await pool.gather()
-            self._pool, self._pool_made_s = pool, trio.current_time()
-        return self._pool
+        async with self._gathering:
+            if self._pool is None or trio.current_time() - self._pool_made_s > POOL_LIFE_S:
+                pool = DonorPool(
+                    network=context.network,
+                    client=context.client,
+                    directory=context.directory,
+                    clock=context.clock,
+                    scores=context.scores,
+                    wanted_bytes=manifest.geometry.stored_bytes,
+                    shard_bytes=manifest.geometry.shard_bytes,
+                    total_shards=manifest.code.total_shards,
+                )
+                await pool.gather()
+                self._pool, self._pool_made_s = pool, trio.current_time()
+            return self._pool
 
     def lease_for(
         self,
@@ -387,13 +394,24 @@ class Healer:
         self, view: SegmentView, newcomers: Iterable[PeerId], reach: Mapping[PeerId, Contact]
     ) -> None:
         for peer_id in newcomers if view.attachments else ():
-            try:
-                async with self._context.client.session(reach[peer_id]) as session:
-                    for each in view.attachments:
-                        for kind, content in each.items:
-                            await session.attach(kind, each.file_hash, view.manifest.segment_id, content)
-            except RemoteError as error:
-                _logger.info("a new holder took no attachments: %s", error)
+            # A holder takes one at a time of a peer, and segments move several at a time.
+            async with self._attaching:
+                for attempt in range(BUSY_TRIES):
+                    try:
+                        await self._attach_one(view, reach[peer_id])
+                        break
+                    except RemoteError as error:
+                        is_busy = isinstance(error, RefusedError) and error.code == messages.REFUSED_BUSY
+                        if not is_busy or attempt == BUSY_TRIES - 1:
+                            _logger.info("a new holder took no attachments: %s", error)
+                            break
+                    await trio.sleep(BUSY_PAUSE_S * (attempt + 1))
+
+    async def _attach_one(self, view: SegmentView, contact: Contact) -> None:
+        async with self._context.client.session(contact) as session:
+            for each in view.attachments:
+                for kind, content in each.items:
+                    await session.attach(kind, each.file_hash, view.manifest.segment_id, content)
 
     async def _announce(self, contact: Contact, files: Sequence[FileHash]) -> None:
         try:

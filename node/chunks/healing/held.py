@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from node import limits
 from node.chunks import messages
 from node.chunks.evidence import Evidence, SegmentEvidence
 from node.chunks.healing.healer import Attachments, SegmentView, Survey
+from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.prober import Seen
 from node.chunks.manifest import SegmentManifest
 from node.chunks.repair import Copy, Standing, standing, surplus
-from node.chunks.roster import live_leases
+from node.chunks.roster import begun_leases
 from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import AttachmentKind, ShardStore
@@ -37,6 +40,18 @@ _KINDS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """How well a segment would do without this holder."""
+
+    own: frozenset[int]
+    """Shards that are here under a lease of this holder's that lives."""
+    surplus: frozenset[int]
+    """Those that another holder was shown to have as well, so that this one's copy goes."""
+    spare: int
+    """Shards beyond `data_shards` whose holders are neither silent nor contradicted, this one among them."""
+
+
 class HeldSegments:
     """Segments of this holder's store, with what audits and probes showed of them."""
 
@@ -50,27 +65,33 @@ class HeldSegments:
         clock: Clock,
         network: str,
         dead_after_s: int,
+        journal: HealingJournal,
+        away_s: int,
     ) -> None:
+        """`away_s` is how long this node was not running before its start. Reads rows of the state."""
         self.store = store
         self.keeper = keeper
         self.rosters = rosters
         self._evidence = evidence
         self._clock = clock
-        self._network = network
+        self.network = network
         self._dead_after_s = dead_after_s
         self._started_s = clock.now_s()
         self._probed: OrderedDict[LeaseId, int] = OrderedDict()
         self._heard: OrderedDict[LeaseId, int] = OrderedDict()
         self._missed: OrderedDict[LeaseId, int] = OrderedDict()
-        self._silent_since_s: dict[LeaseId, int] = {}
-        """Receipts say it too, but of each auditor the newest counts, and those who look daily sign daily."""
+        self._journal = journal
+        self._silent_since_s = journal.silences(now_s=self._started_s, away_s=away_s)
+        """Receipts say it too, but of each auditor the newest counts, and those who look daily sign daily.
+        What is of an earlier run counts from the first time on that the holder is missed in this one."""
+        self._unsaved: set[LeaseId] = set()
 
     def view(self, segment_id: SegmentId, *, whole: bool = True) -> SegmentView | None:
         """The segment; None where nothing of it is here, or its owner left no grant. `whole`: attachments."""
         encoded, record = self.store.segment_manifest(segment_id), self.store.grant(segment_id)
         if encoded is None or record is None:
             return None
-        grant = RepairGrant.decode(record, network=self._network)
+        grant = RepairGrant.decode(record, network=self.network)
         attachments = self._attachments(segment_id) if whole else ()
         leases = self.rosters.known_leases(segment_id)
         return SegmentView(SegmentManifest.decode(encoded), grant, leases, attachments)
@@ -111,12 +132,36 @@ class HeldSegments:
         for lease_id in lease_ids:
             _remember(self._heard, lease_id, self._clock.now_s())
 
+    def redundancy(self, segment_id: SegmentId) -> Redundancy:
+        """By the evidence on every live lease. What can't be known does not count. Blocks on the disk."""
+        encoded = self.store.segment_manifest(segment_id)
+        if encoded is None:
+            return Redundancy(frozenset(), frozenset(), -limits.TOTAL_SHARDS_MAX)
+        code = SegmentManifest.decode(encoded).code
+        copies = self._copies(segment_id, self.rosters.known_leases(segment_id))
+        there = {
+            copy.shard_index
+            for copy in copies.values()
+            if copy.silent_since_s is None and not copy.is_contradicted
+        }
+        view = self.view(segment_id, whole=False)
+        pairs = [] if view is None else self.surplus(view)
+        me = self.keeper.peer_id
+        return Redundancy(
+            own=frozenset(lease.shard_index for lease in copies if self.store_has(lease)),
+            surplus=frozenset(going.shard_index for going, _ in pairs if going.holder == me),
+            spare=len(there) - code.data_shards,
+        )
+
     def copies(self, view: SegmentView) -> dict[Lease, Copy]:
         """The evidence on every live lease."""
-        evidence = self._evidence.of_segment(view.manifest.segment_id)
+        return self._copies(view.manifest.segment_id, view.leases)
+
+    def _copies(self, segment_id: SegmentId, leases: Iterable[Lease]) -> dict[Lease, Copy]:
+        evidence = self._evidence.of_segment(segment_id)
         today = self._clock.now_s() // DAY_S
         found = {}
-        for lease in live_leases(view.leases, today=today):
+        for lease in begun_leases(leases, today=today):
             known = evidence.leases.get(lease.lease_id)
             found[lease] = (
                 Copy(lease.shard_index, lease.holder)
@@ -133,20 +178,44 @@ class HeldSegments:
     def _silence(self, lease: Lease, evidence: SegmentEvidence) -> int | None:
         """Since when its holder is silent; None if nobody has missed it since the last sign of it.
 
-        What was missed before this node started does not count: it can't know who has returned meanwhile.
+        It must have been missed since this node started: it can't know who has returned meanwhile. Who is
+        missed again, and has not been seen since, was silent all along.
         """
         lease_id, known = lease.lease_id, evidence.leases.get(lease.lease_id)
-        there_s = max(self._started_s - 1, self._seen_s(lease, evidence), self._heard.get(lease_id, 0))
+        seen_s = max(self._seen_s(lease, evidence), self._heard.get(lease_id, 0))
+        since_s = self._silent_since_s.get(lease_id)
+        if since_s is not None and since_s <= seen_s:
+            del self._silent_since_s[lease_id]
+            self._unsaved.add(lease_id)
+            since_s = None
+        there_s = max(self._started_s - 1, seen_s)
         missed = [each.time_s for each in known.no_answers] if known is not None else []
         missed = [time_s for time_s in (*missed, self._missed.get(lease_id, 0)) if time_s > there_s]
         if not missed:
-            self._silent_since_s.pop(lease_id, None)
             return None
-        since_s = self._silent_since_s.get(lease_id, 0)
-        since_s = min(since_s, *missed) if since_s > there_s else min(missed)
-        if lease_id in self._silent_since_s or len(self._silent_since_s) < SILENT_MAX:
-            self._silent_since_s[lease_id] = since_s
-        return since_s
+        first_s = min(missed) if since_s is None else min(since_s, *missed)
+        if first_s != since_s and (since_s is not None or len(self._silent_since_s) < SILENT_MAX):
+            self._silent_since_s[lease_id] = first_s
+            self._unsaved.add(lease_id)
+        return first_s
+
+    def save(self) -> None:
+        """Write down what has changed of who is silent. Blocks on the disk. Raises `StoreError`."""
+        changed, self._unsaved = self._unsaved, set()
+        since_s = {
+            lease_id: self._silent_since_s[lease_id]
+            for lease_id in changed
+            if lease_id in self._silent_since_s
+        }
+        if changed:
+            self._journal.note_silences(since_s, changed - since_s.keys())
+
+    def was_away(self, away_s: int) -> None:
+        """This node did nothing for so long, and could hear of nobody: that is no silence of others. Blocks
+        on the disk. Raises `StoreError`."""
+        self.save()
+        self._started_s = self._clock.now_s()
+        self._silent_since_s = self._journal.silences(now_s=self._started_s, away_s=away_s)
 
     def surplus(self, view: SegmentView) -> list[tuple[Lease, Lease]]:
         """Copies that go, each with the one that stays: one of the two is this node's.
@@ -162,7 +231,7 @@ class HeldSegments:
             """Nobody has audited it yet, and this node has not looked in vain."""
             return lease.lease_id not in evidence.leases and lease.lease_id not in self._missed
 
-        for lease in live_leases(view.leases, today=now_s // DAY_S):
+        for lease in begun_leases(view.leases, today=now_s // DAY_S):
             by_shard.setdefault(lease.shard_index, []).append(lease)
         for shard_index, leases in by_shard.items():
             for mine in leases:
@@ -217,7 +286,11 @@ class HeldSegments:
         return lost, total_shards - len(kept)
 
     def _proved_s(self, lease: Lease, evidence: SegmentEvidence) -> int:
-        return max(self._unproved_since_s(lease), self._seen_s(lease, evidence))
+        seen_s = max(self._seen_s(lease, evidence), self._heard.get(lease.lease_id, 0))
+        silent_s = self._silent_since_s.get(lease.lease_id)
+        if silent_s is not None and silent_s > seen_s:
+            return silent_s  # missed then, perhaps before a restart, and not seen since
+        return max(self._unproved_since_s(lease), seen_s)
 
     def _seen_s(self, lease: Lease, evidence: SegmentEvidence) -> int:
         """When somebody last had it proved; 0 for never."""

@@ -8,7 +8,7 @@ move that was interrupted goes on from what the roster says. Nothing is re-coded
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -36,6 +36,8 @@ CONFIRMING_PEERS: Final = 4
 """Co-holders asked whether they know the new lease, until one does."""
 SPREAD_SEGMENTS_PER_CHECK: Final = 8
 """Segments that spread in one interval: 40 MB an hour at 10/30, so that new donors are not flooded."""
+SEGMENTS_AT_ONCE: Final = 4
+"""Segments whose shards move at the same time: a move mostly waits for others' disks."""
 DRAIN_ROUNDS_IDLE_MAX: Final = 3
 """Rounds over what is left that move nothing, then a drain gives up for now."""
 DRAIN_PAUSE_S: Final = 5.0
@@ -84,6 +86,10 @@ class Mover:
 
     # --- drain --------------------------------------------------------------------------------------------
 
+    async def owed(self) -> int:
+        """Shards here with a lease that has not ended. Raises `StoreError`."""
+        return await self._offload.run(self._count_owed)
+
     async def drain(self, on_progress: MoveProgress = lambda moved, remaining: None) -> DrainReport:
         """Move everything elsewhere, over and over until nothing is left or nothing moves any more.
 
@@ -94,9 +100,17 @@ class Mover:
             remaining = await self._offload.run(self._count_owed)
             while remaining and idle < DRAIN_ROUNDS_IDLE_MAX:
                 before = moved
-                async for segment_id in self._held_segments():
-                    moved += await self._drain_segment(segment_id)
-                    on_progress(moved, max(0, remaining - (moved - before)))
+
+                async def drain_one(segment_id: SegmentId, at_first: int = remaining) -> None:
+                    nonlocal moved
+                    count = await self._hand_over(segment_id, None)
+                    moved += count
+                    on_progress(moved, max(0, at_first - (moved - before)))  # noqa: B023
+
+                async with trio.open_nursery() as nursery:
+                    limiter = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
+                    async for segment_id in self._held_segments():
+                        await _start(nursery, limiter, partial(drain_one, segment_id))
                 remaining = await self._offload.run(self._count_owed)
                 on_progress(moved, remaining)
                 idle = idle + 1 if moved == before else 0
@@ -132,11 +146,29 @@ class Mover:
                     own[lease.shard_index] = lease
         return own
 
-    async def _drain_segment(self, segment_id: SegmentId) -> int:
+    async def hand_over(self, shards: Mapping[SegmentId, Collection[int]]) -> int:
+        """Give these shards to other donors, as many as those take; how many went. Raises `StoreError`."""
+        moved = 0
+
+        async def one(segment_id: SegmentId) -> None:
+            nonlocal moved
+            count = await self._hand_over(segment_id, shards[segment_id])
+            moved += count
+
+        async with self._lock, trio.open_nursery() as nursery:
+            limiter = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
+            for segment_id in shards:
+                await _start(nursery, limiter, partial(one, segment_id))
+        return moved
+
+    async def _hand_over(self, segment_id: SegmentId, only: Collection[int] | None) -> int:
+        """Give shards of a segment to other donors, all unless `only` some; how many are gone."""
         await self._offload.run(partial(self._finish, segment_id))
         own = await self._offload.run(partial(self._own, segment_id))
-        view = await self._offload.run(partial(self._held.view, segment_id))
-        if not own or view is None:
+        if only is not None:
+            own = {index: lease for index, lease in own.items() if index in only}
+        view = await self._offload.run(partial(self._held.view, segment_id)) if own else None
+        if view is None:
             return 0
         others: dict[PeerId, int] = {}
         for lease in self._healer.live(view):
@@ -218,7 +250,12 @@ class Mover:
             for going, stays in pairs:
                 if stays.holder == self._healer.me:
                     await self._let_know(going, stays)
-            surplus = {going: stays for going, stays in pairs if going.holder == self._healer.me}
+            mine = sorted(
+                (each for each in pairs if each[0].holder == self._healer.me),
+                key=lambda each: each[0].end_day,
+            )
+            # Of each shard the lease that ends last is named: its sisters follow from that.
+            surplus = dict({going.shard_index: (going, stays) for going, stays in mine}.values())
             if not surplus:
                 return 0
             seen = await self._prober.probe(view.manifest, set(surplus.values()))
@@ -325,11 +362,12 @@ class Mover:
         takers = {lease.holder for lease in new}
         others = [peer for peer in dict.fromkeys(lease.holder for lease in rest) if peer not in takers]
         others = [peer for peer in others if peer != self._healer.me]
-        known = await self._known_elsewhere(segment_id, others)
+        wanted = {lease.encode() for lease in new}
+        known = await self._known_elsewhere(segment_id, others, wanted)
         if known is None:
             if others:
                 return 0  # nobody answers: they would never hear of it
-            known = {lease.encode() for lease in new}  # the new holders are all there are
+            known = wanted  # the new holders are all there are
         for lease in new:
             if lease.encode() in known:
                 gone = await self._offload.run(
@@ -340,12 +378,35 @@ class Mover:
         self.moved += count
         return count
 
-    async def _known_elsewhere(self, segment_id: SegmentId, peers: Iterable[PeerId]) -> set[bytes] | None:
-        """The encoded leases that a co-holder knows; None if none answers."""
+    async def _known_elsewhere(
+        self, segment_id: SegmentId, peers: Iterable[PeerId], wanted: Collection[bytes]
+    ) -> set[bytes] | None:
+        """The encoded leases that co-holders know, asked until they know all that are wanted; None if none
+        answers."""
+        known: set[bytes] | None = None
         for peer_id in list(peers)[:CONFIRMING_PEERS]:
             try:
                 async with self._client.session(self._prober.contact(peer_id)) as session:
-                    return set(await session.roster(segment_id))
+                    known = (known or set()) | set(await session.roster(segment_id))
             except RemoteError as error:
                 _logger.info("a co-holder does not say what it knows: %s", error)
-        return None
+                continue
+            if known.issuperset(wanted):
+                break
+        return known
+
+
+async def _start(
+    nursery: trio.Nursery, limiter: trio.CapacityLimiter, act: Callable[[], Awaitable[None]]
+) -> None:
+    """Begin as soon as there is a place; that many run at once, and no more wait."""
+    place = object()
+    await limiter.acquire_on_behalf_of(place)
+
+    async def run() -> None:
+        try:
+            await act()
+        finally:
+            limiter.release_on_behalf_of(place)
+
+    nursery.start_soon(run)

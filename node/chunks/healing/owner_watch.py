@@ -30,7 +30,7 @@ from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.on_demand import FileRepairer, OwnedLook
 from node.chunks.healing.placing import Placer
 from node.chunks.healing.prober import Seen
-from node.chunks.roster import live_leases
+from node.chunks.roster import begun_leases
 from node.crypto.signing import KeyPair
 from node.errors import NodeError
 from node.ports import Clock, Offload
@@ -185,7 +185,7 @@ class OwnerWatch:
         evidence = self._evidence.of_segment(segment.segment_id)
         placed: set[int] = set()
         kept: set[int] = set()
-        for lease in live_leases(segment.leases, today=today):
+        for lease in begun_leases(segment.leases, today=today):
             placed.add(lease.shard_index)
             known = evidence.leases.get(lease.lease_id)
             is_silent = known is not None and bool(known.no_answers) and self._is_dead(lease, evidence)
@@ -248,7 +248,7 @@ class OwnerWatch:
             _logger.info("repair has moved what it may today")
             return
         outcome = await self._repairer.mend(look, lost)
-        self._budget.spend(outcome.traffic.total_bytes)
+        await self._offload.run(partial(self._budget.spend, outcome.traffic.total_bytes))
         self.statistics.shards_remade += len(outcome.leases)
         _logger.info(
             "a segment of this account's: %d of %d missing shards remade%s",

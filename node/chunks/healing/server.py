@@ -23,7 +23,7 @@ from node.chunks.healing.cases import check_case, check_terms
 from node.chunks.healing.intents import Intents
 from node.chunks.healing.prober import Prober, Seen
 from node.chunks.manifest import SegmentManifest
-from node.chunks.roster import live_leases
+from node.chunks.roster import begun_leases
 from node.chunks.serve.incoming import BlockFeed, OpenPut, RefusalError
 from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.rosters import Rosters
@@ -275,5 +275,5 @@ class RepairServer:
         encoded = self._store.segment_manifest(segment_id)
         if encoded is None:
             raise RefusalError(shard_messages.REFUSED_MISSING, "no shard of that segment is here")
-        leases = live_leases(self._rosters.known_leases(segment_id), today=self._clock.now_s() // DAY_S)
+        leases = begun_leases(self._rosters.known_leases(segment_id), today=self._clock.now_s() // DAY_S)
         return SegmentManifest.decode(encoded), leases

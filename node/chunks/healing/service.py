@@ -121,6 +121,7 @@ class HealingService:
                 partial(self._held.store.segments, self._cursor, limit=PAGE_SEGMENTS)
             )
             ranks = await self._offload.run(partial(self._due, page))
+            await self._offload.run(self._held.save)
             for segment_id in page:
                 if segment_id not in ranks:
                     self._pending.pop(segment_id, None)
@@ -243,7 +244,7 @@ class HealingService:
     async def _repair(self, view: SegmentView, survey: Survey, lost: Mapping[int, Lease]) -> RepairOutcome:
         outcome = await self._healer.repair(view, survey, lost)
         moved = outcome.traffic.total_bytes
-        self._budget.spend(moved)
+        await self._offload.run(partial(self._budget.spend, moved))
         self.statistics.bytes_moved += moved
         self.statistics.repairs += bool(outcome.leases)
         self.statistics.shards_remade += len(outcome.leases)

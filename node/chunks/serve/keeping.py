@@ -176,8 +176,12 @@ class Keeper:
                 raise ProtocolError("a first lease by another key than the file's owner")
             self._check_lease(lease, manifest)
 
-    def _check_lease(self, lease: Lease, manifest: SegmentManifest) -> None:
-        """Accept the asker's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`."""
+    def _check_lease(self, lease: Lease, manifest: SegmentManifest, *, until_day: int = 0) -> None:
+        """Accept the asker's half of a lease for this holder. Raises `ProtocolError`, `CryptoError`.
+
+        `until_day` is when what is promised of the shard ends: a renewal may begin then, so that no day is
+        paid for twice, and not later.
+        """
         today = self._clock.now_s() // DAY_S
         if (lease.holder, lease.segment_id) != (self._peer_id, manifest.segment_id):
             raise ProtocolError("a lease of another holder or segment")
@@ -188,8 +192,8 @@ class Keeper:
         if lease.byte_count != manifest.geometry.shard_bytes:
             raise ProtocolError("a lease of another length than the shard's")
         # Clocks differ by a day at most between honest peers.
-        if not (abs(lease.start_day - today) <= 1 and lease.end_day > today):
-            raise ProtocolError("a lease that does not begin today")
+        if not today - 1 <= lease.start_day <= max(today + 1, until_day) or lease.end_day <= today:
+            raise ProtocolError("a lease that begins neither today nor when the one before it ends")
         if lease.is_granted:
             raise ProtocolError("a lease under a grant needs evidence that the shard is lost or given up")
         lease.verify_owner_half()
@@ -260,8 +264,12 @@ class Keeper:
         manifest = self._rosters.manifest(segment_id)
         if len({lease.lease_id for lease in leases}) != len(leases):
             raise ProtocolError("two leases of one name")
+        until_day: dict[int, int] = {}
+        for each in self._store.leases(segment_id):
+            end_day = Lease.decode(each.lease.data, network=self._network).end_day
+            until_day[each.shard_index] = max(end_day, until_day.get(each.shard_index, 0))
         for lease in leases:
-            self._check_lease(lease, manifest)
+            self._check_lease(lease, manifest, until_day=until_day.get(lease.shard_index, 0))
             if not self._store.has_shard(lease.segment_id, lease.shard_index):
                 raise RefusalError(messages.REFUSED_MISSING, f"shard {lease.shard_index} is not here")
             held = self._store.lease(lease.lease_id)
@@ -371,6 +379,15 @@ class Keeper:
         for held in self._store.leases(segment_id):
             if held.shard_index == shard_index:
                 self._store.end_lease(held.lease.lease_id)
+        return [multihash(name) for name in names if not self._store.holds(name)]
+
+    def give_up(self, segment_id: SegmentId, shard_index: int) -> list[bytes]:
+        """Break the promise to keep a shard: its leases count as lost; keys that are held no longer.
+
+        Blocks on the disk.
+        """
+        names = (segment_id, *self._store.attached_files(segment_id))
+        self._store.give_up(segment_id, shard_index)
         return [multihash(name) for name in names if not self._store.holds(name)]
 
     async def stop_announcing(self, keys: Sequence[bytes]) -> None:

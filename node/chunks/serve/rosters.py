@@ -61,8 +61,11 @@ class Rosters:
             check_lease(lease, manifest)
         return self.merge_verified(segment_id, news)
 
-    def merge_verified(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
-        """Take leases that were checked into the roster; how many are known then."""
+    def merge_verified(self, segment_id: SegmentId, leases: Sequence[Lease], *, moves: bool = False) -> int:
+        """Take leases that were checked into the roster; how many are known then.
+
+        `moves`: this node asked for them, as they say who has what goes from here; a full store takes them.
+        """
         count = 0
 
         def union(old: bytes | None) -> bytes:
@@ -71,7 +74,7 @@ class Rosters:
             count = len(merged)
             return tagged.pack_records([lease.encode() for lease in merged])
 
-        self._store.merge_roster(segment_id, union)
+        self._store.merge_roster(segment_id, union, moves=moves)
         return count
 
     def _decode(self, data: bytes | None) -> list[Lease]:

@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 from node.chunks.store.shard_index import IndexReader, IndexWriter, live_location
@@ -20,6 +20,8 @@ from node.errors import CorruptBlockError
 
 DEAD_SHARE = 4  # a pack is worth copying when a quarter of it is dead
 URGENT_DEAD_SHARE = 16  # and a sixteenth, when room is short
+SHRINKING_DEAD_SHARE = 64  # and less, while there is more than a lowered cap allows
+OVERSIZE_PERCENT = 125  # of a pack: those of a larger cap than today's are copied into smaller ones then
 ACTIVE_DEAD_BYTES = 64 * 1024  # in the last pack at least this: records of deletions alone don't start a copy
 RECORDS_PER_STEP = 4_096  # looked at in one step, however little is copied
 
@@ -64,7 +66,8 @@ class Compactor:
         writer = self._writer
         sizes, live, pinned = writer.log.sizes(), writer.live_bytes(), writer.pinned_bytes()
         dead = {pack_id: size - HEADER_BYTES - live.get(pack_id, 0) for pack_id, size in sizes.items()}
-        share = URGENT_DEAD_SHARE if urgent else DEAD_SHARE
+        shrinks = writer.excess_bytes() > 0
+        share = SHRINKING_DEAD_SHARE if shrinks else URGENT_DEAD_SHARE if urgent else DEAD_SHARE
         for pack_id in sorted(dead, key=lambda pack_id: (-dead[pack_id], pack_id)):
             if dead[pack_id] <= 0:
                 break
@@ -77,12 +80,28 @@ class Compactor:
                 return pack_id
             if dead[pack_id] * share >= sizes[pack_id]:
                 return pack_id
+        return self._oversize(sizes, pinned) if shrinks or urgent else 0
+
+    def _oversize(self, sizes: Mapping[int, int], pinned: Mapping[int, int]) -> int:
+        """A pack so large that the room to copy it one day would take much of a lowered cap; 0 if none."""
+        log = self._writer.log
+        if not self._writer.budget.cap_bytes:
+            return 0  # no pack will ever be begun again
+        for pack_id in sorted(sizes):
+            is_large = sizes[pack_id] * 100 > OVERSIZE_PERCENT * log.pack_bytes
+            if not is_large or pack_id in pinned or pack_id in self._stuck:
+                continue
+            if self._may_copy(pack_id):
+                if pack_id == log.active_pack:
+                    log.seal_active()
+                return pack_id
         return 0
 
     def _may_copy(self, pack_id: int) -> bool:
         live = self._writer.live_bytes().get(pack_id, 0)
         with self._writer.state:
-            return not live or self._writer.budget.has_headroom(live, self._writer.pack_use())
+            use = self._writer.pack_use()
+            return not live or self._writer.budget.has_headroom(live, use, shrinks=True)
 
     def _gather(self, byte_limit: int) -> tuple[list[tuple[Record, Location]], set[bytes], bool]:
         """Live records from the cursor on, shards found corrupt, and whether the pack's end was reached."""

@@ -212,9 +212,41 @@ class ShardStore:
 
     def set_cap(self, cap_bytes: int) -> None:
         """Grow or shrink; below what is used, nothing more is accepted until something goes."""
-        with self._writer.state:
-            self._writer.budget.cap_bytes = cap_bytes
-            self._log.pack_bytes = self._writer.budget.pack_bytes
+        self._writer.set_cap(cap_bytes)
+
+    def begin_shrinking(self) -> None:
+        """The cap was lowered, perhaps before a restart, and what is more than it is about to go.
+
+        Until it has, compaction and news of what went elsewhere may take one pack more than there is now.
+        """
+        self._writer.begin_shrinking()
+
+    def excess_bytes(self) -> int:
+        """What has to go until the cap has room for what is kept, its renewals and a compaction; 0 if none.
+
+        Bytes that are dead and wait for a compaction are among them.
+        """
+        return self._writer.excess_bytes()
+
+    def shard_costs(self, segment_id: SegmentId) -> dict[int, int]:
+        """Bytes of the log that each shard of a segment takes, with its part of what is kept beside it."""
+        costs: dict[int, int] = {}
+        with self._key_values.view() as view:
+            reader = IndexReader(view)
+            beside, carriers = 0, set()
+            for index in reader.shards_of(segment_id):
+                shard = reader.shard(shard_key(segment_id, index))
+                if shard is None:
+                    continue
+                costs[index] = sum(block.record_bytes for block in shard.blocks)
+                carrier = reader.carrier(shard.put)
+                if carrier is not None and shard.put not in carriers:
+                    carriers.add(shard.put)
+                    beside += carrier[1].record_bytes
+            for key, _ in view.scan(SEGMENT_OBJECTS, segment_id):
+                entry = reader.object(key[32:64], key[64])
+                beside += 0 if entry is None else entry.location.record_bytes
+        return {index: cost + beside // len(costs) for index, cost in costs.items()}
 
     def reserve(self, byte_count: int, *, block_count: int, shard_count: int = 1) -> Reservation:
         """Room for `block_count` blocks of `byte_count` bytes together, that become `shard_count` shards.
@@ -321,13 +353,14 @@ class ShardStore:
             return view.count(QUARANTINED) + view.count(LOST) > 0
 
     def losses(self) -> list[HeldLease]:
-        """The leases of shards that are lost here: quarantined, or gone with their packs."""
+        """The leases of shards that are lost here: quarantined, gone with their packs, or given up."""
         with self._key_values.view() as view:
             reader = IndexReader(view)
             quarantined = [
                 _held(entry) for key, _ in view.scan(QUARANTINED) for entry in reader.leases_of(key)
             ]
-            return [*quarantined, *(_held(entry) for entry in reader.lost())]
+            gone = [entry for entry in reader.lost() if reader.lease(entry.lease.lease_id) is None]
+            return [*quarantined, *map(_held, gone)]
 
     def forget_lost(self, lease_ids: Sequence[LeaseId]) -> None:
         """Remember these leases of shards that went with their packs no longer."""
@@ -376,8 +409,13 @@ class ShardStore:
         """The segment's roster, or None. Raises `CorruptBlockError`."""
         return self._object(segment_id, ROSTER_KIND)
 
-    def merge_roster(self, segment_id: SegmentId, merge: Callable[[bytes | None], bytes]) -> None:
-        """Replace the roster by `merge(old)`; mergers exclude each other. Raises as `set_attachment`."""
+    def merge_roster(
+        self, segment_id: SegmentId, merge: Callable[[bytes | None], bytes], *, moves: bool = False
+    ) -> None:
+        """Replace the roster by `merge(old)`; mergers exclude each other. Raises as `set_attachment`.
+
+        `moves`: the news are about shards that go elsewhere, so that a full store takes them as well.
+        """
 
         def checked(old: bytes | None) -> bytes:
             new = merge(old)
@@ -385,7 +423,8 @@ class ShardStore:
                 raise ProtocolError(f"a roster of {len(new)} bytes is over its limit")
             return new
 
-        self._set_object(segment_id, segment_id, ROSTER_KIND, checked)
+        charge = Charge.MOVING if moves else Charge.FREE
+        self._set_object(segment_id, segment_id, ROSTER_KIND, checked, charge)
 
     def grant(self, segment_id: SegmentId) -> bytes | None:
         """The owner's repair grant for a segment, or None. Raises `CorruptBlockError`."""
@@ -440,6 +479,23 @@ class ShardStore:
         """End a lease durably, and its shard with the last one; whether it was there."""
         held = self.lease(lease_id)
         return held is not None and self._end_lease(held)
+
+    def give_up(self, segment_id: SegmentId, shard_index: int) -> int:
+        """Let a shard go that somebody was promised: its leases count as lost first, then end; how many.
+
+        A kill between the two leaves the shard as it was: a lease that is kept is not among the losses.
+        """
+        key = shard_key(segment_id, shard_index)
+
+        def note(transaction: WriteTransaction) -> list[HeldLease]:
+            found = IndexReader(transaction).leases_of(key)
+            for entry in found:
+                data = transaction.get(LEASES, entry.lease.lease_id)
+                assert data is not None
+                transaction.put(LOST, entry.lease.lease_id, data)
+            return [_held(entry) for entry in found]
+
+        return sum(self._end_lease(held) for held in self._key_values.update(note))
 
     def expire(self, now_s: int) -> int:
         """End all leases with `expires_s` <= `now_s`; how many. Raises `StoreFullError`, `StoreError`."""
@@ -572,7 +628,12 @@ class ShardStore:
         raise StoreError("a block moved faster than it could be read")
 
     def _set_object(
-        self, segment_id: SegmentId, scope: bytes, kind: int, change: Callable[[bytes | None], bytes]
+        self,
+        segment_id: SegmentId,
+        scope: bytes,
+        kind: int,
+        change: Callable[[bytes | None], bytes],
+        charge: Charge = Charge.FREE,
     ) -> None:
         def prepare(reader: IndexReader) -> Sequence[Record]:
             epoch = reader.epoch_of(segment_id)
@@ -591,7 +652,7 @@ class ShardStore:
                 raise self._writer.budget.full_error(len(payload), self._log.pack_bytes // 2, 0)
             return [new_record(RecordKind.OBJECT, self._writer.new_sequence(), payload, slot=kind)]
 
-        self._writer.mutate(Mutation(frozenset([segment_id, scope]), prepare, Charge.FREE))
+        self._writer.mutate(Mutation(frozenset([segment_id, scope]), prepare, charge))
 
     def _object_at(self, location: Location) -> bytes:
         return decode_object(bytes(self._log.read(location).payload))[-1]

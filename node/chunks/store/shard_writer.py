@@ -56,6 +56,7 @@ class Charge(Enum):
     FREE = "free"  # what a put could have
     HEADROOM = "headroom"  # a lease that renews: its room was kept when the shard came
     ALWAYS = "always"  # the end of something: 128 bytes, out of the same room, and the way to more of it
+    MOVING = "moving"  # who has a shard that goes away: out of the same room, also under a cap just lowered
     RESERVED = "reserved"  # a reservation made before
 
 
@@ -144,6 +145,22 @@ class StoreWriter:
         """What `reserve` could promise now."""
         with self.state:
             return self.budget.free_bytes(self.pack_use(), self._shard_count)
+
+    def excess_bytes(self) -> int:
+        """What has to go until the cap holds, with room to compact and to renew."""
+        with self.state:
+            return self.budget.excess_bytes(self.pack_use(), self._shard_count)
+
+    def set_cap(self, cap_bytes: int) -> None:
+        """Another cap from now on."""
+        with self.state:
+            self.budget.cap_bytes = cap_bytes
+            self.log.pack_bytes = self.budget.pack_bytes
+
+    def begin_shrinking(self) -> None:
+        """Give back what is more than the cap, which was lowered."""
+        with self.state:
+            self.budget.begin_shrinking(self.pack_use(), self._shard_count)
 
     def reserve(self, byte_count: int, *, block_count: int, shard_count: int) -> Reservation:
         """Promise room for a put and its records. Raises `StoreFullError`."""
@@ -256,6 +273,7 @@ class StoreWriter:
             self.apply_unlogged(forget)
             with self.state:
                 self._live.pop(pack_id, None)
+                self.budget.go_on_shrinking(self.pack_use(), self._shard_count)
 
     def register(self, put: IncomingPut) -> None:
         """Know of a put in progress."""
@@ -340,7 +358,9 @@ class StoreWriter:
             mutation.reservation.spend(needed)
         elif mutation.charge is Charge.FREE:
             self._check_free(self.budget.with_new_packs(needed))
-        elif mutation.charge is Charge.HEADROOM and not self.budget.has_headroom(needed, self.pack_use()):
+        elif mutation.charge in (Charge.HEADROOM, Charge.MOVING) and not self.budget.has_headroom(
+            needed, self.pack_use(), shrinks=mutation.charge is Charge.MOVING
+        ):
             raise StoreFullError(
                 "the store is full to the last byte of its cap: compact it, or raise the cap"
             )

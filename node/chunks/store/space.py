@@ -7,6 +7,10 @@ The cap holds everything below the node's home, at every instant:
 where everything else (index, records, logs) gets max(4 MiB, 2 %) of the cap, or what it was measured to
 take and some more if that is larger. A lease, an end of one, a quarantine may dip into the headroom, which
 is one pack: a compaction copies at most three quarters of one.
+
+A cap that was lowered below what the packs take can't hold at once. Until it does, nothing new is accepted,
+and what it takes to give shards away (compaction, rosters that say who has them now) may use one pack
+more than there was when it was lowered, and ever less as packs go.
 """
 
 from __future__ import annotations
@@ -59,6 +63,7 @@ class SpaceBudget:
         self.cap_bytes = cap_bytes
         self.reserved_bytes = 0
         self.other_bytes = 0
+        self._shrink_limit_bytes = 0
 
     @property
     def pack_bytes(self) -> int:
@@ -87,9 +92,32 @@ class SpaceBudget:
 
     def free_bytes(self, packs: PackUse, shard_count: int) -> int:
         """What can be promised to puts now; 0 where the store is full."""
-        headroom = max(self.pack_bytes, packs.largest_bytes) + PACK_OVERHEAD_BYTES
-        taken = packs.allocated_bytes + self.reserved_bytes + headroom + shard_count * RENEWAL_BYTES
-        return max(0, self.pack_limit_bytes() - taken)
+        return max(0, self._left_bytes(packs, shard_count, max(self.pack_bytes, packs.largest_bytes)))
+
+    def excess_bytes(self, packs: PackUse, shard_count: int) -> int:
+        """What has to go until the cap has room for what is kept, its renewals and a compaction again.
+
+        Packs that are larger than those of this cap are reckoned as split: compaction does that.
+        """
+        return max(0, -self._left_bytes(packs, shard_count, self.pack_bytes))
+
+    def _left_bytes(self, packs: PackUse, shard_count: int, headroom_bytes: int) -> int:
+        taken = packs.allocated_bytes + self.reserved_bytes + headroom_bytes + PACK_OVERHEAD_BYTES
+        return self.pack_limit_bytes() - taken - shard_count * RENEWAL_BYTES
+
+    def begin_shrinking(self, packs: PackUse, shard_count: int) -> None:
+        """The cap was lowered: where there is more now, note how much the packs may take meanwhile."""
+        has_to_go = self.excess_bytes(packs, shard_count) > 0
+        self._shrink_limit_bytes = self._with_one_more(packs) if has_to_go else 0
+
+    def go_on_shrinking(self, packs: PackUse, shard_count: int) -> None:
+        """A pack is gone: they may take that much less."""
+        if self._shrink_limit_bytes:
+            limit = min(self._shrink_limit_bytes, self._with_one_more(packs))
+            self._shrink_limit_bytes = limit if self.excess_bytes(packs, shard_count) else 0
+
+    def _with_one_more(self, packs: PackUse) -> int:
+        return packs.allocated_bytes + self.with_new_packs(max(self.pack_bytes, packs.largest_bytes))
 
     def with_new_packs(self, byte_count: int) -> int:
         """`byte_count` and the overhead of every pack that so many bytes may begin."""
@@ -109,7 +137,11 @@ class SpaceBudget:
             f"a cap of {format_size(self.cap_bytes)}{waiting}"
         )
 
-    def has_headroom(self, byte_count: int, packs: PackUse) -> bool:
-        """Whether `byte_count` bytes fit the cap when the headroom is used."""
+    def has_headroom(self, byte_count: int, packs: PackUse, *, shrinks: bool = False) -> bool:
+        """Whether `byte_count` bytes fit the cap when the headroom is used.
+
+        `shrinks`: they are written to give space back, so that what a lowered cap leaves for that counts too.
+        """
         needed = packs.allocated_bytes + self.reserved_bytes + self.with_new_packs(byte_count)
-        return needed <= self.pack_limit_bytes()
+        limit = self.pack_limit_bytes()
+        return needed <= (max(limit, self._shrink_limit_bytes) if shrinks else limit)

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
+from node.chunks.roster import begun_leases
 from node.crypto.sealing import owner_key
 from node.errors import NotFoundError, RemoteError, UsageError
 from node.records.lease import Lease, Release
@@ -59,6 +60,36 @@ async def test_renewing_adds_leases_that_last(autojump_clock: MockClock, swarm: 
         assert again.expires_s == report.expires_s
 
 
+async def test_no_day_is_paid_for_twice(autojump_clock: MockClock, swarm: Swarm) -> None:
+    planted = await plant(swarm, content_of(100), code=CODE)
+    async with swarm.visitor() as visitor:
+        for days in (40, 50, 60):
+            await visitor.renewer().renew(planted.link.file_hash, duration_s=days * DAY_S)
+            for holder in swarm.holders:
+                for shard_index in {lease.shard_index for lease in leases_at(holder, planted)}:
+                    paid = [
+                        (lease.start_day, lease.end_day)
+                        for lease in leases_at(holder, planted)
+                        if lease.shard_index == shard_index
+                    ]
+                    end_day = -(-(NOW_S + days * DAY_S) // DAY_S)
+                    middle = TODAY + LEASE_DAYS
+                    assert sorted(paid) == [(TODAY, middle), (middle, end_day)]
+                    known = holder.server.rosters.known_leases(planted.segments[0].segment_id)
+                    begun = begun_leases(known, today=TODAY)
+                    assert {lease.end_day for lease in begun} == {middle}
+
+
+async def test_a_renewal_that_is_late_begins_today(autojump_clock: MockClock, swarm: Swarm) -> None:
+    planted = await plant(swarm, content_of(100), code=CODE)
+    swarm.clock.time_s += (LEASE_DAYS + 5) * DAY_S
+    today = swarm.clock.now_s() // DAY_S
+    async with swarm.visitor() as visitor:
+        report = await visitor.renewer().renew(planted.link.file_hash, duration_s=60 * DAY_S)
+        assert report.leases == 6
+        assert {lease.start_day for lease in report.renewed} == {today}
+
+
 async def test_a_dead_holder_is_counted_and_the_others_renew(autojump_clock: MockClock, swarm: Swarm) -> None:
     planted = await plant(swarm, content_of(100), code=CODE)
     swarm.kill(swarm.holders[:1])
@@ -71,10 +102,10 @@ async def test_releasing_frees_the_holders_bytes(autojump_clock: MockClock, swar
     planted = await plant(swarm, content_of(1_500_000), code=CODE)
     used = [holder.store.statistics().used_bytes for holder in swarm.holders]
     async with swarm.visitor() as visitor:
-        for days in (40, 50, 60):  # more leases a shard than a roster shows
+        for days in (40, 50, 60):
             await visitor.renewer().renew(planted.link.file_hash, duration_s=days * DAY_S)
         report = await visitor.renewer().release(planted.link.file_hash)
-        assert report.leases == 4 * 6
+        assert report.leases == 2 * 6  # the present ones, and one renewal of each
         for holder in swarm.holders:
             while holder.store.compact(MIB):
                 pass

@@ -495,3 +495,49 @@ def test_packs_on_a_disk_that_is_not_mounted_are_waited_for_and_never_written_ov
     assert store.shards_of(segment(0)) == (0,)
     store.close()
     index.close()
+
+
+@pytest.mark.parametrize("cap_bytes", [20 << 20, 40 << 20])
+def test_a_lowered_cap_holds_once_enough_has_ended(cap_bytes: int) -> None:
+    world = World(cap_bytes=100 << 20)  # what the disk is watched for, all along
+    numbers = iter(range(2, 10_000, 4))
+    while world.store.statistics().used_bytes < 60 << 20:
+        number = next(numbers)
+        put(world.store, number, {0: lease(number)})
+    world.store.set_cap(cap_bytes)
+    assert world.store.excess_bytes()
+    held = world.store.segments(limit=1000)
+    if cap_bytes == 20 << 20:
+        world.reopen()
+        world.store.set_cap(cap_bytes)
+    world.store.begin_shrinking()
+    while world.store.excess_bytes():
+        segment_id = held.pop()
+        assert world.store.shard_costs(segment_id)[0] > sum(GEOMETRY[2])
+        for kept in world.store.leases(segment_id):
+            assert world.store.end_lease(kept.lease.lease_id)
+        while world.store.compact(500_000):
+            assert world.disk.allocated_bytes() <= 100 << 20
+    assert world.store.statistics().used_bytes <= cap_bytes
+    assert world.disk.allocated_bytes() <= cap_bytes
+    assert world.store.segments(limit=1000) == held
+    used = world.store.statistics().used_bytes
+    assert used > cap_bytes // 2  # no more went than had to
+    world.check_accounts()
+
+
+def test_what_is_given_up_counts_as_lost_and_a_kill_before_the_end_loses_nothing() -> None:
+    world = World()
+    put(world.store, 2, {0: lease(2), 1: lease(3)})
+    world.store._writer.stop(StoreError("the power goes between the two"))
+    with pytest.raises(StoreError, match="the power"):
+        world.store.give_up(segment(2), 0)
+    world.reopen()
+    assert world.store.shards_of(segment(2)) == (0, 1)
+    assert world.store.losses() == []
+    assert world.store.give_up(segment(2), 0) == 1
+    assert world.store.shards_of(segment(2)) == (1,)
+    assert [held.lease.lease_id for held in world.store.losses()] == [lease(2).lease_id]
+    world.reopen()
+    assert [held.lease.lease_id for held in world.store.losses()] == [lease(2).lease_id]
+    world.check_accounts()
