@@ -24,6 +24,14 @@ class Nodes:
     uploader: NodeProcess
     reader: NodeProcess
     donors: Sequence[NodeProcess]
+    swarm: LocalSwarm
+
+    def start(self, *settings: str) -> NodeProcess:
+        """One more that gives nothing, with these settings."""
+        words = [word for setting in settings for word in ("--set", setting)]
+        node = self.swarm.spawn(bootstrap=self.donors[:1], arguments=words).wait_ready()
+        self.swarm.wait_known(node, len(self.donors))
+        return node
 
 
 @contextmanager
@@ -39,7 +47,7 @@ def running(donors: int, cap_bytes: int) -> Iterator[Nodes]:
         uploader, reader = swarm.start(2, bootstrap=[first])
         for node in (uploader, reader):
             swarm.wait_known(node, donors)
-        yield Nodes(Path(name), uploader, reader, (first, *others))
+        yield Nodes(Path(name), uploader, reader, (first, *others), swarm)
 
 
 def cpu_seconds(nodes: Sequence[NodeProcess]) -> float:

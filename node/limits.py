@@ -299,6 +299,14 @@ CREDIT_ENTRIES_PER_PAIR_MAX: Final = (
     100_000  # records of one pair that its other side may have kept here: 50 MB
 )
 PAIR_STATES_KEPT_MAX: Final = 64  # states of a pair that are remembered: what forks are found among
+FOLD_BYTES_MAX: Final = 32 * 1024  # bytes: what closed periods came to, 7 bytes for each day and direction
+FOLD_AMOUNTS_MAX: Final = (
+    WIRE_ARRAY_ITEMS_MAX // 2
+)  # days of a fold: five years of every day; then none closes
+READER_ROWS_MAX: Final = 65_536  # accounts of which there is nothing but what they read, and receipts: 30 MB
+READER_RECEIPTS_MAX: Final = 4_096  # receipts of one such account
+READER_BYTES_MAX: Final = 64 * 1024 * 1024  # bytes; who read more is an account like others: 1 KB each
+PROOFS_KEPT_MAX: Final = 4_096  # forks that are remembered: 4 MB; one that still freezes somebody never goes
 PROOFS_SPREAD_MAX: Final = 64  # proofs of forks that are told to others: the newest
 CREDIT_STREAMS_MAX: Final = 64  # exchanges served at once
 CREDIT_STREAMS_PER_PEER_MAX: Final = 4  # of one peer: one, and what a lost connection left

@@ -73,6 +73,8 @@ class LeaseKeeper:
         self._offload = offload
         self._lease_days = lease_days
         self._wait_joined = wait_joined
+        self.failing: dict[FileHash, str] = {}
+        """Files whose leases are about to end and could not be renewed in the last round, and why."""
         # Often enough that no quarter of a lease passes unseen.
         self._round_s = min(ROUND_S_MAX, lease_days * DAY_S / (2 * MARGIN_SHARE))
 
@@ -86,10 +88,13 @@ class LeaseKeeper:
 
     async def renew_due(self) -> int:
         """Renew what is due; how many files could not be."""
-        failed = 0
+        failing: dict[FileHash, str] = {}
         for due in await self._offload.run(self._due):
-            failed += not await self._renew(due)
-        return failed
+            why = await self._renew(due)
+            if why is not None:
+                failing[due.file_hash] = why
+        self.failing = failing
+        return len(failing)
 
     def _due(self) -> list[Due]:
         now_s = self._clock.now_s()
@@ -99,18 +104,18 @@ class LeaseKeeper:
             if is_due(entry, lease_days=self._lease_days, now_s=now_s)
         ]
 
-    async def _renew(self, due: Due) -> bool:
-        """Whether every segment has enough shards that are kept for longer now."""
+    async def _renew(self, due: Due) -> str | None:
+        """Why some segment has too few shards that are kept for longer now; None where all have enough."""
         try:
             report = await self._renewer.renew(due.file_hash, duration_s=due.days * DAY_S)
         except NodeError as error:
             # Holders that are away, no credit: whatever it is, the next round tries again.
             _logger.warning("a file's leases are about to end and could not be renewed: %s", error)
-            return False
+            return str(error)
         if report.expires_s is None:
             _logger.warning("too few holders of a file answered to renew its leases: again later")
-            return False
+            return "too few of its holders answered"
         expires_s = report.expires_s
         await self._offload.run(lambda: self._catalogue.set_expiry(due.file_hash, expires_s))
         _logger.info("renewed %d leases of a file", report.leases)
-        return True
+        return None

@@ -26,6 +26,7 @@ async def credit(node: Node, request: Json, events: Events) -> Json:
     return {
         **summary_json(summary),
         "kept_for_others_bytes": node.store.kept_bytes(),
+        "given_bytes": node.donation().cap_bytes,
         "code": [node.config.code.data_shards, node.config.code.total_shards],
         "peers": [peer_json(peer) for peer in summary.peers],
     }
@@ -78,7 +79,14 @@ def peer_json(peer: PeerBalance) -> Json:
 async def _account(node: Node, text: str) -> AccountId:
     if text.startswith("z"):
         return parse_account(text)
-    account = await node.credit.account_of(parse_peer_id(text))
+    try:
+        peer_id = parse_peer_id(text)
+    except UsageError:
+        raise UsageError(
+            f"{text!r} is neither an account (z6Mk..., your friend sees it in `cairn status`) nor a peer id "
+            "(12D3KooW..., `cairn peers` lists those that this node has met)"
+        ) from None
+    account = await node.credit.account_of(peer_id)
     if account is None:
         raise NotFoundError(
             "this node has not met that peer yet, so it does not know its account: "

@@ -89,9 +89,19 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
         "audits": _audits_json(node),
         "engine": node.engine_name,
         "files": len(node.catalogue.files()),
+        "renewals": {
+            "failing": len(node.leases.failing),
+            "why": next(iter(node.leases.failing.values()), None),
+        },
         "uptime_s": now.uptime_s,
         "pid": os.getpid(),
     }
+
+
+def _renewals_json(node: Node) -> Json:
+    """Files whose leases are about to end and could not be renewed, and why the first of them could not."""
+    failing = node.leases.failing
+    return {"failing": len(failing), "why": next(iter(failing.values()), None)}
 
 
 async def _shrinking_json(node: Node) -> Json | None:

@@ -327,7 +327,7 @@ def _donate(
     command="credit",
 )
 def _credit_line(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="an account, or the peer id of a node met")],
+    peer: Annotated[str, typer.Argument(metavar="ACCOUNT", help="an account, or the peer id of a node met")],
     amount: Annotated[
         str, typer.Argument(metavar="AMOUNT", help="a size that it may have kept here; 0 takes it back")
     ],

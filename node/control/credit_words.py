@@ -41,6 +41,11 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"You keep {format_size(kept)} for others; that lets you keep {own} at {code[0]}/{code[1]}."
         )
+    elif result["given_bytes"]:
+        given = format_size(result["given_bytes"])
+        lines.append(
+            f"You give {given} and keep nothing for others yet: what they put here will earn you credit."
+        )
     else:
         lines.append("You keep nothing for others yet: `cairn donate 20GiB` starts to earn credit.")
     net = result["net"]
@@ -87,7 +92,7 @@ def line_words(peer: Mapping[str, Any]) -> str:
 
 def _friends(count: int, lines_bytes: int) -> str:
     if not count:
-        return "No friend has a line on your disk: `cairn credit line PEER 20GB` gives one."
+        return "No friend has a line on your disk: `cairn credit line ACCOUNT 20GB` gives one."
     return f"{format_count(count, 'friend')} can use {format_size(lines_bytes)} of yours."
 
 

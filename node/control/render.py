@@ -272,6 +272,7 @@ def _status(_options: Options, result: Json) -> None:
         ["gives", f"{format_size(store['cap_bytes'])}, {format_size(store['used_bytes'])} used"],
         ["keeps", f"{format_count(store['shards'], 'shard')} of others"],
         ["my files", str(result["files"])],
+        *_renewal_rows(result["renewals"]),
         ["coding engine", result["engine"]],
         ["up", format_duration(result["uptime_s"])],
     ]
@@ -283,6 +284,17 @@ def _status(_options: Options, result: Json) -> None:
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)
+
+
+def _renewal_rows(renewals: Json) -> list[list[str]]:
+    """That leases are about to end, and what keeps them from being renewed."""
+    if not renewals["failing"]:
+        return []
+    files = format_count(renewals["failing"], "file")
+    return [
+        ["NOT RENEWED", f"{files} whose leases are about to end: {renewals['why']}"],
+        ["", "it is tried again every half hour; `cairn renew LINK` tries now"],
+    ]
 
 
 def shrinking_words(shrinking: Json) -> str:

@@ -10,7 +10,7 @@ Source: credit.md, "Records".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -19,6 +19,7 @@ from node import limits
 from node.chunks.bodies import receive_body, send_body
 from node.credit import messages
 from node.credit.admitting import CreditAdmission
+from node.credit.fold import FOLD_TAG, Fold
 from node.credit.ledger import Ledger
 from node.credit.messages import EntryData
 from node.credit.pairing import Pairing
@@ -197,7 +198,8 @@ class Exchange:
         try:
             session = await self._greet(framed)
             await self._reconcile(session)
-            await self._agree(session)
+            with suppress(CreditError):  # nothing that this node could sign now
+                await self._agree(session)
             self._met.add(contact.peer_id)
             self.exchanges += 1
         except BaseException:
@@ -248,7 +250,9 @@ class Exchange:
                     break
                 await self._run(lambda entries=entries: self._pairing.take(other, entries, day=day))  # type: ignore[misc]
                 ids = ids[len(entries) :]
-        await self._give(session, difference.ours_only, day)
+        # What was taken in may have closed periods here.
+        left = set(await self._run(lambda: self._pairing.ids(other, day=day)))
+        await self._give(session, [each for each in difference.ours_only if each in left], day)
         whole = IdSet(await self._run(lambda: self._pairing.ids(other, day=day))).whole()
         await session.ask(messages.Settled(whole), messages.Done)
         await self._run(lambda: self._pairing.note_synced(other))
@@ -268,16 +272,28 @@ class Exchange:
         """Have the totals of the periods signed by both."""
         other, day = session.other, self._admission.day
         for state in await self._run(lambda: self._pairing.propose(other, day=day)):
-            reply = await session.ask(messages.Propose(state.encode()), messages.Signed, messages.Declined)
-            if isinstance(reply, messages.Signed):
-                record = reply.record
-                with blaming(session._framed):
-                    signed = PairState.decode(record, network=self._ledger.store.network)
-                    if signed.body() != state.body():
-                        raise ProtocolError("another state than the one proposed")
-                    signed.verify()
-                entry = (PairState.TYPE, record)
-                await self._run(lambda entry=entry: self._pairing.take(other, [entry], day=day))  # type: ignore[misc]
+            await self._have_signed(session, messages.Propose(state.encode()), state, [])
+        closing = await self._run(lambda: self._pairing.propose_close(other, day=day))
+        if closing is not None:
+            state, fold = closing
+            request = messages.Close(state.encode(), fold.encode())
+            await self._have_signed(session, request, state, [(FOLD_TAG, fold.encode())])
+
+    async def _have_signed(
+        self, session: Session, request: messages.Message, state: PairState, more: list[EntryData]
+    ) -> None:
+        """Ask for the second signature of a state, and keep it with what counts for its sake."""
+        other, day = session.other, self._admission.day
+        reply = await session.ask(request, messages.Signed, messages.Declined)
+        if not isinstance(reply, messages.Signed):
+            return
+        with blaming(session._framed):
+            signed = PairState.decode(reply.record, network=self._ledger.store.network)
+            if signed.body() != state.body():
+                raise ProtocolError("another state than the one proposed")
+            signed.verify()
+        entries = [(PairState.TYPE, reply.record), *more]
+        await self._run(lambda: self._pairing.take(other, entries, day=day))
 
     # --- the other side -----------------------------------------------------------------------------------
 
@@ -336,7 +352,7 @@ class Exchange:
                     await self._run(lambda: self._pairing.note_synced(other))
                     self._met.add(framed.peer_id)
                 await framed.send(messages.encode(messages.Done(int(own == request.whole))))
-            case messages.Propose():
+            case messages.Propose() | messages.Close():
                 await framed.send(messages.encode(await self._countersign(request, other, day)))
             case _:
                 handler = self.extra.get(type(request))
@@ -345,12 +361,14 @@ class Exchange:
                 await framed.send(messages.encode(await handler(request, other, framed)))
 
     async def _countersign(
-        self, request: messages.Propose, other: AccountId, day: int
+        self, request: messages.Propose | messages.Close, other: AccountId, day: int
     ) -> messages.Signed | messages.Declined:
-        state = PairState.decode(request.record, network=self._ledger.store.network)
+        network = self._ledger.store.network
+        state = PairState.decode(request.record, network=network)
+        fold = Fold.decode(request.fold, network=network) if isinstance(request, messages.Close) else None
 
         def sign() -> PairState:
-            return self._pairing.countersign(other, state, day=day)
+            return self._pairing.countersign(other, state, fold=fold, day=day)
 
         try:
             return messages.Signed((await self._run(sign)).encode())

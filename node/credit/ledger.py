@@ -1,6 +1,7 @@
 """The ledger of one account: pairs as sets of records, and how each account stands. Layer 3, over its store.
 
-Synchronous and used by one thread at a time. Invariants: a row is what its pair's book says on the day it was
+Synchronous and used by one thread at a time. Records of closed periods are dropped in the transaction that
+keeps what they came to. Invariants: a row is what its pair's book says on the day it was
 last looked at, and is looked at again when a record comes in or when time may have changed it; books are a
 cache of the store, dropped when a transaction fails. Source: credit.md, "Records", "Spending".
 """
@@ -14,6 +15,8 @@ from typing import Final, TypeVar
 
 from node import limits
 from node.credit.admission import Policy, Standing
+from node.credit.closing import fold_of, is_too_old, last_closed, split
+from node.credit.fold import FOLD_TAG, Amounts, Fold, amounts_of
 from node.credit.ledger_store import (
     GIFT_TAG,
     AccountRow,
@@ -26,7 +29,7 @@ from node.credit.ledger_store import (
 )
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
-from node.credit.units import SERVE_MICROS_PER_MIB, granted_manifest_bytes, period_of
+from node.credit.units import SERVE_MICROS_PER_MIB, granted_manifest_bytes, period_of, served_micros
 from node.crypto.hashing import blake3_256
 from node.records.charge import Charge
 from node.records.clear import Clear
@@ -70,6 +73,13 @@ class _Terms:
     """The entry of the largest receipt of each session, and its bytes."""
     ids: set[bytes]
     """Of all entries."""
+    fold: Fold | None = None
+    """What closed periods came to."""
+
+    @property
+    def closed(self) -> int:
+        """The last closed period, -1 for none."""
+        return -1 if self.fold is None else self.fold.period
 
 
 class Ledger:
@@ -165,6 +175,7 @@ class Ledger:
 
     def freeze(self, change: LedgerChange, account: AccountId, *, until: int) -> None:
         """Give an account no unsecured credit before that day."""
+        change.unlist_reader(account)
         row = change.account(account)
         change.set_account(account, replace(row, frozen_until=max(until, row.frozen_until)), self._policy)
 
@@ -188,10 +199,13 @@ class Ledger:
         """Put verified records into the pair's set and bring the account's row up to it; how many are new."""
         book = self.book(change, other)
         terms = self._books[other][1]
-        new = 0
+        new, before = 0, len(terms.ids)
+        records = list(records)
         for record in _in_order(records):
             if isinstance(record, Gift):
                 new += self._add_gift(change, other, record, terms)
+                continue
+            if is_too_old(record, terms.closed):
                 continue
             entry = entry_of(record, self.period_of(change, other, record))
             if entry.entry_id in terms.ids or not self._note(change, other, record, entry, terms):
@@ -202,8 +216,85 @@ class Ledger:
             if not isinstance(record, PairState) or (record.low_signature and record.high_signature):
                 book.add(record)
         if new:
-            self.refresh(change, other, day=day)
+            row = self.refresh(change, other, day=day)
+            is_new = not before and not row.line and not row.frozen_until
+            only_reads = all(self._is_reading(record, other) for record in records)
+            most = served_micros(limits.READER_BYTES_MAX, self._serve_micros_per_mib)
+            if only_reads and row.received < most and (is_new or change.is_reader(other)):
+                change.list_reader(other, more_rows=len(terms.ids) - before)
+                self._bound_readers(change, keep=other)
+            else:
+                change.unlist_reader(other)
         return new
+
+    def _is_reading(self, record: PairRecord | Gift, other: AccountId) -> bool:
+        """Whether a record is a receipt for what the other one read here, or a state that it alone signed."""
+        if isinstance(record, PairState):
+            return not record.is_signed_by(self.me)
+        return isinstance(record, ServeReceipt) and record.reader == other
+
+    def _bound_readers(self, change: LedgerChange, *, keep: AccountId) -> None:
+        """Forget the oldest accounts that did nothing but read, where there are too many of them."""
+        while change.reader_rows() > limits.READER_ROWS_MAX:
+            oldest = change.oldest_reader()
+            if oldest is None or oldest == keep:
+                return
+            change.forget_account(oldest, self._policy)
+            self.forget_book(oldest)
+
+    # --- closed periods -----------------------------------------------------------------------------------
+
+    def fold(self, view: LedgerView, other: AccountId) -> Fold | None:
+        """What the closed periods of a pair came to; None before the first is closed."""
+        self.book(view, other)
+        return self._books[other][1].fold
+
+    def fold_due(
+        self, view: LedgerView, other: AccountId, *, period: int, last_state: bytes, day: int
+    ) -> Fold | None:
+        """What the pair's records up to a period come to; None where none of them may go."""
+        today = self.today(day)
+        self.book(view, other)
+        terms = self._books[other][1]
+        if not terms.closed < period <= last_closed(today):
+            return None
+        ended = split(self._evidence(view, other), terms.gifts, period).ended
+        if not ended:
+            return None
+        agreed: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        for state in terms.states.values():
+            if state.low_signature and state.high_signature:
+                for totals, total in zip(agreed, (state.low_to_high, state.high_to_low), strict=True):
+                    totals[state.period] = max(totals.get(state.period, 0), total)
+        found = fold_of(
+            terms.pair, ended, terms.fold, network=self.store.network, period=period,
+            last_state=last_state, agreed=_amounts(agreed), today=today,
+        )  # fmt: skip
+        return found if len(found.encode()) <= limits.FOLD_BYTES_MAX else None
+
+    def close(self, change: LedgerChange, other: AccountId, fold: Fold, *, day: int) -> bool:
+        """Keep a fold that both have signed and drop the records that it stands for; whether it is news."""
+        self.book(change, other)
+        terms = self._books[other][1]
+        if fold.period <= terms.closed:
+            return False
+        gone = split(self._evidence(change, other), terms.gifts, fold.period).ended
+        leases = {record.record_id() for record in gone if isinstance(record, Lease)}
+        for record in gone:
+            change.drop_entry(other, record.record_id())
+            if isinstance(record, Lease):
+                change.forget_lease(record)
+        for entry in list(change.entries(other)):
+            if entry.tag == FOLD_TAG or (entry.tag == GIFT_TAG and entry.data in leases):
+                change.drop_entry(other, entry.entry_id)
+        change.add_entry(other, Entry(FOLD_TAG, fold.fold_id(), fold.encode(), NO_LAPSE))
+        self.forget_book(other)
+        self.refresh(change, other, day=day)
+        return True
+
+    def _evidence(self, view: LedgerView, other: AccountId) -> list[PairRecord]:
+        entries = (entry for entry in view.entries(other) if entry.tag not in (GIFT_TAG, FOLD_TAG))
+        return [entry.record(self.store.network) for entry in entries]
 
     def withdraw(self, change: LedgerChange, other: AccountId, lease_record: bytes, *, day: int) -> None:
         """Take a lease that was never kept out of the pair's set, with its charge and gift."""
@@ -217,7 +308,9 @@ class Ledger:
                     assert isinstance(lease, Lease)
                     change.forget_lease(lease)
         self.forget_book(other)
-        self.refresh(change, other, day=day)
+        row = self.refresh(change, other, day=day)
+        if not self.ids(change, other) and not row.line and not row.frozen_until:
+            change.list_reader(other)
 
     def refresh(self, change: LedgerChange, other: AccountId, *, day: int) -> AccountRow:
         """Bring the account's row up to its book."""
@@ -261,6 +354,7 @@ class Ledger:
         """Set a friend's line on this disk."""
 
         def change(ledger: LedgerChange) -> AccountRow:
+            ledger.unlist_reader(other)
             ledger.set_account(other, replace(ledger.account(other), line=micros), self._policy)
             return self.refresh(ledger, other, day=day)
 
@@ -286,6 +380,9 @@ class Ledger:
             others = [c for c in known if (c.peer_id, c.epoch) != (cert.peer_id, cert.epoch)]
             newest = sorted([*others, cert], key=lambda c: -c.epoch)
             ledger.set_certs(cert.account, tuple(newest[: limits.DEVICE_CERTS_PER_ACCOUNT_MAX]))
+            if cert.account != self.me and not known and ledger.account(cert.account) == AccountRow():
+                ledger.list_reader(cert.account)
+                self._bound_readers(ledger, keep=cert.account)
             return True
 
         is_news = self.store.update(change)
@@ -321,13 +418,15 @@ class Ledger:
 
     def _load(self, view: LedgerView, other: AccountId) -> tuple[PairBook, _Terms]:
         terms = self._terms(view, other)
-        book = PairBook(terms.pair)
         records: list[PairRecord | Gift] = []
         gifts: list[bytes] = []
         for entry in view.entries(other):
             terms.ids.add(entry.entry_id)
             if entry.tag == GIFT_TAG:
                 gifts.append(entry.data)
+                continue
+            if entry.tag == FOLD_TAG:
+                terms.fold = Fold.decode(entry.data, network=self.store.network)
                 continue
             record = entry.record(self.store.network)
             records.append(record)
@@ -343,6 +442,7 @@ class Ledger:
         for each in records:
             if isinstance(each, Charge) and each.lease_record in leases:
                 terms.manifest_bytes[leases[each.lease_record].segment_id] = each.manifest_bytes
+        book = PairBook(terms.pair, terms.fold)
         for each in _in_order(records):
             if isinstance(each, Gift):
                 continue
@@ -400,7 +500,12 @@ class Ledger:
             return False
         terms.states[entry.entry_id] = state
         superseded = set(same) if state.low_signature and state.high_signature else set()
-        ranked = sorted(terms.states.items(), key=lambda item: (item[1].period, item[1].sequence, item[0]))
+        # The state that closed the last period stays: for its sake whoever lost its disk believes the fold.
+        closing = b"" if terms.fold is None else terms.fold.fold_id()
+        ranked = sorted(
+            ((name, each) for name, each in terms.states.items() if not closing or each.previous != closing),
+            key=lambda item: (item[1].period, item[1].sequence, item[0]),
+        )
         superseded.update(name for name, _ in ranked[: -limits.PAIR_STATES_KEPT_MAX])
         for name in superseded - {entry.entry_id}:
             self._forget_entry(change, other, name, terms)
@@ -423,6 +528,10 @@ class Ledger:
         terms.gifts.add(lease.lease_id)
         terms.ids.add(mark.entry_id)
         return change.add_entry(other, mark)
+
+
+def _amounts(totals: tuple[dict[int, int], dict[int, int]]) -> tuple[Amounts, Amounts]:
+    return amounts_of(totals[0]), amounts_of(totals[1])
 
 
 def _session(receipt: ServeReceipt) -> _Session:

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from node import limits, wire
 from node.credit.admission import Exposure, Policy, Standing, exposure_of
+from node.credit.units import PERIOD_DAYS
 from node.errors import StoreError
 from node.ports import KeyValue, ReadTransaction, WriteTransaction
 from node.records.charge import Charge
@@ -38,6 +39,8 @@ UNCONFIRMED: Final = "credit_unconfirmed"
 CLEARS: Final = "credit_clears"
 PROOFS: Final = "credit_proofs"
 META: Final = "credit_meta"
+READERS: Final = "credit_readers"
+READERS_IN_ORDER: Final = "credit_readers_in_order"
 
 GIFT_TAG: Final = "gift"
 PairRecord = Lease | Charge | Release | AuditReceipt | ServeReceipt | PairState | Clear
@@ -48,6 +51,8 @@ _SUBNET = b"subnet/"
 _EVERYONE = b"everyone"
 _POLICY = b"policy"
 _OWN_CERT = b"cert"
+_READERS_SEEN = b"readers"
+_READER_ROWS = b"reader rows"
 _SIGNED_MAX = 2**63 - 1
 
 
@@ -109,7 +114,7 @@ class Entry:
     entry_id: bytes
     data: bytes
     period: int
-    """The period with whose closing it may go."""
+    """The period that it is of."""
 
     def record(self, network: str) -> PairRecord:
         """The record of an entry that is not a gift."""
@@ -230,6 +235,18 @@ class LedgerView:
             day, record = wire.expect_list(wire.decode(data, size_max=2048), count=2)
             yield _int(day), Equivocation.decode(wire.expect_bytes(record), network=self.network)
 
+    def is_reader(self, account: AccountId) -> bool:
+        """Whether there is nothing of an account but what it read here, and maybe its certificate."""
+        return self._read.get(READERS, account) is not None
+
+    def reader_rows(self) -> int:
+        """Rows of all such accounts together: one for each, and one for each receipt."""
+        return int.from_bytes(self._read.get(META, _READER_ROWS) or b"", "big")
+
+    def oldest_reader(self) -> AccountId | None:
+        """The one that has been such an account for the longest time."""
+        return next((AccountId(account) for _, account in self._read.scan(READERS_IN_ORDER)), None)
+
     def meta(self, name: bytes) -> bytes | None:
         """A value of the service's own."""
         return self._read.get(META, name)
@@ -301,6 +318,40 @@ class LedgerChange(LedgerView):
         value = wire.encode([entry.tag, entry.period, entry.data])
         self._write.put(RECORDS, other + entry.entry_id, value)
 
+    def list_reader(self, account: AccountId, *, more_rows: int = 0) -> None:
+        """There is nothing of this account but what it reads; `more_rows` are receipts that came."""
+        listed = self._read.get(READERS, account)
+        if listed is None:
+            number = int.from_bytes(self._read.get(META, _READERS_SEEN) or b"", "big")
+            self._write.put(META, _READERS_SEEN, (number + 1).to_bytes(8, "big"))
+            self._write.put(READERS_IN_ORDER, number.to_bytes(8, "big"), account)
+            listed, more_rows = number.to_bytes(8, "big") + bytes(4), more_rows + 1
+        rows = int.from_bytes(listed[8:], "big") + more_rows
+        self._write.put(READERS, account, listed[:8] + rows.to_bytes(4, "big"))
+        self._add_reader_rows(more_rows)
+
+    def unlist_reader(self, account: AccountId) -> None:
+        """There is more of it now, or nothing."""
+        listed = self._read.get(READERS, account)
+        if listed is not None:
+            self._write.delete(READERS, account)
+            self._write.delete(READERS_IN_ORDER, listed[:8])
+            self._add_reader_rows(-int.from_bytes(listed[8:], "big"))
+
+    def _add_reader_rows(self, count: int) -> None:
+        self._write.put(META, _READER_ROWS, (self.reader_rows() + count).to_bytes(8, "big"))
+
+    def forget_account(self, account: AccountId, policy: Policy) -> None:
+        """Drop all that there is of an account but proofs against it."""
+        self.unlist_reader(account)
+        for key, _ in list(self._read.scan(RECORDS, prefix=account)):
+            self._write.delete(RECORDS, key)
+        for cert in self.certs(account):
+            if self.account_of(cert.peer_id) == account:
+                self._write.delete(PEERS, cert.peer_id)
+        self._write.delete(CERTS, account)
+        self.set_account(account, AccountRow(), policy)
+
     def drop_entry(self, other: AccountId, entry_id: bytes) -> None:
         """Take an entry out of a pair's set."""
         self._write.delete(RECORDS, other + entry_id)
@@ -346,10 +397,20 @@ class LedgerChange(LedgerView):
         """Keep a proof; whether it is of a fork that was not known."""
         first = proof.states()[0]
         key = proof.signer + wire.encode([first.low, first.high, first.period, first.sequence])
-        if self._read.get(PROOFS, key) is not None:
+        if self._read.get(PROOFS, key) is not None or not self._has_room_for_proof(day):
             return False
         self._write.put(PROOFS, key, wire.encode([day, proof.encode()]))
         return True
+
+    def _has_room_for_proof(self, day: int) -> bool:
+        """Whether one more may be kept; those that freeze nobody any more make room."""
+        if self._read.count(PROOFS) < limits.PROOFS_KEPT_MAX:
+            return True
+        for key, data in list(self._read.scan(PROOFS)):
+            seen, _ = wire.expect_list(wire.decode(data, size_max=2048), count=2)
+            if _int(seen) + PERIOD_DAYS <= day:
+                self._write.delete(PROOFS, key)
+        return self._read.count(PROOFS) < limits.PROOFS_KEPT_MAX
 
     def set_meta(self, name: bytes, value: bytes) -> None:
         """A value of the service's own."""

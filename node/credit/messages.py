@@ -10,6 +10,7 @@ A stream is one exchange between the accounts of its two ends, driven by its ope
 | Give | a body: entries | Done | |
 | Settled | | Done | |
 | Propose | | Signed or Declined | |
+| Close | | Signed or Declined | |
 | FindCycle | | Cycles | |
 | SignClear | | Signed or Declined | |
 | AbortClear | | Done | |
@@ -90,6 +91,14 @@ class Propose:
 
 
 @dataclass(frozen=True, slots=True)
+class Close:
+    """A pair state with my signature that names this fold as the one before it, for yours."""
+
+    record: bytes
+    fold: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FindCycle:
     """`asker` wants to store `amount` micro-credits more: who that you owe may owe it?
 
@@ -154,8 +163,8 @@ class Done:
 
 
 Message = (
-    Hello | Ask | Answers | Want | Give | Settled | Propose | FindCycle | Cycles | SignClear | AbortClear
-    | Signed | Declined | Body | Done
+    Hello | Ask | Answers | Want | Give | Settled | Propose | Close | FindCycle | Cycles | SignClear
+    | AbortClear | Signed | Declined | Body | Done
 )  # fmt: skip
 
 _MEMBERS = array(exactly(32), high=limits.CLEAR_MEMBERS_MAX)
@@ -182,6 +191,7 @@ TABLE: Final = Table[Message](
         "give": (Give, (_BODY,)),
         "settled": (Settled, (Range.of_value,)),
         "propose": (Propose, (up_to(limits.PAIR_STATE_BYTES_MAX),)),
+        "close": (Close, (up_to(limits.PAIR_STATE_BYTES_MAX), up_to(limits.FOLD_BYTES_MAX))),
         "cycle?": (
             FindCycle,
             (exactly(32), integer(0, limits.CREDIT_MICRO_MAX), up_to(limits.BLOOM_FILTER_BYTES_MAX + 64)),

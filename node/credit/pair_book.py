@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from node.credit.fold import Fold, FoldedSide, amounts_of
 from node.credit.pair_ledger import (
     KNOWN_LAPSE_DAYS,
     LATE_PASS_DAYS,
@@ -30,7 +31,7 @@ from node.records.clear import Clear
 from node.records.lease import Lease, Release
 from node.records.pair_state import PairState
 from node.records.receipt import AuditReceipt, ServeReceipt
-from node.units import AccountId, LeaseId, OwnerKey, PeerId
+from node.units import AccountId, LeaseId, PeerId
 
 _Key = tuple[LeaseId, PeerId]
 
@@ -48,6 +49,19 @@ class _Side:
     by_day: Counter[int] = field(default_factory=Counter)
     agreed: dict[int, int] = field(default_factory=dict)
     """By period: the most that both have signed."""
+
+    @classmethod
+    def of(cls, folded: FoldedSide) -> _Side:
+        """With what closed periods came to."""
+        return cls(
+            kept=folded.kept,
+            served=folded.served,
+            gifts=folded.gifts,
+            evidence=Counter(dict(folded.evidence)),
+            vouched=Counter(dict(folded.vouched)),
+            by_day=Counter(dict(folded.days)),
+            agreed=dict(folded.agreed),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +85,18 @@ class _Kept:
 class PairBook:
     """All records of one pair. `terms` are read at each use: what it maps and names may grow, with `add`."""
 
-    def __init__(self, terms: Pair) -> None:
+    def __init__(self, terms: Pair, fold: Fold | None = None) -> None:
+        """`fold` stands for the records of closed periods."""
         self.terms = terms
         self._ids: set[bytes] = set()
-        self._sides = {terms.low: _Side(), terms.high: _Side()}
+        folded = [FoldedSide() if fold is None else fold.side(each) for each in (terms.low, terms.high)]
+        self._sides = {terms.low: _Side.of(folded[0]), terms.high: _Side.of(folded[1])}
         self._leases: dict[bytes, Lease] = {}
         self._payers: dict[bytes, AccountId] = {}
         self._kept: dict[bytes, _Kept] = {}
         self._by_key: dict[_Key, list[bytes]] = {}
         self._receipts: dict[_Key, list[AuditReceipt]] = {}
-        self._releases: set[tuple[LeaseId, PeerId, OwnerKey]] = set()
+        self._releases: set[_Key] = set()
         self._served: dict[tuple[bytes, PeerId, AccountId, LeaseId], int] = {}
         self._clears: set[bytes] = set()
         self._waiting: list[AuditReceipt | ServeReceipt] = []
@@ -95,6 +111,11 @@ class PairBook:
         self._days: list[int] = []
         """A heap of days on which time alone may change something."""
         self._known_days: set[int] = set()
+        for side in folded:
+            for day, _ in side.days:
+                self._look_for_lapse(day)
+            for period, _ in side.agreed:
+                self._look_for_agreed(period)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -169,6 +190,23 @@ class PairBook:
         ]
         return Balance(self.terms, given[0], given[1])
 
+    def folded(self, *, today: int) -> tuple[FoldedSide, FoldedSide]:
+        """All that it has come to, of the low and of the high account: clears stand beside it."""
+        self._come_to(today)
+        low, high = (
+            FoldedSide(
+                kept=side.kept,
+                served=side.served,
+                gifts=side.gifts,
+                days=amounts_of(side.by_day),
+                evidence=amounts_of(side.evidence),
+                vouched=amounts_of(side.vouched),
+                agreed=amounts_of(side.agreed),
+            )
+            for side in (self._sides[self.terms.low], self._sides[self.terms.high])
+        )
+        return low, high
+
     def unvested(self, debtor: AccountId, *, today: int) -> int:
         """As `pair_ledger.unvested`."""
         self._come_to(today)
@@ -238,15 +276,15 @@ class PairBook:
         if creditor is None or creditor == payer:
             return
         kept = _Kept(lease, payer, self.terms.manifest_bytes.get(lease.segment_id, 0))
-        kept.is_released = (lease.lease_id, lease.holder, lease.owner_key) in self._releases
+        kept.is_released = (lease.lease_id, lease.holder) in self._releases
         self._kept[record_id] = kept
         self._vest(record_id)
 
     def _release(self, release: Release) -> None:
-        self._releases.add((release.lease_id, release.holder, release.signer))
+        self._releases.add((release.lease_id, release.holder))
         for record_id in self._by_key.get((release.lease_id, release.holder), ()):
             kept = self._kept.get(record_id)
-            if kept is not None and kept.lease.owner_key == release.signer:
+            if kept is not None:
                 kept.is_released = True
                 self._set_open(record_id, 0)
                 self._gift_ends.pop(record_id, None)
@@ -326,8 +364,15 @@ class PairBook:
             side.gifts += micros
             return
         side.by_day[vest_day] += micros
+        self._look_for_lapse(vest_day)
+
+    def _look_for_lapse(self, vest_day: int) -> None:
         for lapse_days in (NEWCOMER_LAPSE_DAYS, KNOWN_LAPSE_DAYS):
             self._look_on(vest_day + lapse_days + 1)
+
+    def _look_for_agreed(self, period: int) -> None:
+        for wait_days in (-PERIOD_DAYS, NEWCOMER_LAPSE_DAYS, KNOWN_LAPSE_DAYS):
+            self._look_on((period + 1) * PERIOD_DAYS + wait_days)
 
     def _look_on(self, day: int) -> None:
         if day > self._today and day not in self._known_days:
@@ -340,8 +385,7 @@ class PairBook:
         for account, total in ((state.low, state.low_to_high), (state.high, state.high_to_low)):
             agreed = self._sides[account].agreed
             agreed[state.period] = max(agreed.get(state.period, 0), total)
-            for wait_days in (-PERIOD_DAYS, NEWCOMER_LAPSE_DAYS, KNOWN_LAPSE_DAYS):
-                self._look_on((state.period + 1) * PERIOD_DAYS + wait_days)
+        self._look_for_agreed(state.period)
 
     def _clear(self, clear: Clear) -> None:
         for debtor, creditor in clear.debts():

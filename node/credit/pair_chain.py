@@ -52,8 +52,12 @@ class Chain:
         agreed = [state for state in self._united() if state.low_signature and state.high_signature]
         return max(agreed, key=_order, default=None)
 
-    def propose(self, *, network: str, period: int, given: int, received: int) -> PairState:
+    def propose(
+        self, *, network: str, period: int, given: int, received: int, fold_id: bytes = b""
+    ) -> PairState:
         """The unsigned state for this node to sign first: its totals of the period so far.
+
+        A state that closes older periods names their fold, which names the state before.
 
         Raises `CreditError` while the node may not sign.
         """
@@ -70,16 +74,17 @@ class Chain:
         same = [s for s in self.states if s.period == period and s.low_signature and s.high_signature]
         return PairState(
             network, low, high, period, sequence,
-            b"" if agreed is None else agreed.record_id(),
+            fold_id or (b"" if agreed is None else agreed.record_id()),
             max([totals[0], *(s.low_to_high for s in same)]),
             max([totals[1], *(s.high_to_low for s in same)]),
         )  # fmt: skip
 
-    def check_countersign(self, state: PairState, *, received: int) -> None:
+    def check_countersign(self, state: PairState, *, received: int, fold_id: bytes = b"") -> None:
         """Accept a state that the other has signed for this account's signature.
 
         `received` is this node's own total of the period: the other one may not claim to have given more than
-        this node has evidence of. What this node gave may be understated: a later state makes up for it.
+        this node has evidence of. What this node gave may be understated: a later state makes up for it. A
+        state that closes periods names `fold_id`, a fold that names the last agreed state.
 
         Raises:
             ProtocolError: another pair, out of turn, or totals that shrink.
@@ -98,7 +103,7 @@ class Chain:
         agreed = self.newest_agreed()
         if agreed is not None and _order(state) <= _order(agreed):
             raise CreditError("the pair has agreed on a later state")
-        if state.previous != (b"" if agreed is None else agreed.record_id()):
+        if state.previous != (fold_id or (b"" if agreed is None else agreed.record_id())):
             raise CreditError("the state does not follow the last one that both signed")
         same = [
             known

@@ -10,8 +10,8 @@ own. A day also vests once two different assigned co-holders have passed the lea
 no day rests on one stranger's word, and the rule does not depend on the order in which receipts arrive.
 Co-holders may collude: where the owner's last word on a lease is a failure, theirs counts for nothing, and
 what rests on theirs alone is told apart (`Given.vouched`), so that nothing is spent on it before the owner
-has looked. What both sides signed as a pair state counts where it is more than the evidence at hand, so that
-receipts of closed periods can go.
+has looked. What both sides signed as a pair state counts where it is more than the evidence at hand. The
+records of closed periods can go: what they came to is a fold (`fold.py`), that both sides signed.
 
 Debts in both directions cancel, the oldest first. What is left lapses 30 days after it vested if the debtor
 never gave this creditor anything, 180 days after otherwise. Source: credit.md, "Earning", "Spending".
@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from node.credit.fold import Fold, FoldedSide
 from node.credit.units import (
     PERIOD_DAYS,
     SERVE_MICROS_PER_MIB,
@@ -170,6 +171,18 @@ class _Claims:
     dated: list[tuple[int, int]] = field(default_factory=list)
     """(day it vested, micro-credits) of what is owed for."""
 
+    @classmethod
+    def of(cls, folded: FoldedSide) -> _Claims:
+        """With what closed periods came to."""
+        return cls(
+            kept=folded.kept,
+            served=folded.served,
+            gifts=folded.gifts,
+            evidence=Counter(dict(folded.evidence)),
+            vouched=Counter(dict(folded.vouched)),
+            dated=list(folded.days),
+        )
+
     def add(self, period: int, vest_day: int, micros: int, *, is_gift: bool) -> None:
         self.evidence[period] += micros
         if is_gift:
@@ -178,12 +191,18 @@ class _Claims:
             self.dated.append((vest_day, micros))
 
 
-def balance(pair: Pair, records: Records, *, today: int) -> Balance:
-    """The balance at the beginning of `today` plus one; receipts dated later than `today` wait."""
-    claims = {pair.low: _Claims(), pair.high: _Claims()}
+def balance(pair: Pair, records: Records, *, today: int, fold: Fold | None = None) -> Balance:
+    """The balance at the beginning of `today` plus one; receipts dated later than `today` wait.
+
+    `fold` stands for the records of closed periods.
+    """
+    folded = {
+        account: FoldedSide() if fold is None else fold.side(account) for account in (pair.low, pair.high)
+    }
+    claims = {account: _Claims.of(side) for account, side in folded.items()}
     _add_kept(pair, records, claims, today)
     _add_served(pair, records, claims, today)
-    agreed = _add_agreed(pair, records, claims, today)
+    agreed = _add_agreed(pair, records, claims, today, folded)
     _add_clears(pair, records, claims)
     knows = {
         creditor: bool(
@@ -211,7 +230,8 @@ def balance(pair: Pair, records: Records, *, today: int) -> Balance:
 def unvested(pair: Pair, records: Records, debtor: AccountId, *, today: int) -> int:
     """Micro-credits of leases that `debtor` pays for and that may still vest; gifts are not among them.
 
-    A released lease is settled, and one that ended `LATE_PASS_DAYS` ago.
+    A released lease is settled, and one that ended `LATE_PASS_DAYS` ago. Whose release it may be was asked
+    when it came: the lease's signer's, or, where the holder says so, that of the file's owner.
     """
     open_micros = 0
     for lease, manifest_bytes, receipts in _unreleased(pair, records, debtor):
@@ -234,13 +254,9 @@ def _unreleased(
     pair: Pair, records: Records, debtor: AccountId
 ) -> Iterator[tuple[Lease, int, list[AuditReceipt]]]:
     creditor = pair.high if debtor == pair.low else pair.low
-    released = {
-        (record.lease_id, record.holder, record.signer)
-        for record in records.items
-        if isinstance(record, Release)
-    }
+    released = {(record.lease_id, record.holder) for record in records.items if isinstance(record, Release)}
     for lease, manifest_bytes, receipts in _charged(pair, records, debtor, creditor):
-        if (lease.lease_id, lease.holder, lease.owner_key) not in released:
+        if (lease.lease_id, lease.holder) not in released:
             yield lease, manifest_bytes, receipts
 
 
@@ -368,25 +384,30 @@ def _add_served(pair: Pair, records: Records, claims: dict[AccountId, _Claims], 
 
 
 def _add_agreed(
-    pair: Pair, records: Records, claims: dict[AccountId, _Claims], today: int
+    pair: Pair,
+    records: Records,
+    claims: dict[AccountId, _Claims],
+    today: int,
+    folded: Mapping[AccountId, FoldedSide],
 ) -> dict[AccountId, int]:
     """Raise each period to what both have signed; how much that added, by account."""
-    added = {pair.low: 0, pair.high: 0}
+    signed = [(account, period, total) for account, side in folded.items() for period, total in side.agreed]
     for record in records.items:
-        if not isinstance(record, PairState) or (record.low, record.high) != (pair.low, pair.high):
+        if isinstance(record, PairState) and (record.low, record.high) == (pair.low, pair.high):
+            signed.append((pair.low, record.period, record.low_to_high))
+            signed.append((pair.high, record.period, record.high_to_low))
+    added = {pair.low: 0, pair.high: 0}
+    for account, period, total in signed:
+        if period > period_of(today):
             continue
-        if record.period > period_of(today):
-            continue
-        last_day = (record.period + 1) * PERIOD_DAYS - 1
-        for account, total in ((pair.low, record.low_to_high), (pair.high, record.high_to_low)):
-            side = claims[account]
-            # What both signed bears out that much of the period, co-holders' word included.
-            sure = side.evidence[record.period] - side.vouched[record.period]
-            side.vouched[record.period] -= min(side.vouched[record.period], max(0, total - sure))
-            missing = total - side.evidence[record.period]
-            if missing > 0:
-                added[account] += missing
-                side.add(record.period, last_day, missing, is_gift=False)
+        side = claims[account]
+        # What both signed bears out that much of the period, co-holders' word included.
+        sure = side.evidence[period] - side.vouched[period]
+        side.vouched[period] -= min(side.vouched[period], max(0, total - sure))
+        missing = total - side.evidence[period]
+        if missing > 0:
+            added[account] += missing
+            side.add(period, (period + 1) * PERIOD_DAYS - 1, missing, is_gift=False)
     return added
 
 

@@ -4,7 +4,8 @@ Invariants: nothing enters a pair's set that is not signed by whom it names, of 
 two accounts, within what a pair may have; what is refused changes nothing, and the rest of what came with it
 counts. Nothing is signed for a pair before the other side's states have been seen in this life of the node,
 nor twice for one number, and a signature is durable before it leaves. A fork is kept as a proof, and freezes
-its signer's unsecured credit for a period, once. Source: credit.md, "Records".
+its signer's unsecured credit for a period, once. A period is closed where both have signed a state that names
+its fold; the records go in the transaction that keeps the fold. Source: credit.md, "Records".
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from node import limits
+from node.credit.closing import check_fold, is_too_old, last_closed
+from node.credit.fold import FOLD_TAG, Fold
 from node.credit.ledger import Gift, Ledger
 from node.credit.ledger_store import GIFT_TAG, KINDS, LedgerChange, LedgerView, PairRecord
 from node.credit.messages import EntryData
@@ -37,6 +40,8 @@ class Pairing:
         self._ledger = ledger
         self._account = account
         self._synced: set[AccountId] = set()
+        self._close_tried: dict[AccountId, int] = {}
+        """The day on which closing was last tried: once a day is enough for either answer."""
         self.on_clear: Callable[[LedgerChange, Clear], None] = lambda *_: None
         """Called with complete clears, maybe more than once, within the change that keeps them."""
 
@@ -71,6 +76,7 @@ class Pairing:
         records: list[PairRecord] = []
         gifts: list[Gift] = []
         proofs: list[Equivocation] = []
+        folds: list[Fold] = []
         for tag, data in entries:
             try:
                 if tag == GIFT_TAG:
@@ -80,6 +86,8 @@ class Pairing:
                     proof = Equivocation.decode(data, network=self._ledger.store.network)
                     proof.verify()
                     proofs.append(proof)
+                elif tag == FOLD_TAG:
+                    folds.append(Fold.decode(data, network=self._ledger.store.network))
                 elif tag in KINDS:
                     records.append(self._checked(other, tag, data))
             except (ProtocolError, CryptoError):
@@ -91,7 +99,9 @@ class Pairing:
             for record in fitting:
                 if isinstance(record, Clear):
                     self.spread_clear(ledger, record, day=day)
-            forks = self._forks(ledger, other)
+            has_states = any(isinstance(record, PairState) for record in fitting)
+            forks = self._forks(ledger, other) if has_states else []
+            new += sum(self._close(ledger, other, fold, day) for fold in folds)
             return new + sum(self._freeze(ledger, proof, day) for proof in (*proofs, *forks))
 
         return self._ledger.update(change)
@@ -112,10 +122,20 @@ class Pairing:
 
     def note_synced(self, other: AccountId) -> None:
         """All that the other side has is here."""
-        self._synced.add(other)
+        if not self._only_reads(other):
+            self._synced.add(other)
+
+    def _only_reads(self, other: AccountId) -> bool:
+        """Whether there is nothing of the other side but what it read here: it may be forgotten at any time.
+
+        Nothing is signed for such a pair, or what was signed would be forgotten with it.
+        """
+        return self._ledger.store.read(lambda view: view.is_reader(other))
 
     def propose(self, other: AccountId, *, day: int) -> list[PairState]:
         """States for the other side to sign, signed and durable; none where nothing has changed."""
+        if self._only_reads(other):
+            return []
         proposed = []
         for period in self._unsigned_periods(other, day=day):
             given, received = self._totals(other, period, day=day)
@@ -125,13 +145,53 @@ class Pairing:
             proposed.append(self._sign(other, state, day=day))
         return proposed
 
-    def countersign(self, other: AccountId, state: PairState, *, day: int) -> PairState:
-        """The state with both signatures, durable. Raises `CreditError`, `ProtocolError`, `CryptoError`."""
+    def countersign(
+        self, other: AccountId, state: PairState, *, fold: Fold | None = None, day: int
+    ) -> PairState:
+        """The state with both signatures, durable; with a fold that it names, the periods are closed then.
+
+        Raises `CreditError`, `ProtocolError`, `CryptoError`.
+        """
         if state.period > period_of(self._ledger.today(day)) + 1:
             raise CreditError("a state of a period that has not come")
+        if self._only_reads(other):
+            raise CreditError("nothing is signed for what was only read: the receipts do")
+        chain = self._chain(other)
+        if fold is not None:
+            own = self._fold_due(other, chain, fold.period, day=day)
+            if own is None:
+                raise CreditError("a fold of periods that are closed, empty or to come")
+            check_fold(fold, own, self._ledger.me)
         _, received = self._totals(other, state.period, day=day)
-        self._chain(other).check_countersign(state, received=received)
-        return self._sign(other, state, day=day)
+        chain.check_countersign(state, received=received, fold_id=b"" if fold is None else fold.fold_id())
+        return self._sign(other, state, fold=fold, day=day)
+
+    def propose_close(self, other: AccountId, *, day: int) -> tuple[PairState, Fold] | None:
+        """A state that closes all periods that may be closed, signed and durable, and its fold; None where
+        no record would go by it."""
+        today = self._ledger.today(day)
+        if self._close_tried.get(other) == today or self._only_reads(other):
+            return None
+        self._close_tried[other] = today
+        chain = self._chain(other)
+        agreed = chain.newest_agreed()
+        fold = self._fold_due(other, chain, last_closed(today), day=day)
+        if fold is None:
+            return None
+        period = max(period_of(today), 0 if agreed is None else agreed.period)
+        given, received = self._totals(other, period, day=day)
+        state = chain.propose(
+            network=self._ledger.store.network, period=period, given=given, received=received,
+            fold_id=fold.fold_id(),
+        )  # fmt: skip
+        return self._sign(other, state, day=day), fold
+
+    def _fold_due(self, other: AccountId, chain: Chain, period: int, *, day: int) -> Fold | None:
+        agreed = chain.newest_agreed()
+        last_state = b"" if agreed is None else agreed.record_id()
+        return self._ledger.store.read(
+            lambda view: self._ledger.fold_due(view, other, period=period, last_state=last_state, day=day)
+        )
 
     def agreed(self, other: AccountId) -> PairState | None:
         """The last state that both have signed."""
@@ -177,10 +237,25 @@ class Pairing:
         states = self._ledger.store.read(lambda view: self._ledger.states(view, other))
         return Chain(self._ledger.me, other, states, other in self._synced)
 
-    def _sign(self, other: AccountId, state: PairState, *, day: int) -> PairState:
+    def _sign(self, other: AccountId, state: PairState, *, fold: Fold | None = None, day: int) -> PairState:
         signed = state.sign(self._account)
-        self._ledger.update(lambda change: self._ledger.add(change, other, [signed], day=day))
+
+        def change(ledger: LedgerChange) -> None:
+            self._ledger.add(ledger, other, [signed], day=day)
+            if fold is not None:
+                self._ledger.close(ledger, other, fold, day=day)
+
+        self._ledger.update(change)
         return signed
+
+    def _close(self, change: LedgerChange, other: AccountId, fold: Fold, day: int) -> bool:
+        """Take in a fold that a state names which both have signed; whether it was news."""
+        if {fold.low, fold.high} != {self._ledger.me, other}:
+            return False
+        fold_id = fold.fold_id()
+        states = self._ledger.states(change, other)
+        is_signed = any(s.previous == fold_id and s.low_signature and s.high_signature for s in states)
+        return is_signed and self._ledger.close(change, other, fold, day=day)
 
     # --- forks --------------------------------------------------------------------------------------------
 
@@ -230,7 +305,11 @@ class Pairing:
     ) -> list[PairRecord | Gift]:
         """What is about these two accounts, and within what a pair may have."""
         known = self._ledger.ids(view, other)
+        fold = self._ledger.fold(view, other)
+        closed = -1 if fold is None else fold.period
+        records = [record for record in records if not is_too_old(record, closed)]
         room = limits.CREDIT_ENTRIES_PER_PAIR_MAX - len(known)
+        may_read = len(known) < limits.READER_RECEIPTS_MAX or not view.is_reader(other)
         mine, theirs = self._ledger.peers(view, other)
         leases = {record.record_id(): record for record in records if isinstance(record, Lease)}
         charges = {record.lease_record: record for record in records if isinstance(record, Charge)}
@@ -254,11 +333,12 @@ class Pairing:
         for record in records:
             match record:
                 case Release():
-                    fits = self._place_of(view, other, record, leases)
+                    fits = self._fits_release(view, other, record, leases, theirs)
                 case AuditReceipt():
                     fits = self._fits_audit(view, other, record, leases, day)
                 case ServeReceipt():
                     fits = reader_of.get(record.donor) == record.reader and record.day <= day + 1
+                    fits = fits and (may_read or record.reader != other)
                 case PairState():
                     fits = record.period <= period_of(day) + 1
                 case Clear():
@@ -275,12 +355,25 @@ class Pairing:
         record = None if entry is None else entry.record(self._ledger.store.network)
         return isinstance(record, Lease) and record.holder in theirs
 
-    def _place_of(
-        self, view: LedgerView, other: AccountId, release: Release, news: dict[bytes, Lease]
+    def _fits_release(
+        self,
+        view: LedgerView,
+        other: AccountId,
+        release: Release,
+        news: dict[bytes, Lease],
+        theirs: frozenset[PeerId],
     ) -> bool:
+        """The release of a lease of this pair, by its signer; by the file's owner, if its holder says so.
+
+        Whether somebody owns a file the holder alone has looked up, and it only loses by it.
+        """
+        leases = [e for e in news.values() if (e.lease_id, e.holder) == (release.lease_id, release.holder)]
         place = view.lease_place(release.lease_id, release.holder)
-        named = any((e.lease_id, e.holder) == (release.lease_id, release.holder) for e in news.values())
-        return named or (place is not None and place[0] == other)
+        entry = None if place is None or place[0] != other else view.entry(other, place[1])
+        known = None if entry is None else entry.record(self._ledger.store.network)
+        if isinstance(known, Lease):
+            leases.append(known)
+        return any(lease.owner_key == release.signer or lease.holder in theirs for lease in leases)
 
     def _fits_audit(
         self, view: LedgerView, other: AccountId, receipt: AuditReceipt, news: dict[bytes, Lease], day: int

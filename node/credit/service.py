@@ -152,8 +152,9 @@ class CreditService:
         entropy: Entropy,
         addresses: Addresses | None = None,
         is_assigned: IsAssigned = lambda receipt, lease: False,
+        takes_receipts: bool = True,
     ) -> None:
-        """Call `start` before anything else."""
+        """Call `start` before anything else. `takes_receipts`: readers owe for what they are served."""
         self._lock = trio.Lock()
         self.ledger = Ledger(
             LedgerStore(state, preamble.network_id),
@@ -192,6 +193,7 @@ class CreditService:
             exchange=self.exchange,
             entropy=entropy,
             record=self._add,
+            takes_receipts=takes_receipts,
         )
         self.wallet.on_dealt = self.exchange.owe
         self.wallet.on_short = self.clearing.make_room

@@ -67,8 +67,11 @@ class ServingReceipts:
         exchange: Exchange,
         entropy: Entropy,
         record: Record,
+        takes_receipts: bool = True,
     ) -> None:
-        """`record` puts receipts into a pair's set, durably."""
+        """`record` puts receipts into a pair's set, durably. As a donor, without `takes_receipts` nobody owes
+        for what is served from now on."""
+        self._takes_receipts = takes_receipts
         self._ledger = ledger
         self._keys = keys
         self._admission = admission
@@ -138,7 +141,7 @@ class ServingReceipts:
     def has_served(self, receipts: Sequence[ServeReceipt]) -> None:
         """As the port says."""
         others = [receipt for receipt in receipts if receipt.reader != self._ledger.me]
-        if others:
+        if others and self._takes_receipts:
             self._served.add(others)
 
     async def goes_first(self, peer_id: PeerId) -> bool:

@@ -402,6 +402,7 @@ def _credit(parts: Parts) -> CreditService:
         offload=parts.offload,
         policy=credit_policy(parts.config, parts.memory.donation()),
         is_assigned=partial(_was_due, Rosters(parts.store, parts.network_id), parts.evidence),
+        takes_receipts=parts.config.credit.receipts,
     )
 
 

@@ -63,6 +63,8 @@ class CreditConfig:
     known: float = 0.20
     newcomer_credits: int = 4096
     local_line: int | Literal["all"] = ALL
+    receipts: bool = True
+    """Whether readers sign for what they are served, and donors take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,16 @@ def _size_or_all() -> Rule:
     return Rule('a size such as 20GiB, from 0 to 1,000,000 TiB, or "all"', read)
 
 
+def _switch() -> Rule:
+    def read(value: object) -> SettingValue:
+        switches: dict[object, bool] = {"on": True, "off": False, True: True, False: False}
+        if not isinstance(value, str | bool) or value not in switches:
+            raise ValueError
+        return switches[value]
+
+    return Rule('"on" or "off"', read)
+
+
 def _rate() -> Rule:
     def read(value: object) -> SettingValue:
         if value == "none":
@@ -169,6 +181,7 @@ RULES: Mapping[str, Rule] = {
     "credit.known": _share(),
     "credit.newcomer_credits": _whole(0, 10**12),
     "credit.local_line": _size_or_all(),
+    "credit.receipts": _switch(),
     "lease.days": _whole(1, LEASE_DAYS_MAX),
     "lease.grace_days": _whole(0, 365),
     "network.upload_rate": _rate(),

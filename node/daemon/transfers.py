@@ -48,7 +48,7 @@ def build_transfers(parts: Parts, credit: CreditService) -> Transfers:
             engine=parts.engine,
             scores=parts.scores,
             known_holders=known_holders,
-            reader=credit.serving,
+            reader=credit.serving if parts.config.credit.receipts else None,
         ),
         health=HealthChecker(
             client=client,

@@ -20,6 +20,7 @@ def summary(**fields: Any) -> dict[str, Any]:
         "net": 0.0,
         "earned": 0.0,
         "kept_for_others_bytes": 0,
+        "given_bytes": 0,
         "code": CODE,
         "friends": 0,
         "lines_bytes": 0,
@@ -62,7 +63,7 @@ def test_debts_say_how_they_are_paid_back_and_nothing_says_how_to_begin() -> Non
     assert any("10.5 MB for them for 30 days gives it back" in line for line in debt)
     fresh = summary_lines(summary())
     assert "cairn donate" in fresh[0]
-    assert "cairn credit line PEER" in fresh[-1]
+    assert "cairn credit line ACCOUNT" in fresh[-1]
     assert "1 friend can use" in summary_lines(summary(friends=1, lines_bytes=5))[-1]
 
 
@@ -71,3 +72,9 @@ def test_lines_and_frozen_accounts_show() -> None:
     assert line_words(peer(line_bytes=20 * GB, line_left_bytes=20 * GB)) == "20.0 GB"
     assert line_words(peer(line_bytes=20 * GB, line_left_bytes=GB)) == "20.0 GB, 1.0 GB of it left"
     assert "frozen" in peer_words(peer(frozen=True), CODE)
+
+
+def test_who_gives_already_is_not_told_to_give() -> None:
+    lines = summary_lines(summary(given_bytes=20 * GB))
+    assert lines[0].startswith("You give 20.0 GB and keep nothing for others yet")
+    assert not any("cairn donate" in line for line in lines)

@@ -126,6 +126,7 @@ def test_both_ends_agree_to_the_unit_however_often_either_is_killed(tmp_path: Pa
     finally:
         for node in (one, other):
             node.kill()
+    print(f"{one.transfers + other.transfers} transfers, {kills + len(pairs)} kills")
     check(one, other, reports)
 
 

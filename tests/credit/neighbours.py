@@ -44,6 +44,7 @@ class Neighbour:
     street: Street
     disk: FakeDisk = field(default_factory=FakeDisk)
     policy: Policy = POLICY
+    takes_receipts: bool = True
 
     def __post_init__(self) -> None:
         self.tables = FakeKeyValue(self.disk)
@@ -64,6 +65,7 @@ class Neighbour:
                 preamble=Preamble(NETWORK, 1), clock=self.street.clock, offload=InlineOffload(),
                 entropy=SeededEntropy(str(actor.number)), addresses=self.street,
                 policy=self.policy, is_assigned=lambda receipt, lease: True,
+                takes_receipts=self.takes_receipts,
             )  # fmt: skip
             self.contact = Contact(actor.peer_id, network.listen_addresses())
             self.street.contacts[actor.peer_id] = self.contact

@@ -20,7 +20,7 @@ from node.records.charge import Charge
 from node.records.lease import Lease
 from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
-from node.units import DAY_S, MIB
+from node.units import DAY_S, MIB, OwnerKey
 from tests.credit.actors import (
     CREDIT,
     DAY,
@@ -301,3 +301,30 @@ async def test_a_release_reaches_the_other_side(autojump_clock: MockClock) -> No
         assert (await one.service.balance(other.actor.account)).open_leases == 0
         await one.service.sync(other.contact)
         assert len(other.service.pairing.ids(one.actor.account, day=street.day)) == 3
+
+
+async def test_the_file_s_owner_releases_a_third_party_s_lease(autojump_clock: MockClock) -> None:
+    """The holder has looked up who owns the file; to the payer it is the holder's word against itself."""
+    async with two() as (street, donor, payer):
+        lease, charge, _ = gave(donor, payer)
+        assert isinstance(lease, Lease)
+        for end, far in ((donor, payer), (payer, donor)):
+            end.add(far, lease, charge)
+        by_owner = replace(release_of(lease, payer.actor), signer=OwnerKey(STRANGER.owner.public))
+        by_owner = by_owner.sign(STRANGER.owner)
+        # Whoever pays can't shake off its claims by some key's release.
+        entry = (by_owner.TYPE, by_owner.encode())
+        assert donor.service.pairing.take(payer.actor.account, [entry], day=street.day) == 0
+        assert (await donor.service.balance(payer.actor.account)).open_leases == 10 * CREDIT
+        await donor.service.admission.released([by_owner])
+        assert (await donor.service.balance(payer.actor.account)).open_leases == 0
+        await donor.service.sync(payer.contact)
+        open_there = payer.service.ledger.store.read(
+            lambda view: payer.service.ledger.book(view, donor.actor.account).unvested(
+                payer.actor.account, today=street.day
+            )
+        )
+        assert open_there == 0
+        assert set(donor.service.pairing.ids(payer.actor.account, day=street.day)) == set(
+            payer.service.pairing.ids(donor.actor.account, day=street.day)
+        )

@@ -29,6 +29,7 @@ DOCUMENTED = {
     "credit.known": 0.20,
     "credit.newcomer_credits": 4096,
     "credit.local_line": "all",
+    "credit.receipts": True,
     "lease.days": 30,
     "lease.grace_days": 14,
     "network.upload_rate": None,
@@ -59,6 +60,8 @@ def test_a_file_and_overrides_change_what_they_name(tmp_path: Path) -> None:
     assert config.network.upload_rate == 2 * 2**20
     assert config.repair.threshold == 0.25
     assert config.code == Config().code
+    assert not load_config(path, ["credit.receipts=off"]).credit.receipts
+    assert load_config(path, ["credit.receipts=on"]).credit.receipts
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,7 @@ def test_a_file_and_overrides_change_what_they_name(tmp_path: Path) -> None:
         ("code.data_shards=31", r"code\.data_shards.*at most code\.total_shards, which is 30"),
         ("repair.threshold=1.01", r"repair\.threshold.*from 0 to 1"),
         ("credit.local_line=some", r"credit\.local_line.*all"),
+        ("credit.receipts=1", r"credit\.receipts.*on"),
         ("network.upload_rate=0", r"network\.upload_rate.*none"),
         ("announce.interval_s=172801", r"announce\.interval_s.*from 1 to 172800"),
         ("lease.days", "KEY=VALUE"),

@@ -12,12 +12,13 @@ from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
-from node.credit.admission import Policy
+from node.credit.admission import UNLIMITED, Policy
 from node.credit.ledger_store import AccountRow
 from node.daemon.compose import Node
 from node.daemon.config import build_config
 from node.errors import CreditError
-from node.units import MIB
+from node.units import DAY_S, MIB
+from tests.daemon.test_leases import call
 from tests.daemon.worlds import Machine, World, contact_of
 
 STRICT = build_config({"credit.local_line": 0, "credit.newcomer_credits": 60, "credit.pledge": 0.0625})
@@ -104,3 +105,29 @@ async def test_removing_a_file_gives_the_credit_back(autojump_clock: MockClock, 
         assert all(row_at(donor, sharer).standing.unvested for donor in donors)
         await sharer.renewer.release(report.file_hash)
         assert not any(row_at(donor, sharer).standing.unvested for donor in donors)
+
+
+async def test_the_owner_sees_why_its_files_are_not_renewed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    world = World()
+    async with swarm(world, donors=2) as (donors, sharer):
+        small = tmp_path / "small"
+        small.write_bytes(b"for years")
+        kept = PutOptions(code=Code(1, 2), lease_days=30, renews=True)
+        await sharer.uploader.put(small, kept)
+        for donor in donors:
+            await donor.credit.set_policy(Policy(0, 0, 0, 0))
+        world.clock.ahead_s += 25 * DAY_S
+        assert await sharer.leases.renew_due() == 1
+        (why,) = sharer.leases.failing.values()
+        assert "nothing was renewed" in why
+        assert "cairn donate" in why
+        result, _ = await call(sharer, "status")
+        assert result["renewals"] == {"failing": 1, "why": why}
+        for donor in donors:
+            await donor.credit.set_policy(Policy.of(CAP_BYTES, local_line=UNLIMITED))
+        assert await sharer.leases.renew_due() == 0
+        assert not sharer.leases.failing
+        result, _ = await call(sharer, "status")
+        assert result["renewals"] == {"failing": 0, "why": None}

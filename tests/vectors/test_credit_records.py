@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from node.credit.fold import Fold
 from node.records.base import Record
 from node.records.lease import Lease
 from tests.records.credit_samples import NETWORK, SIGNED
@@ -13,7 +14,13 @@ FROZEN = cases.frozen()
 
 
 def test_every_record_is_frozen() -> None:
-    assert list(FROZEN) == [*(record.TYPE for record in SIGNED), *cases.UNDER_GRANT]
+    assert list(FROZEN) == [*(record.TYPE for record in SIGNED), *cases.UNDER_GRANT, "fold"]
+
+
+def test_a_fold_is_frozen() -> None:
+    part = FROZEN["fold"]
+    assert cases.vectors()["fold"] == part
+    assert Fold.decode(bytes.fromhex(part["record"]), network=NETWORK) == cases.FOLD
 
 
 @pytest.mark.parametrize("name", cases.UNDER_GRANT)
