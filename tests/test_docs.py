@@ -274,12 +274,12 @@ def check_messages(page: str, declared: Mapping[str, tuple[type[Any], tuple[Fiel
 
 
 def test_messages_of_the_shard_protocol() -> None:
-    check_messages("formats/shards-protocol.md", cast(Any, messages._TABLE))
+    check_messages("formats/shards-protocol.md", cast(Any, messages.TABLE.rows))
     assert messages.PROTOCOL in text_of("formats/shards-protocol.md")
 
 
 def test_messages_of_the_repair_protocol() -> None:
-    with_fields = {tag: entry for tag, entry in repair_messages._TABLE.items() if entry[1]}
+    with_fields = {tag: entry for tag, entry in repair_messages.TABLE.rows.items() if entry[1]}
     check_messages("formats/repair-protocol.md", cast(Any, with_fields))
     assert repair_messages.PROTOCOL in text_of("formats/repair-protocol.md")
 
@@ -305,13 +305,13 @@ def test_messages_of_the_credit_protocol() -> None:
         tag = code_of(row[0])[0] if row[0] else tag
         stated.setdefault(tag, []).append(code_of(row[1])[0])
     declared = {
-        tag: [f.name for f in fields(message)] for tag, (message, _) in credit_messages._TABLE.items()
+        tag: [f.name for f in fields(message)] for tag, (message, _) in credit_messages.TABLE.rows.items()
     }
     assert stated == declared
 
 
 def test_records_of_the_journal() -> None:
-    check_messages("formats/home.md", cast(Any, journal._TABLE))
+    check_messages("formats/home.md", cast(Any, journal.TABLE.rows))
 
 
 def test_messages_of_the_dht() -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from node import limits
+from node import limits, tagged
 from node.chunks import messages
 from node.chunks.bodies import receive_body, send_body
 from node.errors import PeerMisbehavedError, ProtocolError
@@ -157,7 +157,7 @@ class HolderSession:
 
     async def merge_roster(self, segment_id: SegmentId, leases: Sequence[bytes]) -> int:
         """Tell the holder of others' leases; how many leases of the segment it knows now."""
-        body = messages.pack_records(leases)
+        body = tagged.pack_records(leases)
         await self._send(messages.RosterMerge(segment_id, len(body)))
         await send_body(self._framed, body)
         return (await self._reply(messages.Done)).count

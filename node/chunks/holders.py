@@ -74,12 +74,15 @@ class Holders:
     async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
         """A session; the caller ends it with `end`.
 
-        `on_stale` is called when the known addresses failed, before the peer is looked up, which takes time.
+        `on_stale` is called before the peer is looked up, which takes time: its known addresses failed, or
+        there are none.
         Raises `UnreachableError`, `RefusedError`.
         """
         if contact.peer_id == self.client.peer_id:
             return await self.client.open(contact)
         if not contact.addresses:
+            if on_stale is not None:
+                on_stale()
             contact = await self.look_up(contact) or contact
         try:
             return await self.client.open(contact)
@@ -113,9 +116,11 @@ class Holders:
         return found
 
     @asynccontextmanager
-    async def session(self, contact: Contact) -> AsyncIterator[HolderSession]:
-        """A session for some requests; it ends with the context, whatever happens."""
-        session = await self.open(contact)
+    async def session(
+        self, contact: Contact, *, on_stale: Callable[[], None] | None = None
+    ) -> AsyncIterator[HolderSession]:
+        """A session for some requests, as `open` gives it; it ends with the context, whatever happens."""
+        session = await self.open(contact, on_stale=on_stale)
         clean = False
         try:
             yield session
@@ -151,16 +156,21 @@ def blaming(peer_id: PeerId) -> Iterator[None]:
         raise PeerMisbehavedError(peer_id_text(peer_id), str(error)) from error
 
 
+Ask = Callable[[Contact, Callable[[], None]], Awaitable[T | None]]
+"""Asks one peer of a race; calls what it is given when it goes on to look stale addresses up."""
+
+
 async def first_answer(
     candidates: trio.MemoryReceiveChannel[Contact],
-    ask: Callable[[Contact], Awaitable[T | None]],
+    ask: Ask[T],
     *,
     blame: Callable[[PeerId, RemoteError], None],
 ) -> T | None:
     """The first answer that is not None from peers asked in a staggered race; None if no peer gives one.
 
-    `ask` may raise `RemoteError`, which is handed to `blame`, and `OwnerInconsistentError`, which ends the
-    race and passes through.
+    A peer whose addresses are being looked up keeps nobody else out of the race: where most holders are dead,
+    the living ones would come up only after as many fruitless look-ups. `ask` may raise `RemoteError`, which
+    is handed to `blame`, and `OwnerInconsistentError`, which ends the race and passes through.
     """
     answers: list[T] = []
     errors: list[OwnerInconsistentError] = []
@@ -168,9 +178,18 @@ async def first_answer(
     failed = trio.Event()
 
     async def attempt(contact: Contact) -> None:
-        nonlocal failed
+        racing = True
+
+        def make_way() -> None:
+            nonlocal racing, failed
+            if racing:
+                racing = False
+                slots.release()
+                failed.set()
+                failed = trio.Event()
+
         try:
-            answer = await ask(contact)
+            answer = await ask(contact, make_way)
         except RemoteError as error:
             blame(contact.peer_id, error)
             answer = None
@@ -179,12 +198,10 @@ async def first_answer(
             nursery.cancel_scope.cancel()
             return
         finally:
-            slots.release()
+            make_way()
         if answer is not None:
             answers.append(answer)
             nursery.cancel_scope.cancel()
-        failed.set()
-        failed = trio.Event()
 
     seen: set[PeerId] = set()
     async with trio.open_nursery() as nursery:

@@ -20,7 +20,7 @@ from node.chunks.bad_answer import BadAnswer
 from node.chunks.healing.client import RepairClient
 from node.chunks.holders import Holders
 from node.chunks.roster import live_leases
-from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import blake3_256, multihash
 from node.crypto.identity import peer_id_of
@@ -58,7 +58,7 @@ class LossTeller:
         self,
         *,
         store: ShardStore,
-        keeper: Keeper,
+        rosters: Rosters,
         holders: Holders,
         client: RepairClient,
         state: KeyValue,
@@ -69,7 +69,7 @@ class LossTeller:
     ) -> None:
         """`state` remembers what was told."""
         self._store = store
-        self._keeper = keeper
+        self._rosters = rosters
         self._holders = holders
         self._client = client
         self._state = state
@@ -145,7 +145,7 @@ class LossTeller:
 
         def read() -> list[PeerId]:
             try:
-                known = self._keeper.known_leases(segment_id)
+                known = self._rosters.known_leases(segment_id)
             except ProtocolError:
                 return []
             return list(dict.fromkeys(lease.holder for lease in live_leases(known, today=today)))

@@ -31,12 +31,13 @@ before anything is allocated for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NewType
 
-from node import limits, wire
+from node import limits, tagged, wire
 from node.errors import ProtocolError
+from node.tagged import Table, array, exactly, integer, text, up_to
 from node.units import FileHash, LeaseId, SegmentId
 from node.wire import Value
 
@@ -317,30 +318,6 @@ Message = (
     | GrantReply | Served
 )  # fmt: skip
 
-_Field = Callable[[Value], object]
-
-
-def _int(low: int, high: int) -> _Field:
-    return lambda value: wire.expect_int(value, low=low, high=high)
-
-
-def _bytes(size: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size=size)
-
-
-def _up_to(size_max: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size_max=size_max)
-
-
-def _many(item: _Field, *, low: int = 0, high: int) -> _Field:
-    def parse(value: Value) -> object:
-        items = wire.expect_list(value, count_max=high)
-        if len(items) < low:
-            raise ProtocolError(f"expected at least {low} items, found {len(items)}")
-        return tuple(item(each) for each in items)
-
-    return parse
-
 
 def _kind(value: Value) -> object:
     kind = wire.expect_str(value, bytes_max=16)
@@ -349,90 +326,77 @@ def _kind(value: Value) -> object:
     return kind
 
 
-def _code(value: Value) -> object:
-    return wire.expect_str(value, bytes_max=limits.ERROR_CODE_BYTES_MAX)
+_ID = exactly(32)
+_PUT_ID = exactly(16)
+_SHARD = integer(0, limits.TOTAL_SHARDS_MAX - 1)
+_SHARD_COUNT = integer(1, limits.TOTAL_SHARDS_MAX)
+_BLOCK = integer(0, limits.SEGMENT_STRIPES - 1)
+_BLOCK_BYTES = integer(limits.BLOCK_ALIGN_BYTES, limits.BLOCK_BYTES)
+_LEASES_BODY = integer(0, limits.LEASES_BODY_BYTES_MAX)
+_PAYER = up_to(limits.DEVICE_CERT_BYTES_MAX)
 
+_CODE = text(limits.ERROR_CODE_BYTES_MAX)
 
-_ID = _bytes(32)
-_PUT_ID = _bytes(16)
-_SHARD = _int(0, limits.TOTAL_SHARDS_MAX - 1)
-_SHARD_COUNT = _int(1, limits.TOTAL_SHARDS_MAX)
-_BLOCK = _int(0, limits.SEGMENT_STRIPES - 1)
-_BLOCK_BYTES = _int(limits.BLOCK_ALIGN_BYTES, limits.BLOCK_BYTES)
-_LEASES_BODY = _int(0, limits.LEASES_BODY_BYTES_MAX)
-_PAYER = _up_to(limits.DEVICE_CERT_BYTES_MAX)
-
-_TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
-    "offer?": (OfferRequest, (_int(0, 2**48), _SHARD_COUNT, _PAYER)),
-    "offer": (OfferReply, (_up_to(limits.RECORD_BYTES_MAX), _int(0, limits.CREDIT_MICRO_MAX))),
-    "put": (
-        PutOpen,
-        (
-            _PUT_ID,
-            _SHARD_COUNT,
-            _SHARD_COUNT,
-            _BLOCK_BYTES,
-            _BLOCK_BYTES,
-            _int(1, limits.SEGMENT_STRIPES),
-            _many(_SHARD, low=1, high=limits.TOTAL_SHARDS_MAX),
-            _int(1, limits.LEASE_DAYS_MAX),
-            _int(0, limits.RATE_MICRO_MAX),
-            _PAYER,
+TABLE: Final = Table[Message](
+    {
+        "offer?": (OfferRequest, (integer(0, 2**48), _SHARD_COUNT, _PAYER)),
+        "offer": (OfferReply, (up_to(limits.RECORD_BYTES_MAX), integer(0, limits.CREDIT_MICRO_MAX))),
+        "put": (
+            PutOpen,
+            (
+                _PUT_ID,
+                _SHARD_COUNT,
+                _SHARD_COUNT,
+                _BLOCK_BYTES,
+                _BLOCK_BYTES,
+                integer(1, limits.SEGMENT_STRIPES),
+                array(_SHARD, low=1, high=limits.TOTAL_SHARDS_MAX),
+                integer(1, limits.LEASE_DAYS_MAX),
+                integer(0, limits.RATE_MICRO_MAX),
+                _PAYER,
+            ),
         ),
-    ),
-    "resume": (PutResume, (_PUT_ID,)),
-    "accepted": (
-        PutAccepted,
-        (_many(_int(0, limits.SEGMENT_STRIPES), low=1, high=limits.TOTAL_SHARDS_MAX),),
-    ),
-    "close": (PutClose, (_PUT_ID, _up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _LEASES_BODY)),
-    "abort": (PutAbort, (_PUT_ID,)),
-    "leases?": (LeaseQuery, (_ID, _many(_bytes(16), low=1, high=limits.TOTAL_SHARDS_MAX))),
-    "renew": (Renew, (_ID, _LEASES_BODY, _PAYER)),
-    "attach": (Attach, (_kind, _ID, _ID, _int(1, limits.FILE_MANIFEST_BYTES_MAX))),
-    "roster+": (RosterMerge, (_ID, _LEASES_BODY)),
-    "grant+": (GiveGrant, (_ID, _up_to(limits.REPAIR_GRANT_BYTES_MAX))),
-    "announce": (
-        Announce,
-        (_many(_ID, high=limits.ANNOUNCE_KEYS_MAX), _many(_ID, high=limits.ANNOUNCE_KEYS_MAX)),
-    ),
-    "release": (
-        Release,
-        (_many(_up_to(limits.RECORD_BYTES_MAX), low=1, high=limits.RELEASES_PER_MESSAGE_MAX),),
-    ),
-    "manifest?": (GetManifest, (_ID,)),
-    "manifest": (
-        ManifestReply,
-        (_up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _many(_SHARD, high=limits.TOTAL_SHARDS_MAX)),
-    ),
-    "attachment?": (GetAttachment, (_kind, _ID)),
-    "roster?": (GetRoster, (_ID,)),
-    "grant?": (GetGrant, (_ID,)),
-    "grant": (GrantReply, (_up_to(limits.REPAIR_GRANT_BYTES_MAX),)),
-    "shard?": (GetShard, (_ID, _SHARD)),
-    "shard": (ShardReply, (_up_to(32 * limits.SEGMENT_STRIPES), _up_to(16))),
-    "read": (ReadBlocks, (_ID, _SHARD, _many(_BLOCK, low=1, high=limits.SEGMENT_STRIPES))),
-    "prove": (Prove, (_ID, _SHARD, _BLOCK)),
-    "served": (Served, (_up_to(limits.SERVE_RECEIPT_BYTES_MAX),)),
-    "no_block": (BlockMissing, (_BLOCK, _code)),
-    "body": (Body, (_int(0, limits.FILE_MANIFEST_BYTES_MAX),)),
-    "done": (Done, (_int(0, 2**32),)),
-}
-_TAGS: Final = {message: tag for tag, (message, _) in _TABLE.items()}
+        "resume": (PutResume, (_PUT_ID,)),
+        "accepted": (
+            PutAccepted,
+            (array(integer(0, limits.SEGMENT_STRIPES), low=1, high=limits.TOTAL_SHARDS_MAX),),
+        ),
+        "close": (PutClose, (_PUT_ID, up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), _LEASES_BODY)),
+        "abort": (PutAbort, (_PUT_ID,)),
+        "leases?": (LeaseQuery, (_ID, array(exactly(16), low=1, high=limits.TOTAL_SHARDS_MAX))),
+        "renew": (Renew, (_ID, _LEASES_BODY, _PAYER)),
+        "attach": (Attach, (_kind, _ID, _ID, integer(1, limits.FILE_MANIFEST_BYTES_MAX))),
+        "roster+": (RosterMerge, (_ID, _LEASES_BODY)),
+        "grant+": (GiveGrant, (_ID, up_to(limits.REPAIR_GRANT_BYTES_MAX))),
+        "announce": (
+            Announce,
+            (array(_ID, high=limits.ANNOUNCE_KEYS_MAX), array(_ID, high=limits.ANNOUNCE_KEYS_MAX)),
+        ),
+        "release": (
+            Release,
+            (array(up_to(limits.RECORD_BYTES_MAX), low=1, high=limits.RELEASES_PER_MESSAGE_MAX),),
+        ),
+        "manifest?": (GetManifest, (_ID,)),
+        "manifest": (
+            ManifestReply,
+            (up_to(limits.SEGMENT_MANIFEST_BYTES_MAX), array(_SHARD, high=limits.TOTAL_SHARDS_MAX)),
+        ),
+        "attachment?": (GetAttachment, (_kind, _ID)),
+        "roster?": (GetRoster, (_ID,)),
+        "grant?": (GetGrant, (_ID,)),
+        "grant": (GrantReply, (up_to(limits.REPAIR_GRANT_BYTES_MAX),)),
+        "shard?": (GetShard, (_ID, _SHARD)),
+        "shard": (ShardReply, (up_to(32 * limits.SEGMENT_STRIPES), up_to(16))),
+        "read": (ReadBlocks, (_ID, _SHARD, array(_BLOCK, low=1, high=limits.SEGMENT_STRIPES))),
+        "prove": (Prove, (_ID, _SHARD, _BLOCK)),
+        "served": (Served, (up_to(limits.SERVE_RECEIPT_BYTES_MAX),)),
+        "no_block": (BlockMissing, (_BLOCK, _CODE)),
+        "body": (Body, (integer(0, limits.FILE_MANIFEST_BYTES_MAX),)),
+        "done": (Done, (integer(0, 2**32),)),
+    }
+)
 
-
-def encode(message: Message) -> Value:
-    """The array to send."""
-    return [_TAGS[type(message)], *astuple(message)]
-
-
-def decode(values: Sequence[Value]) -> Message:
-    """The message in an array that was received. Raises `ProtocolError` for a wrong tag, count or field."""
-    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
-        raise ProtocolError("no such message")
-    message, fields = _TABLE[values[0]]
-    wire.expect_list(list(values[1:]), count=len(fields))
-    return message(*(field(value) for field, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
+encode, decode = TABLE.encode, TABLE.decode
 
 
 def encode_block_header(slot: int, block_index: int) -> Value:
@@ -445,11 +409,6 @@ def decode_block_header(header: Sequence[Value]) -> tuple[int, int]:
     wire.expect_list(list(header), count=2)
     slot = wire.expect_int(header[0], low=0, high=limits.TOTAL_SHARDS_MAX - 1)
     return slot, wire.expect_int(header[1], low=0, high=limits.SEGMENT_STRIPES - 1)
-
-
-def pack_records(records: Sequence[bytes]) -> bytes:
-    """A body of several records."""
-    return wire.encode(list(records))
 
 
 def pack_charged(leases: Sequence[bytes], charges: Sequence[bytes]) -> bytes:
@@ -474,6 +433,9 @@ def unpack_charged(body: bytes, *, count_max: int) -> tuple[tuple[bytes, ...], t
 
 def unpack_records(body: bytes, *, count_max: int) -> tuple[bytes, ...]:
     """The records of a body. Raises `ProtocolError`."""
-    items = wire.decode(body, size_max=limits.LEASES_BODY_BYTES_MAX)
-    wire.expect_list(items, count_max=count_max)
-    return tuple(wire.expect_bytes(item, size_max=limits.RECORD_BYTES_MAX) for item in items)
+    return tagged.unpack_records(
+        body,
+        size_max=limits.LEASES_BODY_BYTES_MAX,
+        count_max=count_max,
+        record_bytes_max=limits.RECORD_BYTES_MAX,
+    )

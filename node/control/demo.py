@@ -28,17 +28,18 @@ from node.control.client import Json
 from node.control.credit_words import format_credits, worth
 from node.control.local_swarm import LocalSwarm, NodeProcess
 from node.errors import CreditError, NodeError, UsageError
-from node.units import MIB, format_size
+from node.limits import DHT_BUCKET_CONTACTS
+from node.units import DAY_S, KIB, MIB, format_size
 
 FILE_BYTES = 64 * MIB
 DATA_SHARDS, TOTAL_SHARDS = 10, 30
 NODES_MAX = 100
-HEAL_STALL_S = 15.0
+HEAL_STALL_S = 30.0
 HEALING_DONORS_MIN = 7
 """With fewer left, each would keep more of a segment than it may: some of the shards stay unmade."""
-AUDIT_TIMEOUT_S = 60.0
-AUDIT_PATIENCE_S = 10.0  # for all of them, once one that is needed has earned something
-RETURN_TIMEOUT_S = 15.0
+AUDIT_TIMEOUT_S = 120.0
+AUDIT_PATIENCE_S = 10.0  # for all of them, once the owner owes something to one that is needed
+RETURN_TIMEOUT_S = 60.0
 SETTINGS: Mapping[str, object] = {
     "audit.interval_s": 3,
     "repair.check_interval_s": 2,
@@ -49,6 +50,10 @@ SETTINGS: Mapping[str, object] = {
     "credit.newcomer_credits": 0,
 }
 """Fast clocks; repair as soon as anything is lost, to show it; credit binds on one machine too."""
+SECOND_PUT: Mapping[str, Any] = {"code": "1/2", "expires_s": DAY_S}
+"""A day, as what pays for it was earned in a day."""
+SMALL_BYTES = 8 * KIB
+"""A smaller second file costs more for the records of its leases than for its bytes."""
 _POLL_S = 0.5
 _WRITE_BYTES = 4 * MIB
 
@@ -143,7 +148,7 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
     with steps.step(f"start {options.nodes} nodes that give disk"):
         uploader, donors = _start(options, swarm, max(size, MIB))
     with steps.step("the nodes find each other"):
-        swarm.wait_known(uploader, len(donors))
+        swarm.wait_known(uploader, min(len(donors), DHT_BUCKET_CONTACTS))
     with steps.step("put") as row:
         put = uploader.call("put", path=str(source), code=f"{DATA_SHARDS}/{TOTAL_SHARDS}")
         link.append(put["link"])
@@ -151,7 +156,7 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
             f"put {format_size(put['bytes'])}: {format_size(put['stored_bytes'])} on {put['holders']} holders"
         )
     with steps.step("the owner's node audits its holders: a day of keeping is owed") as row:
-        paid = _wait_audited(donors, must=donors[options.kill :])
+        paid = _wait_audited(uploader, donors, must=donors[options.kill :])
         row["ok"] = paid > 0
         row["name"] += f", to {paid} of {len(donors)}"
     with steps.step(f"SIGKILL {options.kill} donors, stop the uploader"):
@@ -171,17 +176,17 @@ def _play(options: DemoOptions, folder: Path, swarm: LocalSwarm, steps: _Steps, 
         alive = _wait_healed(fresh, link[0])
         row["ok"] = alive == TOTAL_SHARDS or (len(survivors) < HEALING_DONORS_MIN and alive >= DATA_SHARDS)
         row["name"] += f": {alive} of {TOTAL_SHARDS} shards of every segment proved"
-    _settle(folder, swarm, steps, uploader, survivors, fresh)
+    _settle(size, folder, swarm, steps, uploader, survivors, fresh)
 
 
-def _wait_audited(donors: list[NodeProcess], *, must: list[NodeProcess]) -> int:
-    """How many donors have earned something; 0 if none of those that `must` had in time.
+def _wait_audited(owner: NodeProcess, donors: list[NodeProcess], *, must: list[NodeProcess]) -> int:
+    """To how many donors the owner owes something; 0 if to none of those that `must` in time.
 
     Small shards are due less often: of a small file it is enough that one of them has been audited.
     """
     began = time.monotonic()
     while True:
-        paid = {donor.peer_id for donor in donors if donor.call("credit")["earned"] > 0}
+        paid = {donor.peer_id for donor in donors if _claim(donor, owner) > 0}
         has_some = any(donor.peer_id in paid for donor in must)
         waited_s = time.monotonic() - began
         if len(paid) == len(donors) or (has_some and waited_s > AUDIT_PATIENCE_S):
@@ -189,6 +194,12 @@ def _wait_audited(donors: list[NodeProcess], *, must: list[NodeProcess]) -> int:
         if waited_s > AUDIT_TIMEOUT_S:
             return 0
         time.sleep(_POLL_S)
+
+
+def _claim(donor: NodeProcess, owner: NodeProcess) -> float:
+    """What the owner owes the donor, in credits."""
+    account = owner.ready["account"]
+    return sum(float(peer["balance"]) for peer in donor.call("credit")["peers"] if peer["account"] == account)
 
 
 def _wait_healed(observer: NodeProcess, link: str) -> int:
@@ -205,6 +216,7 @@ def _wait_healed(observer: NodeProcess, link: str) -> int:
 
 
 def _settle(
+    size: int,
     folder: Path,
     swarm: LocalSwarm,
     steps: _Steps,
@@ -222,10 +234,15 @@ def _settle(
         for each in (owner, *survivors):
             each.call("donate", pledge_millionths=0)
     second = folder / "second.bin"
-    best = survivors[earned.index(max(earned))]
+    best = max(survivors, key=lambda donor: _claim(donor, owner))
     with steps.step("a donor stores a second file with what it earned") as row:
         swarm.wait_known(best, len(survivors))
-        _make_random(second, _affordable_bytes(best, owner))
+        affordable = _affordable_bytes(best, owner)
+        if affordable < SMALL_BYTES:
+            row["ok"] = size < MIB
+            row["name"] += f": nothing, a day of {format_size(size)} earns less than records of leases cost"
+            return
+        _make_random(second, affordable)
         put = _put_on_credit(best, second)
         row["name"] += (
             f": {format_size(put['bytes'])} for {format_credits(put['price'])}, "
@@ -233,7 +250,7 @@ def _settle(
         )
     with steps.step("a stranger who keeps nothing for anybody asks for the same") as row:
         try:
-            stranger.call("put", path=str(second), code="1/2")
+            stranger.call("put", path=str(second), **SECOND_PUT)
         except CreditError:
             row["name"] += ": refused, not enough credit"
         else:
@@ -245,7 +262,7 @@ def _put_on_credit(donor: NodeProcess, source: Path) -> Json:
     deadline = time.monotonic() + RETURN_TIMEOUT_S
     while True:
         try:
-            return donor.call("put", path=str(source), code="1/2")
+            return donor.call("put", path=str(source), **SECOND_PUT)
         except CreditError:
             if time.monotonic() > deadline:
                 raise
@@ -262,10 +279,8 @@ def _earnings(earned: list[float]) -> str:
 
 
 def _affordable_bytes(donor: NodeProcess, owner: NodeProcess) -> int:
-    """An eighth of what the donor's claim on the owner pays for at 1/2: leases have records, too."""
-    account = owner.ready["account"]
-    (peer,) = [peer for peer in donor.call("credit")["peers"] if peer["account"] == account]
-    return int(peer["balance"] / 30 * MIB / 2 / 8)
+    """What a quarter of the donor's claim on the owner pays for at 1/2: leases have records, too."""
+    return int(_claim(donor, owner) * MIB / 2 / 4)
 
 
 def _settings() -> list[str]:

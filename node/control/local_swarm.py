@@ -173,7 +173,7 @@ class LocalSwarm:
         self.nodes[self.nodes.index(ended)] = node_process
         return node_process.wait_ready()
 
-    def wait_known(self, node_process: NodeProcess, contacts: int, timeout_s: float = 60.0) -> int:
+    def wait_known(self, node_process: NodeProcess, contacts: int, timeout_s: float = 180.0) -> int:
         """Wait until a node's routing table has `contacts` entries; how many it has when time is up."""
         deadline = time.monotonic() + timeout_s
         while True:

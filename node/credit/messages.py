@@ -21,13 +21,14 @@ anything is allocated for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from node import limits, wire
 from node.credit.reconcile import ID_BYTES, Answer, Range
 from node.errors import ProtocolError
+from node.tagged import Table, array, exactly, integer, text, up_to
 from node.wire import Value
 
 PROTOCOL: Final = "/cairn/credit/1"
@@ -157,83 +158,45 @@ Message = (
     | Signed | Declined | Body | Done
 )  # fmt: skip
 
-_Field = Callable[[Value], object]
-
-
-def _int(high: int) -> _Field:
-    return lambda value: wire.expect_int(value, low=0, high=high)
-
-
-def _bytes(size: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size=size)
-
-
-def _up_to(size_max: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size_max=size_max)
-
-
-def _many(item: _Field, high: int) -> _Field:
-    return lambda value: tuple(item(each) for each in wire.expect_list(value, count_max=high))
-
-
-def _text(value: Value) -> object:
-    return wire.expect_str(value, bytes_max=4 * limits.ERROR_TEXT_CHARACTERS_MAX)
+_MEMBERS = array(exactly(32), high=limits.CLEAR_MEMBERS_MAX)
+_PLACES = array(up_to(64), high=limits.CLEAR_MEMBERS_MAX)
 
 
 def _cycle(value: Value) -> object:
     accounts, amount, peers = wire.expect_list(value, count=3)
-    members = _many(_bytes(32), limits.CLEAR_MEMBERS_MAX)(accounts)
-    places = _many(_up_to(64), limits.CLEAR_MEMBERS_MAX)(peers)
+    members = _MEMBERS(accounts)
+    places = _PLACES(peers)
     if len(members) != len(places):  # type: ignore[arg-type]
         raise ProtocolError("a peer for each account of a cycle")
     return members, wire.expect_int(amount, low=1, high=limits.CREDIT_MICRO_MAX), places
 
 
-_BODY = _int(limits.CREDIT_BODY_BYTES_MAX)
-_TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
-    "hello": (Hello, (_up_to(limits.DEVICE_CERT_BYTES_MAX),)),
-    "ask": (Ask, (_many(Range.of_value, limits.CREDIT_RANGES_MAX),)),
-    "answers": (Answers, (_many(Answer.of_value, limits.CREDIT_RANGES_MAX),)),
-    "want": (Want, (_many(_bytes(ID_BYTES), limits.CREDIT_ENTRIES_PER_MESSAGE_MAX),)),
-    "give": (Give, (_BODY,)),
-    "settled": (Settled, (Range.of_value,)),
-    "propose": (Propose, (_up_to(limits.PAIR_STATE_BYTES_MAX),)),
-    "cycle?": (
-        FindCycle,
-        (_bytes(32), _int(limits.CREDIT_MICRO_MAX), _up_to(limits.BLOOM_FILTER_BYTES_MAX + 64)),
-    ),
-    "cycles": (Cycles, (_many(_cycle, limits.CLEAR_CANDIDATES_MAX),)),
-    "clear": (SignClear, (_up_to(limits.CLEAR_BYTES_MAX),)),
-    "abort": (AbortClear, (_up_to(limits.ABORT_BYTES_MAX),)),
-    "signed": (Signed, (_up_to(limits.CLEAR_BYTES_MAX),)),
-    "declined": (Declined, (_text, _up_to(limits.ABORT_BYTES_MAX))),
-    "body": (Body, (_BODY,)),
-    "done": (Done, (_int(2**32),)),
-}
-_TAGS: Final = {message: tag for tag, (message, _) in _TABLE.items()}
+_BODY = integer(0, limits.CREDIT_BODY_BYTES_MAX)
+_TEXT = text(4 * limits.ERROR_TEXT_CHARACTERS_MAX)
+TABLE: Final = Table[Message](
+    {
+        "hello": (Hello, (up_to(limits.DEVICE_CERT_BYTES_MAX),)),
+        "ask": (Ask, (array(Range.of_value, high=limits.CREDIT_RANGES_MAX),)),
+        "answers": (Answers, (array(Answer.of_value, high=limits.CREDIT_RANGES_MAX),)),
+        "want": (Want, (array(exactly(ID_BYTES), high=limits.CREDIT_ENTRIES_PER_MESSAGE_MAX),)),
+        "give": (Give, (_BODY,)),
+        "settled": (Settled, (Range.of_value,)),
+        "propose": (Propose, (up_to(limits.PAIR_STATE_BYTES_MAX),)),
+        "cycle?": (
+            FindCycle,
+            (exactly(32), integer(0, limits.CREDIT_MICRO_MAX), up_to(limits.BLOOM_FILTER_BYTES_MAX + 64)),
+        ),
+        "cycles": (Cycles, (array(_cycle, high=limits.CLEAR_CANDIDATES_MAX),)),
+        "clear": (SignClear, (up_to(limits.CLEAR_BYTES_MAX),)),
+        "abort": (AbortClear, (up_to(limits.ABORT_BYTES_MAX),)),
+        "signed": (Signed, (up_to(limits.CLEAR_BYTES_MAX),)),
+        "declined": (Declined, (_TEXT, up_to(limits.ABORT_BYTES_MAX))),
+        "body": (Body, (_BODY,)),
+        "done": (Done, (integer(0, 2**32),)),
+    }
+)
 
-
-def encode(message: Message) -> Value:
-    """The array to send."""
-    tag = _TAGS[type(message)]
-    match message:
-        case Ask():
-            return [tag, [each.as_value() for each in message.ranges]]
-        case Answers():
-            return [tag, [each.as_value() for each in message.answers]]
-        case Settled():
-            return [tag, message.whole.as_value()]
-        case _:
-            return [tag, *(getattr(message, name) for name in message.__dataclass_fields__)]
-
-
-def decode(values: Sequence[Value]) -> Message:
-    """The message in an array that was received. Raises `ProtocolError` for a wrong tag, count or field."""
-    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
-        raise ProtocolError("no such message")
-    message, fields = _TABLE[values[0]]
-    wire.expect_list(list(values[1:]), count=len(fields))
-    return message(*(parse(value) for parse, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
+encode, decode = TABLE.encode, TABLE.decode
 
 
 def pack_entries(entries: Sequence[EntryData]) -> bytes:

@@ -41,7 +41,7 @@ def build_auditing(
         network=network,
         preamble=preamble,
         store=store,
-        keeper=shard_server.keeper,
+        rosters=shard_server.rosters,
         evidence=evidence,
         reputations=reputations,
         journal=AuditJournal(state),
@@ -52,7 +52,7 @@ def build_auditing(
     )
     planner = WorkPlanner(
         store=store,
-        keeper=shard_server.keeper,
+        rosters=shard_server.rosters,
         catalogue=catalogue,
         identity=keys.identity,
         me=keys.peer_id,

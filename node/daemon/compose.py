@@ -32,7 +32,7 @@ from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
-from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.chunks.store.space import SpaceBudget
@@ -250,9 +250,9 @@ def credit_policy(config: Config, donation: Donation) -> Policy:
     )
 
 
-def _was_due(keeper: Keeper, evidence: Evidence, receipt: AuditReceipt, lease: Lease) -> bool:
+def _was_due(rosters: Rosters, evidence: Evidence, receipt: AuditReceipt, lease: Lease) -> bool:
     """Whether it was the auditor's turn: by the roster of a segment that is held, else by what was heard."""
-    roster = {known.holder for known in keeper.known_leases(lease.segment_id)}
+    roster = {known.holder for known in rosters.known_leases(lease.segment_id)}
     if roster:
         return is_auditor(receipt.auditor, lease.segment_id, roster, lease.holder, now_s=receipt.time_s)
     heard = evidence.vesting(lease.segment_id, lease.lease_id)
@@ -311,7 +311,7 @@ async def _build(
         clock=clock,
         offload=offload,
         policy=credit_policy(config, memory.donation()),
-        is_assigned=lambda receipt, lease: _was_due(server.keeper, evidence, receipt, lease),
+        is_assigned=lambda receipt, lease: _was_due(server.rosters, evidence, receipt, lease),
     )
     evidence.on_receipts = credit.hear
     engine = await offload.run(best_engine)
@@ -468,7 +468,7 @@ async def _build(
             memory=memory,
             turns=AnnouncingTurns(
                 store=store,
-                keeper=server.keeper,
+                rosters=server.rosters,
                 directory=dht,
                 peer_id=keys.peer_id,
                 clock=clock,

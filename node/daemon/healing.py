@@ -135,12 +135,13 @@ def build_healing(
     offload: Offload,
 ) -> Healing:
     """The parts, wired."""
-    keeper = shard_server.keeper
+    keeper, rosters = shard_server.keeper, shard_server.rosters
     holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
     prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
     held = HeldSegments(
         store=store,
         keeper=keeper,
+        rosters=rosters,
         evidence=evidence,
         clock=clock,
         network=preamble.network_id,
@@ -200,6 +201,7 @@ def build_healing(
         network=network,
         store=store,
         keeper=keeper,
+        rosters=rosters,
         identity=keys.identity,
         account=keys.account_id,
         preamble=preamble,
@@ -214,7 +216,7 @@ def build_healing(
     )
     losses = LossTeller(
         store=store,
-        keeper=keeper,
+        rosters=rosters,
         holders=holders,
         client=repair,
         state=state,
@@ -265,4 +267,4 @@ def build_healing(
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:
     """Take new leases into the roster of a segment that is held here."""
     if leases and store.segment_manifest(leases[0].segment_id) is not None:
-        server.keeper.merge_known(leases[0].segment_id, leases)
+        server.rosters.merge_verified(leases[0].segment_id, leases)

@@ -8,7 +8,7 @@ that serves everybody, with the same bytes; unread bytes are bounded.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -17,8 +17,9 @@ import trio
 from node import limits
 from node.crypto.identity import peer_id_text
 from node.errors import NodeError, RefusedError, UnreachableError
+from node.net.wrapping import WrappedNetwork
 from node.ports import Buffer, Network, Stream, StreamHandler
-from node.units import Contact, Multiaddr, PeerId
+from node.units import Contact, PeerId
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ async def with_loopback(network: Network) -> AsyncIterator[LoopbackNetwork]:
         nursery.cancel_scope.cancel()
 
 
-class LoopbackNetwork:
+class LoopbackNetwork(WrappedNetwork):
     """See `with_loopback`."""
 
     def __init__(self, network: Network, nursery: trio.Nursery) -> None:
-        self._network = network
+        super().__init__(network)
         self._nursery = nursery
         self._handlers: dict[str, StreamHandler] = {}
 
@@ -48,35 +49,10 @@ class LoopbackNetwork:
         other._handlers = self._handlers
         return other
 
-    @property
-    def peer_id(self) -> PeerId:
-        """As the port says."""
-        return self._network.peer_id
-
-    def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        """As the port says."""
-        return self._network.listen_addresses()
-
-    def connected(self) -> tuple[PeerId, ...]:
-        """As the port says; the node itself is no peer."""
-        return self._network.connected()
-
-    def addresses_of(self, peer_id: PeerId) -> tuple[Multiaddr, ...]:
-        """As the port says."""
-        return self._network.addresses_of(peer_id)
-
-    def observed_address(self, peer_id: PeerId) -> Multiaddr | None:
-        """As the port says."""
-        return self._network.observed_address(peer_id)
-
-    async def connect(self, contact: Contact) -> None:
-        """As the port says."""
-        await self._network.connect(contact)
-
     async def open_stream(self, contact: Contact, protocol: str) -> Stream:
         """As the port says."""
         if contact.peer_id != self.peer_id:
-            return await self._network.open_stream(contact, protocol)
+            return await super().open_stream(contact, protocol)
         await trio.lowlevel.checkpoint()
         handler = self._handlers.get(protocol)
         if handler is None:
@@ -90,17 +66,7 @@ class LoopbackNetwork:
     ) -> None:
         """As the port says; the limits are for others."""
         self._handlers[protocol] = handler
-        self._network.serve(
-            protocol, handler, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer
-        )
-
-    def on_connected(self, callback: Callable[[PeerId], None]) -> None:
-        """As the port says."""
-        self._network.on_connected(callback)
-
-    async def disconnect(self, peer_id: PeerId) -> None:
-        """As the port says."""
-        await self._network.disconnect(peer_id)
+        super().serve(protocol, handler, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer)
 
     async def _run(self, handler: StreamHandler, stream: LoopbackStream) -> None:
         try:

@@ -14,7 +14,7 @@ docs/decisions/0050.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,9 @@ from typing import Any
 import trio
 
 from node.net.fair_queue import Bucket, FairQueue, Flow, Turn
+from node.net.wrapping import WrappedNetwork
 from node.ports import Buffer, Network, Stream, StreamHandler
-from node.units import Contact, Multiaddr, PeerId
+from node.units import Contact, PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,11 @@ class Pacer:
         self._granted[turn.number].set()
 
 
-class RateLimitedNetwork:
+class RateLimitedNetwork(WrappedNetwork):
     """See `with_rate_limits`."""
 
     def __init__(self, network: Network, pacer: Pacer, *, for_others: bool = False) -> None:
-        self._network = network
+        super().__init__(network)
         self._pacer = pacer
         self._opens_for_others = for_others
 
@@ -130,34 +131,9 @@ class RateLimitedNetwork:
         """Hold these from now on, for open streams as well."""
         self._pacer.set_rates(rates)
 
-    @property
-    def peer_id(self) -> PeerId:
-        """As the port says."""
-        return self._network.peer_id
-
-    def listen_addresses(self) -> tuple[Multiaddr, ...]:
-        """As the port says."""
-        return self._network.listen_addresses()
-
-    def connected(self) -> tuple[PeerId, ...]:
-        """As the port says."""
-        return self._network.connected()
-
-    def addresses_of(self, peer_id: PeerId) -> tuple[Multiaddr, ...]:
-        """As the port says."""
-        return self._network.addresses_of(peer_id)
-
-    def observed_address(self, peer_id: PeerId) -> Multiaddr | None:
-        """As the port says."""
-        return self._network.observed_address(peer_id)
-
-    async def connect(self, contact: Contact) -> None:
-        """As the port says; handshakes are not counted."""
-        await self._network.connect(contact)
-
     async def open_stream(self, contact: Contact, protocol: str) -> Stream:
         """As the port says."""
-        stream = await self._network.open_stream(contact, protocol)
+        stream = await super().open_stream(contact, protocol)
         return PacedStream(stream, self._pacer, for_others=self._opens_for_others)
 
     def serve(
@@ -168,17 +144,7 @@ class RateLimitedNetwork:
         async def paced(stream: Stream) -> None:
             await handler(PacedStream(stream, self._pacer, for_others=True))
 
-        self._network.serve(
-            protocol, paced, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer
-        )
-
-    def on_connected(self, callback: Callable[[PeerId], None]) -> None:
-        """As the port says."""
-        self._network.on_connected(callback)
-
-    async def disconnect(self, peer_id: PeerId) -> None:
-        """As the port says."""
-        await self._network.disconnect(peer_id)
+        super().serve(protocol, paced, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer)
 
 
 class PacedStream:

@@ -223,7 +223,7 @@ class Swarm:
 
     def bytes_received(self) -> int:
         """Block bytes that all donors took."""
-        return sum(donor.server.bytes_received for donor in self.donors)
+        return sum(donor.server.traffic.bytes_received for donor in self.donors)
 
     def reserved_bytes(self) -> int:
         """What is reserved anywhere."""

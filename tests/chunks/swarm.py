@@ -79,6 +79,8 @@ class SharedDirectory:
     """What a DHT that works would answer: the same to everybody, after a delay."""
 
     delay_s: float = 0.02
+    lookup_s: float = 0.02
+    """How long it takes to find a peer, or that nobody knows it."""
     providers: dict[bytes, dict[PeerId, Contact]] = field(default_factory=dict)
     values: dict[bytes, bytes] = field(default_factory=dict)
     addresses: dict[PeerId, Contact] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class SharedDirectory:
 
     async def find_peer(self, peer_id: PeerId) -> Contact | None:
         self.lookups += 1
-        await trio.sleep(self.delay_s)
+        await trio.sleep(self.lookup_s)
         return self.addresses.get(peer_id)
 
     async def find_providers(self, key: bytes, *, wanted: int) -> Sequence[Contact]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import limits, wire
+from node import limits, tagged, wire
 from node.chunks import messages
 from node.errors import ProtocolError
 from node.units import FileHash, LeaseId, SegmentId
@@ -65,10 +65,10 @@ def test_every_message_survives_the_wire(message: messages.Message) -> None:
 
 
 def test_every_message_is_tried() -> None:
-    assert {type(message) for message in EXAMPLES} == set(messages._TAGS)
+    assert {type(message) for message in EXAMPLES} == set(messages.TABLE.tags)
 
 
-@given(st.sampled_from(sorted(messages._TABLE)), st.lists(values, max_size=8))
+@given(st.sampled_from(sorted(messages.TABLE.rows)), st.lists(values, max_size=8))
 def test_anything_else_is_refused_or_within_bounds(tag: str, fields: list[wire.Value]) -> None:
     try:
         message = messages.decode([tag, *fields])
@@ -88,7 +88,7 @@ def test_a_missing_or_surplus_field_is_refused(message: messages.Message) -> Non
 
 @given(st.lists(st.binary(max_size=100), max_size=20))
 def test_records_in_a_body(records: list[bytes]) -> None:
-    body = messages.pack_records(records)
+    body = tagged.pack_records(records)
     assert messages.unpack_records(body, count_max=20) == tuple(records)
     if records:
         with pytest.raises(ProtocolError):

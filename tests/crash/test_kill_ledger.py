@@ -24,7 +24,8 @@ pytestmark = pytest.mark.swarm
 
 TRANSFERS = 10_000 if FULL else 1_000
 KILL_EVERY = 500 if FULL else 125
-PATIENCE_S = 60.0
+KILLS_MIN = TRANSFERS // (2 * KILL_EVERY)
+PATIENCE_S = 180.0
 
 
 def free_port() -> int:
@@ -106,7 +107,7 @@ def test_both_ends_agree_to_the_unit_however_often_either_is_killed(tmp_path: Pa
     try:
         for node in (one, other):
             node.tell("go", TRANSFERS)
-        while one.transfers + other.transfers < TRANSFERS:
+        while one.transfers + other.transfers < TRANSFERS or kills < KILLS_MIN:
             target = one.transfers + other.transfers + source.randrange(1, 2 * KILL_EVERY)
             while one.transfers + other.transfers < target:
                 for node in (one, other):
@@ -121,12 +122,10 @@ def test_both_ends_agree_to_the_unit_however_often_either_is_killed(tmp_path: Pa
             node.kill()
             node.start(*([far.address] if node is other else []))
             node.tell("other", far.address)
-        kills += 2
         reports = settle(one, other)
     finally:
         for node in (one, other):
             node.kill()
-    assert kills >= TRANSFERS // (2 * KILL_EVERY) + 2
     check(one, other, reports)
 
 

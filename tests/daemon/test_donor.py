@@ -231,7 +231,7 @@ async def test_a_process_that_was_stopped_says_for_how_long_and_goes_on(
         lengths = [outage["to"] - outage["from"] for outage in told["outages"]]
         assert lengths == [pytest.approx(HOUR_S, abs=MINUTE_S), pytest.approx(2 * HOUR_S, abs=2 * MINUTE_S)]
         assert told["uptime_permille"] == pytest.approx(1000 * 19 / 22, abs=10)
-        reply = await donor.server.offer(OfferRequest(1, 1), donor.keys.peer_id)
+        reply = await donor.server.offering.offer(OfferRequest(1, 1), donor.keys.peer_id)
         offer = Offer.decode(reply.record, network=NETWORK_ID)
         assert offer.uptime_permille == told["uptime_permille"]
 

@@ -189,7 +189,7 @@ async def test_a_holder_that_comes_back_leaves_one_copy(autojump_clock: MockCloc
         holders = [node for node in (*swarm.living(), *back) if node.store.shards_of(segment_id)]
         today = NOW_S // DAY_S
         for node in holders:
-            live = live_leases(node.server.keeper.known_leases(segment_id), today=today)
+            live = live_leases(node.server.rosters.known_leases(segment_id), today=today)
             mine = [lease for lease in live if lease.holder == node.keys.peer_id]
             assert len(mine) == 1
             assert len({lease.shard_index for lease in live}) == 6

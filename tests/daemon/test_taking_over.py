@@ -102,7 +102,7 @@ async def test_a_shard_that_is_handed_over_is_kept_with_all_that_belongs_to_it(
         store = at.donor.store
         assert store.shards_of(at.segment_id) == (at.mine.shard_index,)
         assert store.grant(at.segment_id) == at.view.grant.encode()
-        known = at.donor.server.keeper.known_leases(at.segment_id)
+        known = at.donor.server.rosters.known_leases(at.segment_id)
         assert {each.lease_id for each in known} == {
             *(each.lease_id for each in at.view.leases), lease.lease_id
         }  # fmt: skip

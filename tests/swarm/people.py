@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.control.local_swarm import LocalSwarm, NodeProcess
+from node.limits import DHT_BUCKET_CONTACTS
 
 
 @dataclass(frozen=True)
@@ -35,5 +36,5 @@ def gathering(folder: Path, *, donors: int, donate: str) -> Iterator[People]:
         for node in (*others, sharer, friend):
             node.wait_ready()
         for node in swarm.nodes:
-            swarm.wait_known(node, donors + 1)
+            swarm.wait_known(node, min(donors + 1, DHT_BUCKET_CONTACTS))
         yield People(swarm, [first, *others], sharer, friend)

@@ -29,7 +29,7 @@ def test_the_demo_ends_with_ok_and_leaves_nothing_behind(tmp_path: Path) -> None
         env={**os.environ, "TMPDIR": str(temporary), "HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,17 +24,18 @@ Invariant: every field is bounded before anything is allocated for it. Source: c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from node import limits, wire
+from node import limits, tagged, wire
 from node.chunks.audit import Sample
 from node.crypto.hashing import blake3_256
 from node.crypto.signing import SIGNATURE_BYTES
 from node.errors import ProtocolError
 from node.records.lease import LEASE_ID_BYTES, Lease
 from node.records.receipt import AUDIT_NONCE_BYTES, Outcome
+from node.tagged import Table, array, exactly, integer, up_to
 from node.units import LeaseId, PeerId, SegmentId
 from node.wire import Value
 
@@ -160,26 +161,6 @@ class Done:
 
 Message = Ask | Ready | Rosters | Challenge | Answer | Receipt | Tell | TellBad | Collect | Body | Done
 
-_Field = Callable[[Value], object]
-
-
-def _int(high: int, low: int = 0) -> _Field:
-    return lambda value: wire.expect_int(value, low=low, high=high)
-
-
-def _bytes(*sizes: int) -> _Field:
-    def parse(value: Value) -> object:
-        data = wire.expect_bytes(value)
-        if len(data) not in sizes:
-            raise ProtocolError(f"{len(data)} bytes where {' or '.join(map(str, sizes))} are due")
-        return data
-
-    return parse
-
-
-def _up_to(size_max: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size_max=size_max)
-
 
 def _leases(value: Value) -> object:
     data = wire.expect_bytes(value, size_max=limits.AUDIT_SAMPLES_MAX * LEASE_ID_BYTES)
@@ -189,56 +170,54 @@ def _leases(value: Value) -> object:
     return data
 
 
-def _segments(value: Value) -> object:
-    items = wire.expect_list(value, count_max=limits.AUDIT_TELL_SEGMENTS_MAX)
-    return tuple(wire.expect_bytes(item, size=32) for item in items)
-
-
-_COUNT = _int(limits.AUDIT_SAMPLES_MAX)
-_TIME = _int(limits.RECORD_TIME_S_MAX)
-_TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
-    "ask": (
-        Ask,
-        (
-            _TIME,
-            _leases,
-            _up_to(limits.AUDIT_SAMPLES_MAX * DIGEST_BYTES),
-            _bytes(0, 32),
-            _bytes(0, SIGNATURE_BYTES),
+_COUNT = integer(0, limits.AUDIT_SAMPLES_MAX)
+_TIME = integer(0, limits.RECORD_TIME_S_MAX)
+_SEGMENTS = array(exactly(32), high=limits.AUDIT_TELL_SEGMENTS_MAX)
+TABLE: Final = Table[Message](
+    {
+        "ask": (
+            Ask,
+            (
+                _TIME,
+                _leases,
+                up_to(limits.AUDIT_SAMPLES_MAX * DIGEST_BYTES),
+                exactly(0, 32),
+                exactly(0, SIGNATURE_BYTES),
+            ),
         ),
-    ),
-    "ready": (Ready, (_up_to(limits.AUDIT_SAMPLES_MAX),)),
-    "roster": (Rosters, (_bytes(32), _int(limits.LEASES_BODY_BYTES_MAX))),
-    "challenge": (Challenge, (_bytes(AUDIT_NONCE_BYTES), _int(limits.AUDIT_SAMPLES_MAX, 1))),
-    "answer": (Answer, (_bytes(SIGNATURE_BYTES), _int(limits.AUDIT_ANSWER_BODY_BYTES_MAX))),
-    "receipt": (
-        Receipt,
-        (_leases, _COUNT, _COUNT, _COUNT, _TIME, _int(max(Outcome), min(Outcome)), _bytes(SIGNATURE_BYTES)),
-    ),
-    "tell": (Tell, (_segments, _int(limits.AUDIT_TELL_BYTES_MAX))),
-    "bad": (TellBad, (_int(limits.BAD_ANSWER_BYTES_MAX),)),
-    "collect": (Collect, (_segments, _TIME)),
-    "body": (Body, (_int(limits.LEASES_BODY_BYTES_MAX),)),
-    "done": (Done, (_int(2**16),)),
-}
-_TAGS: Final = {message: tag for tag, (message, _) in _TABLE.items()}
+        "ready": (Ready, (up_to(limits.AUDIT_SAMPLES_MAX),)),
+        "roster": (Rosters, (exactly(32), integer(0, limits.LEASES_BODY_BYTES_MAX))),
+        "challenge": (Challenge, (exactly(AUDIT_NONCE_BYTES), integer(1, limits.AUDIT_SAMPLES_MAX))),
+        "answer": (Answer, (exactly(SIGNATURE_BYTES), integer(0, limits.AUDIT_ANSWER_BODY_BYTES_MAX))),
+        "receipt": (
+            Receipt,
+            (
+                _leases,
+                _COUNT,
+                _COUNT,
+                _COUNT,
+                _TIME,
+                integer(min(Outcome), max(Outcome)),
+                exactly(SIGNATURE_BYTES),
+            ),
+        ),
+        "tell": (Tell, (_SEGMENTS, integer(0, limits.AUDIT_TELL_BYTES_MAX))),
+        "bad": (TellBad, (integer(0, limits.BAD_ANSWER_BYTES_MAX),)),
+        "collect": (Collect, (_SEGMENTS, _TIME)),
+        "body": (Body, (integer(0, limits.LEASES_BODY_BYTES_MAX),)),
+        "done": (Done, (integer(0, 2**16),)),
+    }
+)
 
-
-def encode(message: Message) -> Value:
-    """The array to send."""
-    return [_TAGS[type(message)], *astuple(message)]
+encode = TABLE.encode
 
 
 def decode(values: Sequence[Value]) -> Message:
     """The message in an array that was received. Raises `ProtocolError` for a wrong tag, count or field."""
-    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
-        raise ProtocolError("no such message")
-    message, fields = _TABLE[values[0]]
-    wire.expect_list(list(values[1:]), count=len(fields))
-    decoded = message(*(field(value) for field, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
-    if isinstance(decoded, Ask):
-        _check_ask(decoded)
-    return decoded
+    message = TABLE.decode(values)
+    if isinstance(message, Ask):
+        _check_ask(message)
+    return message
 
 
 def _check_ask(ask: Ask) -> None:
@@ -254,14 +233,15 @@ def roster_digest(leases: Iterable[Lease]) -> bytes:
 
 def pack_samples(samples: Sequence[Sample]) -> bytes:
     """The body of an answer."""
-    return wire.encode([sample.encode() for sample in samples])
+    return tagged.pack_records(sample.encode() for sample in samples)
 
 
 def unpack_samples(body: bytes) -> list[Sample]:
     """The samples of a body. Raises `ProtocolError`."""
-    items = wire.expect_list(wire.decode(body, size_max=limits.AUDIT_ANSWER_BODY_BYTES_MAX))
-    wire.expect_list(items, count_max=limits.AUDIT_SAMPLES_MAX)
-    return [Sample.decode(wire.expect_bytes(item)) for item in items]
+    items = tagged.unpack_records(
+        body, size_max=limits.AUDIT_ANSWER_BODY_BYTES_MAX, count_max=limits.AUDIT_SAMPLES_MAX
+    )
+    return [Sample.decode(item) for item in items]
 
 
 def pack_records(records: Iterable[bytes], *, size_max: int) -> bytes:
@@ -273,13 +253,12 @@ def pack_records(records: Iterable[bytes], *, size_max: int) -> bytes:
         if left < 0 or len(packed) == limits.WIRE_ARRAY_ITEMS_MAX:
             break
         packed.append(record)
-    return wire.encode(packed)
+    return tagged.pack_records(packed)
 
 
 def unpack_records(body: bytes, *, size_max: int) -> tuple[bytes, ...]:
     """The records of a body. Raises `ProtocolError`."""
-    items = wire.expect_list(wire.decode(body, size_max=size_max))
-    return tuple(wire.expect_bytes(item) for item in items)
+    return tagged.unpack_records(body, size_max=size_max)
 
 
 def _lease_ids(data: bytes) -> tuple[LeaseId, ...]:

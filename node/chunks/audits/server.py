@@ -26,7 +26,7 @@ from node.chunks.evidence import Evidence
 from node.chunks.manifest import SegmentManifest
 from node.chunks.reputations import ReputationLog
 from node.chunks.roster import check_lease
-from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import HASH_BYTES
 from node.crypto.identity import peer_id_of
@@ -80,7 +80,7 @@ class AuditServer:
         network: Network,
         preamble: Preamble,
         store: ShardStore,
-        keeper: Keeper,
+        rosters: Rosters,
         evidence: Evidence,
         reputations: ReputationLog,
         journal: AuditJournal,
@@ -92,7 +92,7 @@ class AuditServer:
         self._network = network
         self.preamble = preamble
         self.store = store
-        self.keeper = keeper
+        self.rosters = rosters
         self.evidence = evidence
         self.reputations = reputations
         self.journal = journal
@@ -241,7 +241,7 @@ class _Conversation:
             lease = Lease.decode(held.lease.data, network=self._network)
             roster = rosters.get(lease.segment_id)
             if roster is None:
-                roster = rosters[lease.segment_id] = server.keeper.known_leases(lease.segment_id)
+                roster = rosters[lease.segment_id] = server.rosters.known_leases(lease.segment_id)
             state = messages.HELD if self._may_ask(asked, lease, roster) else messages.NOT_YOURS
             start = number * messages.DIGEST_BYTES
             if ask.digests[start : start + messages.DIGEST_BYTES] != messages.roster_digest(roster):
@@ -270,7 +270,7 @@ class _Conversation:
         server = self._server
 
         def merge() -> bytes:
-            own = server.keeper.known_leases(request.segment_id)
+            own = server.rosters.known_leases(request.segment_id)
             if not own:
                 return messages.pack_records([], size_max=limits.LEASES_BODY_BYTES_MAX)
             encoded = server.store.segment_manifest(request.segment_id)
@@ -281,7 +281,7 @@ class _Conversation:
                 manifest = SegmentManifest.decode(encoded)
                 for lease in news:
                     check_lease(lease, manifest)
-                server.keeper.learn_leases(request.segment_id, news)
+                server.rosters.learn_leases(request.segment_id, news)
             theirs = {lease.lease_id for lease in news}
             give = [lease.encode() for lease in own if lease.lease_id not in theirs]
             return messages.pack_records(give, size_max=limits.LEASES_BODY_BYTES_MAX)
@@ -345,7 +345,7 @@ class _Conversation:
     def _take(self, receipts: Sequence[AuditReceipt], segments: set[SegmentId]) -> list[AuditReceipt]:
         """Receipts that are news. Blocks on the disk."""
         server = self._server
-        roster = [lease for segment in sorted(segments) for lease in server.keeper.known_leases(segment)]
+        roster = [lease for segment in sorted(segments) for lease in server.rosters.known_leases(segment)]
         news = server.evidence.take_receipts(receipts, roster, now_s=server.clock.now_s())
         for receipt in news:
             if receipt.donor == server.peer_id:

@@ -19,7 +19,7 @@ from node.chunks.catalogue import Catalogue, CatalogueEntry
 from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.roster import merge_leases
-from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import owner_key
@@ -64,7 +64,7 @@ class WorkPlanner:
         self,
         *,
         store: ShardStore,
-        keeper: Keeper,
+        rosters: Rosters,
         catalogue: Catalogue,
         identity: KeyPair,
         me: PeerId,
@@ -75,7 +75,7 @@ class WorkPlanner:
         """`is_away` says who gave no answer when last asked; called on any thread."""
         self._is_away = is_away
         self._store = store
-        self._keeper = keeper
+        self._rosters = rosters
         self._catalogue = catalogue
         self._identity = identity
         self._me = me
@@ -116,7 +116,7 @@ class WorkPlanner:
         for segment_id in self._turned(first):
             if not has_room():
                 return
-            roster = self._keeper.known_leases(segment_id)
+            roster = self._rosters.known_leases(segment_id)
             holders = current_holders(roster, now_s)
             for lease in current(roster, now_s):
                 duty = co_holder_duty(
@@ -133,7 +133,7 @@ class WorkPlanner:
         """A donor's leases in some segments, to see whether it is there."""
         work = PairWork(donor)
         for segment_id in segment_ids:
-            for lease in current(self._keeper.known_leases(segment_id), now_s):
+            for lease in current(self._rosters.known_leases(segment_id), now_s):
                 if lease.holder == donor and len(work.watch) < limits.AUDIT_SAMPLES_MAX:
                     work.watch[lease.lease_id] = (segment_id, 0)
         return work
@@ -201,7 +201,7 @@ class WorkPlanner:
     def roster(self, work: PairWork, segment_id: SegmentId) -> tuple[Lease, ...]:
         """All leases known of a segment."""
         if work.file_hash is None:
-            return self._keeper.known_leases(segment_id)
+            return self._rosters.known_leases(segment_id)
         index = next((index for each, index in work.all().values() if each == segment_id), None)
         segment = None if index is None else self._catalogue.segment(work.file_hash, index)
         return () if segment is None or segment.segment_id != segment_id else merge_leases(segment.leases)
@@ -209,7 +209,7 @@ class WorkPlanner:
     def learn(self, work: PairWork, segment_id: SegmentId, news: Sequence[Lease]) -> None:
         """Take verified leases into what is known of a segment."""
         if work.file_hash is None:
-            self._keeper.learn_leases(segment_id, news)
+            self._rosters.learn_leases(segment_id, news)
             return
         index = next(index for each, index in work.all().values() if each == segment_id)
         self._catalogue.learn_leases(work.file_hash, index, news)

@@ -17,7 +17,7 @@ import trio
 from node import limits
 from node.chunks import messages
 from node.chunks.client import HolderSession
-from node.chunks.holders import Holders, blaming, first_answer
+from node.chunks.holders import Ask, Holders, blaming, first_answer
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.roster import Placement, check_lease, live_leases
 from node.crypto.hashing import blake3_256, multihash
@@ -89,9 +89,9 @@ class Locator:
         """The file manifest with what its first holder knows. Raises `NotFoundError`."""
         heard: list[Contact] = []
 
-        async def ask(contact: Contact) -> LocatedFile | None:
+        async def ask(contact: Contact, on_stale: Callable[[], None]) -> LocatedFile | None:
             heard.append(contact)
-            async with self._holders.session(contact) as session:
+            async with self._holders.session(contact, on_stale=on_stale) as session:
                 return await self._fetch(session, file_hash)
 
         found: LocatedFile | None = None
@@ -118,8 +118,8 @@ class Locator:
             return known
         segment_id = file.manifest.segment_id(segment_index)
 
-        async def ask(contact: Contact) -> SegmentManifest:
-            async with self._holders.session(contact) as session:
+        async def ask(contact: Contact, on_stale: Callable[[], None]) -> SegmentManifest:
+            async with self._holders.session(contact, on_stale=on_stale) as session:
                 data, _ = await session.manifest(segment_id)
                 with blaming(session.peer_id):
                     segment = _decoded(SegmentManifest.decode, data, segment_id, "a segment manifest")
@@ -152,9 +152,9 @@ class Locator:
         answered = 0
         today = self._holders.clock.now_s() // DAY_S
 
-        async def ask(contact: Contact) -> bool | None:
+        async def ask(contact: Contact, on_stale: Callable[[], None]) -> bool | None:
             nonlocal answered
-            async with self._holders.session(contact) as session:
+            async with self._holders.session(contact, on_stale=on_stale) as session:
                 _, shard_indexes = await session.manifest(segment.segment_id)
                 places.update((ShardPlace(index, contact.peer_id), None) for index in shard_indexes)
                 file.learn([contact])
@@ -220,9 +220,7 @@ class Locator:
             pass  # the file is too large for a bundle; the rest is found segment by segment
         return found
 
-    async def _race_segment(
-        self, file: LocatedFile, segment_index: int, ask: Callable[[Contact], Awaitable[T | None]]
-    ) -> T | None:
+    async def _race_segment(self, file: LocatedFile, segment_index: int, ask: Ask[T]) -> T | None:
         """The first answer of a holder of a segment, as the placement and the DHT name them."""
         key = multihash(file.manifest.segment_id(segment_index))
 
@@ -237,7 +235,7 @@ class Locator:
 
     async def _race(
         self,
-        ask: Callable[[Contact], Awaitable[T | None]],
+        ask: Ask[T],
         sources: Sequence[Callable[[], Awaitable[Sequence[Contact]]]],
     ) -> T | None:
         """The first answer of the peers that several sources name, all of them asked at once."""

@@ -274,8 +274,9 @@ class SegmentFetch:
             except RemoteError as error:
                 self._holders.blame(state.peer_id, error)
             self._interrupt(state)
-            await trio.sleep(wait_s)
-            wait_s = max(RECONNECT_S, 2 * wait_s)
+            if state.fruitless < FRUITLESS_MAX:  # else gone, and whoever is next need not wait for that
+                await trio.sleep(wait_s)
+                wait_s = max(RECONNECT_S, 2 * wait_s)
         state.gone = True
         self._dispatch(self._schedule.fail_holder(state.number, trio.current_time()))
 

@@ -18,6 +18,7 @@ from node.chunks.manifest import SegmentManifest
 from node.chunks.repair import Copy, Standing, standing, surplus
 from node.chunks.roster import live_leases
 from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import AttachmentKind, ShardStore
 from node.errors import CorruptBlockError
 from node.ports import Clock
@@ -44,6 +45,7 @@ class HeldSegments:
         *,
         store: ShardStore,
         keeper: Keeper,
+        rosters: Rosters,
         evidence: Evidence,
         clock: Clock,
         network: str,
@@ -51,6 +53,7 @@ class HeldSegments:
     ) -> None:
         self.store = store
         self.keeper = keeper
+        self.rosters = rosters
         self._evidence = evidence
         self._clock = clock
         self._network = network
@@ -69,7 +72,7 @@ class HeldSegments:
             return None
         grant = RepairGrant.decode(record, network=self._network)
         attachments = self._attachments(segment_id) if whole else ()
-        leases = self.keeper.known_leases(segment_id)
+        leases = self.rosters.known_leases(segment_id)
         return SegmentView(SegmentManifest.decode(encoded), grant, leases, attachments)
 
     def _attachments(self, segment_id: SegmentId) -> tuple[Attachments, ...]:

@@ -14,15 +14,15 @@ field is bounded before anything is allocated for it. Source: credit.md, "Repair
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final
 
-from node import limits, wire
+from node import limits, tagged, wire
 from node.chunks.bad_answer import BadAnswer
 from node.errors import ProtocolError
 from node.records.lease import LEASE_ID_BYTES, Lease, Release
 from node.records.receipt import AuditReceipt
+from node.tagged import Table, array, exactly, integer, up_to
 from node.units import LeaseId, SegmentId
 from node.wire import Value
 
@@ -81,59 +81,29 @@ class Done:
 
 Message = Replace | Ready | Intent | Lost | Witness | Body | Done
 
-_Field = Callable[[Value], object]
-
-
-def _up_to(size_max: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size_max=size_max)
-
-
-def _int(low: int, high: int) -> _Field:
-    return lambda value: wire.expect_int(value, low=low, high=high)
-
-
-def _id(value: Value) -> object:
-    return wire.expect_bytes(value, size=32)
-
-
-def _lease_ids(value: Value) -> object:
-    items = wire.expect_list(value, count_max=limits.TOTAL_SHARDS_MAX)
-    if not items:
-        raise ProtocolError("expected at least 1 items, found 0")
-    return tuple(wire.expect_bytes(item, size=LEASE_ID_BYTES) for item in items)
-
-
-_TABLE: Final[dict[str, tuple[type[Message], tuple[_Field, ...]]]] = {
-    "replace": (
-        Replace,
-        (
-            _up_to(limits.SEGMENT_MANIFEST_BYTES_MAX),
-            _up_to(limits.REPAIR_GRANT_BYTES_MAX),
-            _int(1, limits.REPAIR_CASE_BYTES_MAX),
+TABLE: Final = Table[Message](
+    {
+        "replace": (
+            Replace,
+            (
+                up_to(limits.SEGMENT_MANIFEST_BYTES_MAX),
+                up_to(limits.REPAIR_GRANT_BYTES_MAX),
+                integer(1, limits.REPAIR_CASE_BYTES_MAX),
+            ),
         ),
-    ),
-    "ready": (Ready, ()),
-    "lost": (Lost, (_up_to(limits.LOST_RECORD_BYTES_MAX),)),
-    "intent": (Intent, (_up_to(limits.REPAIR_INTENT_BYTES_MAX),)),
-    "witness": (Witness, (_id, _lease_ids)),
-    "body": (Body, (_int(0, limits.REPAIR_CASE_BYTES_MAX),)),
-    "done": (Done, (_int(0, 2**32),)),
-}
-_TAGS: Final = {message: tag for tag, (message, _) in _TABLE.items()}
+        "ready": (Ready, ()),
+        "lost": (Lost, (up_to(limits.LOST_RECORD_BYTES_MAX),)),
+        "intent": (Intent, (up_to(limits.REPAIR_INTENT_BYTES_MAX),)),
+        "witness": (
+            Witness,
+            (exactly(32), array(exactly(LEASE_ID_BYTES), low=1, high=limits.TOTAL_SHARDS_MAX)),
+        ),
+        "body": (Body, (integer(0, limits.REPAIR_CASE_BYTES_MAX),)),
+        "done": (Done, (integer(0, 2**32),)),
+    }
+)
 
-
-def encode(message: Message) -> Value:
-    """The array to send."""
-    return [_TAGS[type(message)], *astuple(message)]
-
-
-def decode(values: Sequence[Value]) -> Message:
-    """The message in an array that was received. Raises `ProtocolError` for a wrong tag, count or field."""
-    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
-        raise ProtocolError("no such message")
-    message, fields = _TABLE[values[0]]
-    wire.expect_list(list(values[1:]), count=len(fields))
-    return message(*(field(value) for field, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
+encode, decode = TABLE.encode, TABLE.decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +161,9 @@ class Case:
         return case
 
 
-def pack_records(records: Sequence[bytes]) -> bytes:
-    """A body of several records."""
-    return wire.encode(list(records))
-
-
 def unpack_records(body: bytes, *, count_max: int) -> tuple[bytes, ...]:
     """The records of a body. Raises `ProtocolError`."""
-    return _bytes(wire.decode(body, size_max=limits.REPAIR_CASE_BYTES_MAX), count_max)
+    return tagged.unpack_records(body, size_max=limits.REPAIR_CASE_BYTES_MAX, count_max=count_max)
 
 
 def _bytes(value: Value, count_max: int) -> tuple[bytes, ...]:

@@ -125,7 +125,7 @@ class Mover:
         """This node's own live lease of each shard that is here, the one that ends last."""
         today = self._clock.now_s() // DAY_S
         own: dict[int, Lease] = {}
-        for lease in live_leases(self._held.keeper.known_leases(segment_id), today=today):
+        for lease in live_leases(self._held.rosters.known_leases(segment_id), today=today):
             if self._held.store_has(lease):
                 known = own.get(lease.shard_index)
                 if known is None or lease.end_day > known.end_day:
@@ -149,7 +149,7 @@ class Mover:
 
     def _finish(self, segment_id: SegmentId) -> None:
         """Let go of what an earlier run had moved already: the roster says so. Blocks on the disk."""
-        known = self._held.keeper.known_leases(segment_id)
+        known = self._held.rosters.known_leases(segment_id)
         handed_over = {
             half.handover.lease_id: lease
             for lease in known

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from node import limits
+from node import limits, tagged
 from node.chunks import messages as shard_messages
 from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
@@ -26,6 +26,7 @@ from node.chunks.manifest import SegmentManifest
 from node.chunks.roster import live_leases
 from node.chunks.serve.incoming import BlockFeed, OpenPut, RefusalError
 from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -57,6 +58,7 @@ class RepairServer:
         network: Network,
         store: ShardStore,
         keeper: Keeper,
+        rosters: Rosters,
         identity: KeyPair,
         account: AccountId,
         preamble: Preamble,
@@ -74,6 +76,7 @@ class RepairServer:
         self._network = network
         self._store = store
         self._keeper = keeper
+        self._rosters = rosters
         self._identity = identity
         self._account = account
         self._peer_id = peer_id_of(identity.public)
@@ -164,12 +167,12 @@ class RepairServer:
         finally:
             self._replacing -= 1
         self.replacements += len(signed)
-        return messages.pack_records([lease.encode() for lease in signed])
+        return tagged.pack_records([lease.encode() for lease in signed])
 
     def _check(self, case: messages.Case, manifest: SegmentManifest, grant: RepairGrant) -> None:
         known: tuple[Lease, ...] = ()
         if self._store.segment_manifest(manifest.segment_id) is not None:
-            known = self._keeper.known_leases(manifest.segment_id)
+            known = self._rosters.known_leases(manifest.segment_id)
         now_s = self._clock.now_s()
         check_case(case, manifest, grant, me=self._peer_id, known=known, now_s=now_s)
         for lease in case.leases:
@@ -242,7 +245,7 @@ class RepairServer:
             if state is Seen.BAD or (state is Seen.SILENT and lease.lease_id not in recent)
         }
         receipts = await self._prober.sign(manifest, leases, told, now_s=now_s)
-        return messages.pack_records([receipt.encode() for receipt in receipts])
+        return tagged.pack_records([receipt.encode() for receipt in receipts])
 
     async def _hear(self, request: messages.Intent, framed: FramedStream) -> None:
         intent = RepairIntent.decode(request.record, network=self._preamble.network_id)
@@ -272,5 +275,5 @@ class RepairServer:
         encoded = self._store.segment_manifest(segment_id)
         if encoded is None:
             raise RefusalError(shard_messages.REFUSED_MISSING, "no shard of that segment is here")
-        leases = live_leases(self._keeper.known_leases(segment_id), today=self._clock.now_s() // DAY_S)
+        leases = live_leases(self._rosters.known_leases(segment_id), today=self._clock.now_s() // DAY_S)
         return SegmentManifest.decode(encoded), leases

@@ -9,18 +9,18 @@ segments in flight, not by the file: what a segment was made of is forgotten onc
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final, NewType
 
 from node import limits, wire
 from node.chunks.messages import PutId
 from node.crypto.hashing import blake3_256
-from node.errors import ProtocolError, StoreError
+from node.errors import StoreError
 from node.ports import Files, OpenFile
+from node.tagged import Table, array, integer, text, up_to
 from node.units import Contact, FileHash, Multiaddr, PeerId, SegmentId
-from node.wire import Value
 
 FOLDER: Final = PurePath("puts")
 VERSION: Final = 1
@@ -122,56 +122,37 @@ Record = (
     | SegmentDone
 )  # fmt: skip
 
-_Field = Callable[[Value], object]
-
-
-def _int(high: int) -> _Field:
-    return lambda value: wire.expect_int(value, low=0, high=high)
-
-
-def _bytes(size_max: int) -> _Field:
-    return lambda value: wire.expect_bytes(value, size_max=size_max)
-
-
-def _str(bytes_max: int) -> _Field:
-    return lambda value: wire.expect_str(value, bytes_max=bytes_max)
-
-
-def _many(item: _Field, count_max: int) -> _Field:
-    return lambda value: tuple(item(each) for each in wire.expect_list(value, count_max=count_max))
-
-
-_SEGMENT: Final = _int(limits.SEGMENTS_MAX)
+_SEGMENT: Final = integer(0, limits.SEGMENTS_MAX)
 _SHARDS: Final = limits.TOTAL_SHARDS_MAX
-_INDEXES: Final = _many(_int(_SHARDS), _SHARDS)
-_LEASES: Final = _many(_bytes(limits.LEASE_BYTES_MAX), _SHARDS)
-_TABLE: Final[dict[str, tuple[type[Record], tuple[_Field, ...]]]] = {
+_INDEXES: Final = array(integer(0, _SHARDS), high=_SHARDS)
+_LEASES: Final = array(up_to(limits.LEASE_BYTES_MAX), high=_SHARDS)
+TABLE: Final = Table[Record]({
     "put": (
         PutStarted,
         (
-            _int(255), _bytes(32), _bytes(16), _str(16_384), _bytes(32), _int(2**63 - 1), _int(_SHARDS),
-            _int(_SHARDS), _str(limits.NAME_BYTES_MAX), _int(limits.RECORD_TIME_S_MAX),
+            integer(0, 255), up_to(32), up_to(16), text(16_384), up_to(32), integer(0, 2**63 - 1),
+            integer(0, _SHARDS), integer(0, _SHARDS), text(limits.NAME_BYTES_MAX),
+            integer(0, limits.RECORD_TIME_S_MAX),
         ),
     ),
-    "index": (IndexStored, (_bytes(32), _bytes(32), _int(limits.FOLDER_INDEX_FILE_BYTES_MAX))),
+    "index": (IndexStored, (up_to(32), up_to(32), integer(0, limits.FOLDER_INDEX_FILE_BYTES_MAX))),
     "stripes": (
         StripesMade,
-        (_SEGMENT, _int(limits.SEGMENT_STRIPES), _bytes(32 * limits.SEGMENT_STRIPES)),
+        (_SEGMENT, integer(0, limits.SEGMENT_STRIPES), up_to(32 * limits.SEGMENT_STRIPES)),
     ),
     "opened": (
         PutOpened,
         (
-            _SEGMENT, _bytes(16), _bytes(64),
-            _many(_str(limits.ADDRESS_BYTES_MAX), limits.PLACEMENT_ADDRESSES_MAX), _INDEXES,
+            _SEGMENT, up_to(16), up_to(64),
+            array(text(limits.ADDRESS_BYTES_MAX), high=limits.PLACEMENT_ADDRESSES_MAX), _INDEXES,
         ),
     ),
-    "made": (SegmentMade, (_SEGMENT, _bytes(limits.SEGMENT_MANIFEST_BYTES_MAX))),
-    "closing": (PutClosing, (_SEGMENT, _bytes(16), _LEASES)),
-    "closed": (PutClosed, (_SEGMENT, _bytes(16), _LEASES)),
-    "dropped": (PutDropped, (_SEGMENT, _bytes(16))),
-    "done": (SegmentDone, (_SEGMENT, _bytes(32))),
-}  # fmt: skip
-_TAGS: Final = {record: tag for tag, (record, _) in _TABLE.items()}
+    "made": (SegmentMade, (_SEGMENT, up_to(limits.SEGMENT_MANIFEST_BYTES_MAX))),
+    "closing": (PutClosing, (_SEGMENT, up_to(16), _LEASES)),
+    "closed": (PutClosed, (_SEGMENT, up_to(16), _LEASES)),
+    "dropped": (PutDropped, (_SEGMENT, up_to(16))),
+    "done": (SegmentDone, (_SEGMENT, up_to(32))),
+}, noun="journal record")  # fmt: skip
 _RECORD_BYTES_MAX: Final = 256 * 1024  # 255 leases of 512 bytes are 130 KB
 
 
@@ -351,7 +332,7 @@ class Journal:
             if blake3_256(body)[:8] != header[4:]:
                 return
             offset = start + length
-            yield _decode(body), offset
+            yield TABLE.decode(wire.decode(body, size_max=_RECORD_BYTES_MAX)), offset
 
 
 def names(files: Files) -> Sequence[JournalName]:
@@ -360,17 +341,8 @@ def names(files: Files) -> Sequence[JournalName]:
 
 
 def _frame(record: Record) -> bytes:
-    body = wire.encode([_TAGS[type(record)], *astuple(record)])
+    body = wire.encode(TABLE.encode(record))
     return len(body).to_bytes(4, "big") + blake3_256(body)[:8] + body
-
-
-def _decode(body: bytes) -> Record:
-    values = wire.decode(body, size_max=_RECORD_BYTES_MAX)
-    if not values or not isinstance(values[0], str) or values[0] not in _TABLE:
-        raise ProtocolError("a journal record of an unknown kind")
-    record, fields = _TABLE[values[0]]
-    wire.expect_list(values[1:], count=len(fields))
-    return record(*(parse(value) for parse, value in zip(fields, values[1:], strict=True)))  # type: ignore[arg-type]
 
 
 def holding(records: Sequence[PutState]) -> dict[int, PutState]:

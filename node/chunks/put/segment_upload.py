@@ -462,4 +462,4 @@ class SegmentUpload:
 
 
 def _credits(micros: int) -> str:
-    return f"{micros / PRICE_MICROCREDITS:,.1f}"
+    return f"{micros / PRICE_MICROCREDITS:,.4g}"

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from node.chunks.roster import ANNOUNCERS, WEEK_S, announcers, newest_holders
-from node.chunks.serve.keeping import Keeper
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import MULTIHASH_PREFIX, multihash
 from node.ports import Clock, Directory, Offload
@@ -41,14 +41,14 @@ class AnnouncingTurns:
         self,
         *,
         store: ShardStore,
-        keeper: Keeper,
+        rosters: Rosters,
         directory: Directory,
         peer_id: PeerId,
         clock: Clock,
         offload: Offload,
     ) -> None:
         self._store = store
-        self._keeper = keeper
+        self._rosters = rosters
         self._directory = directory
         self._peer_id = peer_id
         self._clock = clock
@@ -100,7 +100,7 @@ class AnnouncingTurns:
         turns = _Turns()
         now_s = self._clock.now_s()
         for segment_id in segment_ids:
-            holders = newest_holders(self._keeper.known_leases(segment_id), today=now_s // DAY_S)
+            holders = newest_holders(self._rosters.known_leases(segment_id), today=now_s // DAY_S)
             is_ours = self._peer_id in announcers(segment_id, holders, now_s=now_s)[:ANNOUNCERS]
             keys = [multihash(name) for name in (segment_id, *self._store.attached_files(segment_id))]
             (turns.ours if is_ours else turns.others).extend(keys)

@@ -1,8 +1,8 @@
-"""What a holder promises: closing puts, leases, attachments, rosters, announcements, releases. Layer 4.
+"""What a holder promises: closing puts, leases, announcements, releases. Layer 4.
 
 Invariants: a lease is countersigned only for a shard whose blocks give the manifest's root and that is
-durable; only the owner key's signature attaches, and only it or a lease's signer ends leases; what is
-announced is held. Source: design.md, sections 3 and 4.
+durable; only the owner key or a lease's signer ends leases; what is announced is held.
+Source: design.md, sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 
 import trio
 
-from node import limits, wire
+from node import limits, tagged
 from node.chunks import messages
 from node.chunks.admission import Admission, Asker, Paid
 from node.chunks.bodies import receive_body
-from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
+from node.chunks.manifest import SegmentManifest
 from node.chunks.merkle import shard_root
-from node.chunks.roster import Placement, check_grant_of, check_lease, merge_leases
 from node.chunks.serve.incoming import BlockFeed, OpenPut, PutTable, RefusalError
+from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import (
     AttachmentKind,
     HeldLease,
@@ -28,24 +28,17 @@ from node.chunks.store.shard_store import (
     StoredLease,
 )
 from node.chunks.store.shard_writer import IncomingPut, PutShard
-from node.crypto.hashing import blake3_256, multihash
+from node.crypto.hashing import multihash
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
-from node.errors import CorruptBlockError, CreditError, CryptoError, OwnerInconsistentError, ProtocolError
+from node.errors import CreditError, CryptoError, ProtocolError
 from node.framing import FramedStream
 from node.ports import Clock, Directory, Offload
 from node.records.lease import Lease, Release
 from node.records.repair import RepairGrant
-from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
+from node.units import DAY_S, LeaseId, PeerId, SegmentId
 
-BODIES_AT_ONCE: Final = 8
-"""Attachments received at the same time, one a peer: each is up to 4 MiB in memory."""
 ANNOUNCEMENTS_AT_ONCE: Final = 8
-_KINDS: Final = {
-    messages.ATTACHED_PLACEMENT: AttachmentKind.PLACEMENT,
-    messages.ATTACHED_MANIFEST: AttachmentKind.FILE_MANIFEST,
-    messages.ATTACHED_BUNDLE: AttachmentKind.SEGMENT_MANIFESTS,
-}
 
 
 class Keeper:
@@ -56,6 +49,7 @@ class Keeper:
         *,
         store: ShardStore,
         puts: PutTable,
+        rosters: Rosters,
         directory: Directory,
         identity: KeyPair,
         network: str,
@@ -69,13 +63,13 @@ class Keeper:
         self._grace_days = grace_days
         self._store = store
         self._puts = puts
+        self._rosters = rosters
         self._directory = directory
         self._identity = identity
         self._peer_id = peer_id_of(identity.public)
         self._network = network
         self._clock = clock
         self._offload = offload
-        self._attaching: set[PeerId] = set()
         self._announcements = trio.CapacityLimiter(ANNOUNCEMENTS_AT_ONCE)
         self.leases_signed = 0
         self.on_released: Callable[[], None] | None = None
@@ -118,7 +112,7 @@ class Keeper:
             await self._puts.abort(request.put_id, framed.peer_id)
             raise
         self.leases_signed += len(signed)
-        return messages.pack_records([lease.encode() for lease in signed])
+        return tagged.pack_records([lease.encode() for lease in signed])
 
     @asynccontextmanager
     async def _settling(
@@ -223,7 +217,7 @@ class Keeper:
 
         if not asked:
             raise ProtocolError("a close without leases")
-        return messages.pack_records(await self._offload.run(find))
+        return tagged.pack_records(await self._offload.run(find))
 
     def _same(self, held: HeldLease, asked: Lease) -> bool:
         return Lease.decode(held.lease.data, network=self._network).body() == asked.body()
@@ -237,7 +231,7 @@ class Keeper:
                 each.lease.data for each in held if each is not None and each.segment_id == request.segment_id
             ]
 
-        return messages.pack_records(await self._offload.run(find))
+        return tagged.pack_records(await self._offload.run(find))
 
     async def renew(self, request: messages.Renew, framed: FramedStream) -> bytes:
         """Further leases on shards that are held, countersigned, as a body; again, the same answer.
@@ -259,14 +253,11 @@ class Keeper:
         async with self._settling(b"", asker, manifest, signed, charges):
             await self._offload.run(add)
         self.leases_signed += len(signed)
-        return messages.pack_records([lease.encode() for lease in signed])
+        return tagged.pack_records([lease.encode() for lease in signed])
 
     def _check_renewal(self, segment_id: SegmentId, leases: Sequence[Lease]) -> SegmentManifest:
         """The manifest of a segment on whose shards these leases may begin. Blocks on the disk."""
-        encoded = self._store.segment_manifest(segment_id)
-        if encoded is None:
-            raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-        manifest = SegmentManifest.decode(encoded)
+        manifest = self._rosters.manifest(segment_id)
         if len({lease.lease_id for lease in leases}) != len(leases):
             raise ProtocolError("two leases of one name")
         for lease in leases:
@@ -277,135 +268,6 @@ class Keeper:
             if held is not None and not self._same(held, lease):
                 raise ProtocolError("another lease of that name is kept already")
         return manifest
-
-    # --- attachments and rosters --------------------------------------------------------------------------
-
-    async def attach(self, request: messages.Attach, framed: FramedStream) -> None:
-        """Keep an attachment of a file whose segment 0 is held.
-
-        Raises `RefusalError`, `ProtocolError`, `CryptoError`.
-        """
-        if request.body_bytes > messages.ATTACHMENT_BYTES_MAX[request.kind]:
-            raise ProtocolError(f"{request.body_bytes} bytes are too many for a {request.kind}")
-        peer_id = framed.peer_id
-        if peer_id in self._attaching or len(self._attaching) >= BODIES_AT_ONCE:
-            raise RefusalError(messages.REFUSED_BUSY, "too many attachments at once")
-        self._attaching.add(peer_id)
-        try:
-            body = await receive_body(framed, request.body_bytes)
-            await self._offload.run(lambda: self._check_and_attach(request, body))
-        finally:
-            self._attaching.discard(peer_id)
-
-    def _check_and_attach(self, request: messages.Attach, body: bytes) -> None:
-        encoded = self._store.segment_manifest(request.segment_id)
-        if encoded is None:
-            raise RefusalError(messages.REFUSED_MISSING, "segment 0 of that file is not here")
-        segment = SegmentManifest.decode(encoded)
-        if request.kind == messages.ATTACHED_PLACEMENT:
-            self._check_placement(request, body, segment)
-        else:
-            admitted = self._placement(request.file_hash)
-            if admitted is None or admitted.owner_key != segment.owner_key:
-                raise ProtocolError("an attachment before the owner's placement")
-            self._check_manifests(request, body, segment)
-        self._store.set_attachment(request.segment_id, request.file_hash, _KINDS[request.kind], body)
-
-    def _check_placement(self, request: messages.Attach, body: bytes, segment: SegmentManifest) -> None:
-        placement = Placement.decode(body, network=self._network)
-        placement.check_file(request.file_hash, segment.owner_key)
-        known = self._placement(request.file_hash)
-        if known is not None and known.sequence > placement.sequence:
-            raise RefusalError(messages.REFUSED_INVALID, "a newer placement is here")
-
-    def _check_manifests(self, request: messages.Attach, body: bytes, segment: SegmentManifest) -> None:
-        if request.kind == messages.ATTACHED_MANIFEST:
-            if blake3_256(body) != request.file_hash:
-                raise ProtocolError("another manifest than the file's")
-            file = FileManifest.decode(body)
-        else:
-            encoded = self._store.attachment(request.file_hash, AttachmentKind.FILE_MANIFEST)
-            if encoded is None:
-                raise ProtocolError("segment manifests before the file's")
-            file = FileManifest.decode(encoded)
-        try:
-            file.check_segment(0, segment)
-            if request.kind == messages.ATTACHED_BUNDLE:
-                decode_bundle(body, file)
-        except OwnerInconsistentError as error:
-            raise ProtocolError(str(error)) from error
-
-    def _placement(self, file_hash: FileHash) -> Placement | None:
-        data = self._store.attachment(file_hash, AttachmentKind.PLACEMENT)
-        return None if data is None else Placement.decode(data, network=self._network)
-
-    async def attachment(self, request: messages.GetAttachment) -> bytes:
-        """What is attached. Raises `RefusalError`."""
-        data = await self._offload.run(
-            lambda: self._store.attachment(request.file_hash, _KINDS[request.kind])
-        )
-        if data is None:
-            raise RefusalError(messages.REFUSED_MISSING, f"no {request.kind} of that file is here")
-        return data
-
-    async def merge_roster(self, request: messages.RosterMerge, framed: FramedStream) -> int:
-        """Take in leases of others on the same segment; how many are known then.
-
-        Raises `RefusalError`, `ProtocolError`, `CryptoError`: nothing is taken in then.
-        """
-        body = await receive_body(framed, request.body_bytes)
-        records = messages.unpack_records(
-            body, count_max=limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
-        )
-
-        news = [Lease.decode(data, network=self._network) for data in records]
-        return await self._offload.run(lambda: self.learn_leases(request.segment_id, news))
-
-    def learn_leases(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
-        """Check others' leases and take them into the roster; how many are known then. Blocks on the disk.
-
-        Raises as `merge_roster` does.
-        """
-        encoded = self._store.segment_manifest(segment_id)
-        if encoded is None:
-            raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-        manifest = SegmentManifest.decode(encoded)
-        for lease in news:
-            check_lease(lease, manifest)
-        return self._merge(segment_id, news)
-
-    def merge_known(self, segment_id: SegmentId, leases: Sequence[Lease]) -> int:
-        """Take verified leases of others into the roster; how many are known then. Blocks on the disk."""
-        return self._merge(segment_id, leases)
-
-    def _merge(self, segment_id: SegmentId, news: Sequence[Lease]) -> int:
-        count = 0
-
-        def union(old: bytes | None) -> bytes:
-            nonlocal count
-            merged = merge_leases([*self._decode_roster(old), *news])
-            count = len(merged)
-            return messages.pack_records([lease.encode() for lease in merged])
-
-        self._store.merge_roster(segment_id, union)
-        return count
-
-    def _decode_roster(self, data: bytes | None) -> list[Lease]:
-        if data is None:
-            return []
-        parts = wire.decode(data, size_max=limits.LEASES_BODY_BYTES_MAX)
-        return [Lease.decode(wire.expect_bytes(part), network=self._network) for part in parts]
-
-    async def roster(self, request: messages.GetRoster) -> bytes:
-        """All leases known of a segment, as a body. Raises `RefusalError`."""
-
-        def read() -> bytes:
-            if self._store.segment_manifest(request.segment_id) is None:
-                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            known = self.known_leases(request.segment_id)
-            return messages.pack_records([lease.encode() for lease in known])
-
-        return await self._offload.run(read)
 
     async def keep_granted(
         self,
@@ -424,8 +286,8 @@ class Keeper:
 
         def keep() -> None:
             self._commit(incoming, manifest, leases)
-            self._set_grant(manifest.segment_id, grant.encode())
-            self._merge(manifest.segment_id, [*roster, *leases])
+            self._rosters.keep_verified_grant(manifest.segment_id, grant)
+            self._rosters.merge_verified(manifest.segment_id, [*roster, *leases])
 
         if self._admission is None:
             await self._offload.run(keep)
@@ -438,48 +300,6 @@ class Keeper:
                 with trio.CancelScope(shield=True):
                     await self._note_settled(leases)
         self.leases_signed += len(leases)
-
-    # --- grants -------------------------------------------------------------------------------------------
-
-    async def keep_grant(self, request: messages.GiveGrant) -> None:
-        """Keep the owner's repair grant for a segment that is held; of several the one that ends last.
-
-        Raises `RefusalError`, `ProtocolError`, `CryptoError`.
-        """
-        grant = RepairGrant.decode(request.record, network=self._network)
-
-        def keep() -> None:
-            encoded = self._store.segment_manifest(request.segment_id)
-            if encoded is None:
-                raise RefusalError(messages.REFUSED_MISSING, "no shard of that segment is here")
-            check_grant_of(grant, SegmentManifest.decode(encoded))
-            self._set_grant(request.segment_id, request.record)
-
-        await self._offload.run(keep)
-
-    def _set_grant(self, segment_id: SegmentId, record: bytes) -> None:
-        def ends(record: bytes) -> tuple[int, bytes]:
-            return (RepairGrant.decode(record, network=self._network).expires_s if record else -1), record
-
-        self._store.set_grant(segment_id, lambda old: max(old or b"", record, key=ends))
-
-    async def grant(self, request: messages.GetGrant) -> bytes:
-        """The grant that is kept. Raises `RefusalError`."""
-        record = await self._offload.run(lambda: self._store.grant(request.segment_id))
-        if record is None:
-            raise RefusalError(messages.REFUSED_MISSING, "no grant for that segment is here")
-        return record
-
-    def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
-        """The leases of a segment that are kept here or were heard of. Blocks on the disk."""
-        own = [
-            Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
-        ]
-        try:
-            heard = self._store.roster(segment_id)
-        except CorruptBlockError:
-            heard = None  # what has rotted is as good as never heard: the next exchange brings it back
-        return merge_leases([*self._decode_roster(heard), *own])
 
     # --- announcing and releasing -------------------------------------------------------------------------
 

@@ -98,8 +98,24 @@ async def test_one_more_dead_is_said_with_segment_and_number(autojump_clock: Moc
         assert raised.value.exit_code == 20
         assert "\n" not in str(raised.value)
         swarm.kill(swarm.holders[8:9])
+        began = trio.current_time()
         with pytest.raises(NotEnoughShardsError, match=r"segment 0: 2 shards are missing .* last seen"):
             await visitor.read(planted.link)
+        assert trio.current_time() - began < 5.0, "the dead are asked one after another"
+
+
+async def test_look_ups_of_the_dead_keep_nobody_waiting_for_the_living(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    await swarm.add_holders(30)
+    content = content_of(1000)
+    planted = await plant(swarm, content, code=Code(10, 30))
+    swarm.kill(swarm.holders[:20])  # those that are named first
+    swarm.directory.lookup_s = 60.0
+    async with swarm.visitor() as visitor:
+        began = trio.current_time()
+        assert await visitor.read(planted.link) == content
+        assert trio.current_time() - began < 10.0
 
 
 async def test_few_donors_with_several_shards_each_serve_too(autojump_clock: MockClock, swarm: Swarm) -> None:

@@ -102,10 +102,10 @@ async def test_a_holder_that_dies_in_the_middle_is_replaced(
         victims = swarm.donors
 
         def some_received() -> bool:
-            return any(donor.server.bytes_received > 500_000 for donor in victims)
+            return any(donor.server.traffic.bytes_received > 500_000 for donor in victims)
 
         async def kill() -> None:
-            victim = max(victims, key=lambda donor: donor.server.bytes_received)
+            victim = max(victims, key=lambda donor: donor.server.traffic.bytes_received)
             await victim.die()
 
         report = await put_with_trouble(swarm, path, some_received, kill)
@@ -123,12 +123,12 @@ async def test_a_holder_that_hangs_is_replaced_by_deadline(tmp_path: Path, autoj
     async with swarm_of(6, link=HOME_LINE) as swarm:
 
         def hang() -> None:
-            victim = max(swarm.donors, key=lambda donor: donor.server.bytes_received)
+            victim = max(swarm.donors, key=lambda donor: donor.server.traffic.bytes_received)
             swarm.internet.partition([victim.peer_id])
 
         started_s = trio.current_time()
         report = await put_with_trouble(
-            swarm, path, lambda: any(d.server.bytes_received > 500_000 for d in swarm.donors), hang
+            swarm, path, lambda: any(d.server.traffic.bytes_received > 500_000 for d in swarm.donors), hang
         )
         assert report.missing_shards == 0
         assert trio.current_time() - started_s < 120
@@ -167,7 +167,7 @@ async def test_settles_for_the_quorum_only_when_a_holder_failed(
             await swarm.donors[3].die()
 
         report = await put_with_trouble(
-            swarm, path, lambda: swarm.donors[3].server.bytes_received > 100_000, kill, code
+            swarm, path, lambda: swarm.donors[3].server.traffic.bytes_received > 100_000, kill, code
         )
         assert report.missing_shards == 1
         assert quorum(code) <= 11

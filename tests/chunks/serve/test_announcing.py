@@ -37,7 +37,7 @@ class LaterClock(VirtualClock):
 def turns_of(swarm: Swarm, donor: Donor, *, weeks: int) -> AnnouncingTurns:
     return AnnouncingTurns(
         store=donor.store,
-        keeper=donor.server.keeper,
+        rosters=donor.server.rosters,
         directory=BoardDirectory(swarm.board, donor.peer_id),
         peer_id=donor.peer_id,
         clock=LaterClock(weeks),
