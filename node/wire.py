@@ -21,6 +21,7 @@ from node.errors import ProtocolError
 Value = int | bytes | str | bool | None | Sequence["Value"]
 
 FRAME_HEADER_BYTES = 4
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
 def encode(value: Value) -> bytes:
@@ -125,11 +126,17 @@ def _check(value: Value, *, depth: int) -> None:
     if value is None or isinstance(value, bool | bytes | str):
         return
     if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
+        if not _INT_MIN <= value <= _INT_MAX:
             raise ProtocolError("integer out of range")
         return
     if isinstance(value, list | tuple):
         for item in value:
-            _check(item, depth=depth + 1)
+            # Nearly all items are plain, and each record and message comes through here: no call for those.
+            kind = type(item)
+            if kind is bytes or (kind is int and _INT_MIN <= item <= _INT_MAX):
+                if depth == limits.WIRE_DEPTH_MAX:
+                    raise ProtocolError("nested too deeply")
+            else:
+                _check(item, depth=depth + 1)
         return
     raise ProtocolError(f"{type(value).__name__} has no canonical encoding")

@@ -242,20 +242,22 @@ async def keep_checking(world: World, checkers: list[Checker]) -> None:
                 continue  # the disk of that host fails by our own doing
 
 
-async def check_healed(world: World, actions: Actions, random: Random, *, within_s: float) -> None:
-    """Every file that still has enough shards is whole again within a bound, and one that has not is never
-    said to be kept."""
+async def check_healed(
+    world: World, actions: Actions, random: Random, *, within_s: float, missing_max: int
+) -> None:
+    """Every file that still has enough shards is whole again within a bound, but for so many shards of a
+    segment, and one that has not is never said to be kept."""
     honest = [host for host in world.up() if not host.is_hostile]
     files = [file for file in world.files if not file.is_deleted]
     retrievable = [file for file in files if world.is_retrievable(file, honest)]
     lost = [file for file in files if file not in retrievable]
     ends_s = trio.current_time() + within_s
     began_s = trio.current_time()
-    broken = [file for file in retrievable if not world.is_whole(file, honest)]
+    broken = [file for file in retrievable if not world.is_whole(file, honest, missing_max=missing_max)]
     world.figures.add("files to heal", len(broken))
     while broken and trio.current_time() < ends_s and not world.ended.is_set():
         await trio.sleep(HEALED_TICK_S)
-        broken = [file for file in broken if not world.is_whole(file, honest)]
+        broken = [file for file in broken if not world.is_whole(file, honest, missing_max=missing_max)]
     world.figures.add("files not whole", len(broken))
     for file in broken:
         shards = [len(found) for found in world.live_shards(file, honest).values()]

@@ -1,7 +1,7 @@
 """`cairn simulate`: run scenarios by seed, replay and shrink what fails, draw what happened.
 
 The result of one run is a JSON document with `scenario, seed, ok, digest, figures`; everything in it but
-`wall_s` depends on the seed alone. A failure prints the line that replays it.
+`wall_s` and `cpu_s` depends on the seed alone. A failure prints the line that replays it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from simulations.scenario import Result, Scenario, run_scenario, shrink
 Json = dict[str, Any]
 ALL = "all"
 FAILED = 1
+PARTS_SHOWN = 6
 
 
 def scenario_names() -> list[str]:
@@ -52,7 +53,9 @@ def simulate(options: Options) -> tuple[Json | None, int]:
 def _simulate_one(options: Options) -> tuple[Json, int]:
     scenario = find_scenario(options.scenario)
     numbers = parse_numbers(options.faults) if options.faults is not None else None
-    result = run_scenario(scenario, options.seed, brief=options.brief, fault_numbers=numbers)
+    result = run_scenario(
+        scenario, options.seed, brief=options.brief, days=options.days, fault_numbers=numbers
+    )
     if options.shrink and not result.ok:
         result = shrink(scenario, result, brief=options.brief)
     if options.plot:
@@ -137,6 +140,8 @@ def replay_line(result: Result, *, brief: bool) -> str:
     words = ["cairn simulate", result.scenario, f"--seed {result.seed}"]
     if brief:
         words.append("--brief")
+    if result.days is not None:
+        words.append(f"--days {result.days:g}")
     if result.is_partial:
         words.append(f"--faults '{','.join(map(str, result.fault_numbers))}'")
     return " ".join(words)
@@ -149,11 +154,27 @@ def as_json(result: Result) -> Json:
         "seed": result.seed,
         "ok": result.ok,
         "digest": result.digest,
-        "figures": result.figures | {"wall_s": round(result.wall_s, 2)},
+        "figures": result.figures | {"wall_s": round(result.wall_s, 2), "cpu_s": round(result.cpu_s, 2)},
     }
     if not result.ok:
         document["violations"] = [str(violation) for violation in result.violations]
     return document
+
+
+def _speed(result: Result) -> list[str]:
+    """How fast virtual time passes, and what bounds it. Seeds run one a core: two cores do twice as much."""
+    node_days = result.figures.get("online node-days", 0.0)
+    turns = sum(result.turns.values())
+    if not (result.cpu_s and node_days and turns):
+        return []
+    most = [f"{name} {count / turns:.0%}" for name, count in list(result.turns.items())[:PARTS_SHOWN]]
+    return [
+        f"  {'node-days in 10 min of two cores':32} {node_days * 2 * 600 / result.cpu_s:12,.0f}"
+        " (machines online; one seed a core)",
+        f"  bounded by {turns:,} turns of tasks at {1e6 * result.cpu_s / turns:.0f} us each,"
+        f" {turns / node_days:,.0f} a node-day",
+        f"  most of them: {', '.join(most)}",
+    ]
 
 
 def describe(result: Result, *, brief: bool, verbose: bool) -> str:
@@ -161,12 +182,10 @@ def describe(result: Result, *, brief: bool, verbose: bool) -> str:
     lines = [
         f"{result.scenario}, seed {result.seed}: {'everything held' if result.ok else 'FAILED'}",
         f"  digest {result.digest}",
-        f"  {result.wall_s:.1f} s of real time",
+        f"  {result.wall_s:.1f} s of real time, {result.cpu_s:.1f} s of processor time",
     ]
     lines += [f"  {name:32} {value:12,.10g}" for name, value in result.figures.items()]
-    node_days = result.figures.get("online node-days", 0.0)
-    if result.wall_s > 0:
-        lines.append(f"  {'node-days in 10 min, one core':32} {node_days * 600 / result.wall_s:12,.0f}")
+    lines += _speed(result)
     for violation in result.violations:
         lines.append(f"  violation: {violation}")
     if verbose or not result.ok:

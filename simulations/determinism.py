@@ -5,19 +5,19 @@ do what is said here. Three things make a run of trio differ from the next one: 
 tasks that are ready at once take their turn, and finalizers that run when the garbage collector happens to.
 Here the clock jumps to the next deadline whenever nobody can run, ready tasks are sorted by age and then
 shuffled by a seeded generator, and the collector runs at set virtual times. Sleeping goes through the clock's
-own agenda: a cancel scope for each sleep, as trio has it, was a good part of what a simulated day cost.
+own agenda, and so does waiting for what is on its way: a cancel scope for each, as trio has it, was a good
+part of what a simulated day cost.
 """
 
 from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from unittest.mock import patch
 
 import trio
@@ -35,13 +35,71 @@ class StuckError(BaseException):
     """Nobody can run and nobody waits for a time: the simulated world has come to a halt."""
 
 
-@dataclass(order=True, slots=True)
-class _Sleeper:
-    """A task that wakes at a time, unless it was cancelled."""
+class Alarm(Protocol):
+    """Wakes one waiting task at a time that may be moved meanwhile."""
 
-    until_s: float
-    number: int
-    task: trio.lowlevel.Task | None = field(compare=False)
+    async def wait(self, until_s: float) -> None:
+        """Until then, or until the time that it was moved to."""
+        ...
+
+    def move(self, until_s: float) -> None:
+        """Wake whoever waits at another time; infinity is never, what has passed is at once."""
+        ...
+
+
+class _AgendaAlarm:
+    """An `Alarm` in the agenda of a virtual clock: no cancel scope for each wait."""
+
+    __slots__ = ("_clock", "task", "until_s")
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.task: trio.lowlevel.Task | None = None
+        self.until_s = math.inf
+
+    async def wait(self, until_s: float) -> None:
+        """As `Alarm` says."""
+        self.task = trio.lowlevel.current_task()
+        self.move(until_s)
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def move(self, until_s: float) -> None:
+        """As `Alarm` says."""
+        if self.task is not None and until_s != self.until_s:
+            self.until_s = until_s
+            if until_s != math.inf:
+                self._clock.put(self)
+
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        self.task = None
+        self.until_s = math.inf
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class _ScopeAlarm:
+    """An `Alarm` under any other clock of trio."""
+
+    def __init__(self) -> None:
+        self._scope: trio.CancelScope | None = None
+
+    async def wait(self, until_s: float) -> None:
+        """As `Alarm` says."""
+        with trio.CancelScope(deadline=until_s) as self._scope:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._scope = None
+
+    def move(self, until_s: float) -> None:
+        """As `Alarm` says."""
+        if self._scope is not None:
+            self._scope.deadline = until_s
+
+
+def new_alarm() -> Alarm:
+    """One for the clock that this run has."""
+    clock = trio.lowlevel.current_clock()
+    return _AgendaAlarm(clock) if isinstance(clock, VirtualClock) else _ScopeAlarm()
 
 
 class VirtualClock(trio.abc.Clock):
@@ -56,8 +114,8 @@ class VirtualClock(trio.abc.Clock):
         self.jumps = 0
         self._idle_turns = 0
         self._collected_s = 0.0
-        self._agenda: list[_Sleeper] = []
-        self._sleeps = 0
+        self._agenda: list[tuple[float, int, _AgendaAlarm]] = []
+        self._numbers = 0
 
     def start_clock(self) -> None:
         """Nothing to start."""
@@ -73,10 +131,10 @@ class VirtualClock(trio.abc.Clock):
         At the end of a run trio wakes itself through a socket, so a few turns without a deadline are normal.
         """
         agenda = self._agenda
-        while agenda and agenda[0].task is None:
+        while agenda and agenda[0][2].until_s != agenda[0][0]:
             heappop(agenda)
-        if agenda and agenda[0].until_s < deadline:
-            deadline = agenda[0].until_s
+        if agenda and agenda[0][0] < deadline:
+            deadline = agenda[0][0]
         if deadline == math.inf:
             self._idle_turns += 1
             if self._idle_turns > _IDLE_TURNS_MAX:
@@ -89,26 +147,24 @@ class VirtualClock(trio.abc.Clock):
             if deadline - self._collected_s >= COLLECT_S:
                 self._collected_s = deadline
                 gc.collect()
-        while agenda and agenda[0].until_s <= self.now_s:
-            task = heappop(agenda).task
-            if task is not None:
+        while agenda and agenda[0][0] <= self.now_s:
+            until_s, _, alarm = heappop(agenda)
+            if alarm.task is not None and alarm.until_s == until_s:
+                task, alarm.task, alarm.until_s = alarm.task, None, math.inf
                 trio.lowlevel.reschedule(task)
         return 0.0
+
+    def put(self, alarm: _AgendaAlarm) -> None:
+        """Note an alarm's time; what was noted of it before counts no longer."""
+        self._numbers += 1
+        heappush(self._agenda, (alarm.until_s, self._numbers, alarm))
 
     async def sleep_until(self, deadline: float) -> None:
         """What `trio.sleep_until` does, without a cancel scope."""
         if deadline <= self.now_s:
             await trio.lowlevel.checkpoint()
             return
-        self._sleeps += 1
-        sleeper = _Sleeper(deadline, self._sleeps, trio.lowlevel.current_task())
-        heappush(self._agenda, sleeper)
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            sleeper.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await _AgendaAlarm(self).wait(deadline)
 
     async def sleep(self, seconds: float) -> None:
         """What `trio.sleep` does, without a cancel scope."""
@@ -130,6 +186,35 @@ def no_outside() -> Iterator[None]:
         yield
 
 
+class _DeadlineChange:
+    """What `CancelScope._might_change_registered_deadline` does, without a generator: there are two or three
+    of these for each scope, and scopes are most of what a simulated day costs."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Any) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        scope = self._scope
+        old = scope._registered_deadline
+        new = math.inf if scope._cancel_status is None or scope._cancel_called else scope._deadline
+        if old != new:
+            scope._registered_deadline = new
+            deadlines = trio_run.GLOBAL_RUN_CONTEXT.runner.deadlines
+            if old != math.inf:
+                deadlines.remove(old, scope)
+            if new != math.inf:
+                deadlines.add(new, scope)
+
+
+def _deadline_change(scope: trio.CancelScope) -> _DeadlineChange:
+    return _DeadlineChange(scope)
+
+
 @contextmanager
 def ordered_scheduling(seed: object) -> Iterator[None]:
     """Have trio run ready tasks in an order that depends on `seed` and on nothing else."""
@@ -143,7 +228,9 @@ def ordered_scheduling(seed: object) -> Iterator[None]:
         trio_run._r.setstate(state)
 
 
-def run_deterministically(main: Callable[[], Awaitable[T]], *, seed: object) -> T:
+def run_deterministically(
+    main: Callable[[], Awaitable[T]], *, seed: object, instruments: Sequence[trio.abc.Instrument] = ()
+) -> T:
     """Run `main` in virtual time; the same `seed` gives the same order of everything.
 
     `main` must wait for nothing outside of trio: no thread, no socket. Exceptions pass through.
@@ -158,8 +245,9 @@ def run_deterministically(main: Callable[[], Awaitable[T]], *, seed: object) -> 
             no_outside(),
             patch.object(trio, "sleep", clock.sleep),
             patch.object(trio, "sleep_until", clock.sleep_until),
+            patch.object(trio.CancelScope, "_might_change_registered_deadline", _deadline_change),
         ):
-            return trio.run(main, clock=clock, strict_exception_groups=True)
+            return trio.run(main, clock=clock, instruments=instruments, strict_exception_groups=True)
     finally:
         if had_collector:
             gc.enable()

@@ -86,6 +86,13 @@ async def _gone(world: World, fault: Fault) -> None:
     await host.crash(power_loss=True)
 
 
+async def _join(world: World, fault: Fault) -> None:
+    """A machine that nobody has seen before."""
+    host = world.hosts[fault.host]
+    host.is_held_back = False
+    await world.start(host)
+
+
 async def _partition(world: World, fault: Fault) -> None:
     """`others` are cut off from the rest."""
     world.internet.partition([world.hosts[index].peer_id for index in fault.others])
@@ -183,6 +190,7 @@ KINDS: dict[str, Callable[[World, Fault], Awaitable[None]]] = {
     "crash-writing": _crash_writing,
     "away": _away,
     "gone": _gone,
+    "join": _join,
     "partition": _partition,
     "one-way": _one_way,
     "reset": _reset,

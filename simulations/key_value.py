@@ -29,6 +29,7 @@ class _Transaction:
         self.tables = tables
         self.changed: set[str] = set()
         self.is_open = True
+        self.grown_bytes = 0
         self._sorted: dict[str, list[bytes]] = {}
 
     def get(self, table: str, key: bytes) -> bytes | None:
@@ -55,14 +56,19 @@ class _Transaction:
         if not 1 <= len(key) <= KEY_BYTES_MAX:
             raise StoreError(f"the index failed: a key of {len(key)} bytes")
         content = self._own(table)
-        if key not in content and table in self._sorted:
-            bisect.insort(self._sorted[table], bytes(key))
+        before = content.get(key)
+        if before is None:
+            self.grown_bytes += len(key) + len(value) + _ITEM_BYTES
+            if table in self._sorted:
+                bisect.insort(self._sorted[table], bytes(key))
+        else:
+            self.grown_bytes += len(value) - len(before)
         content[bytes(key)] = bytes(value)
 
     def delete(self, table: str, key: bytes) -> bool:
         if key not in self._table(table):
             return False
-        del self._own(table)[key]
+        self.grown_bytes -= len(key) + len(self._own(table).pop(key)) + _ITEM_BYTES
         if table in self._sorted:
             keys = self._sorted[table]
             del keys[bisect.bisect_left(keys, key)]
@@ -118,7 +124,7 @@ class FakeKeyValue:
             finally:
                 transaction.is_open = False
             self._disk.step()
-            self._note_changes(transaction)
+            self._allocated_bytes += transaction.grown_bytes
             self._tables = transaction.tables
             self._disk.step()
             self._disk.changed()
@@ -151,12 +157,6 @@ class FakeKeyValue:
 
     def _measure(self) -> None:
         self._allocated_bytes = sum(map(_table_bytes, self._tables.values()))
-
-    def _note_changes(self, transaction: _Transaction) -> None:
-        """Only tables that changed are measured again."""
-        for name in transaction.changed:
-            self._allocated_bytes += _table_bytes(transaction.tables[name])
-            self._allocated_bytes -= _table_bytes(self._tables.get(name, {}))
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -24,6 +24,8 @@ from node.crypto.identity import peer_id_text
 from node.errors import NodeError, RefusedError, UnreachableError
 from node.ports import Buffer, StreamHandler
 from node.units import Contact, Multiaddr, PeerId
+from simulations.determinism import Alarm, new_alarm
+from simulations.meter import handler_name
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +226,7 @@ class SimulatedNetwork:
             raise RefusedError(name, "busy", f"has too many streams of {protocol}")
         service.open_streams[self._peer_id] += 1
         ours, theirs = connection.new_stream_pair(self)
-        other.nursery.start_soon(other.run_handler, service, theirs)
+        other.nursery.start_soon(other.run_handler, service, theirs, name=handler_name(protocol))
         return ours
 
     def serve(
@@ -382,7 +384,7 @@ class _Pipe:
         self._size_bytes = 0
         self._last_arrival_s = 0.0
         self._room: trio.Event | None = None  # somebody waits to send
-        self._reader: trio.CancelScope | None = None  # somebody waits to receive
+        self._reader: Alarm | None = None  # somebody waits to receive
 
     async def send(self, data: bytes) -> None:
         while not self.broken and self._size_bytes >= WINDOW_BYTES:
@@ -402,18 +404,21 @@ class _Pipe:
         self._size_bytes += len(data)
         self._internet.on_sent(self._sender, self._receiver, data)
         if self._reader is not None:
-            self._reader.deadline = self._due_s()
+            self._reader.move(self._due_s())
 
     async def receive(self, max_bytes: int) -> bytes:
-        if self._due_s() <= trio.current_time():
+        due_s = self._due_s()
+        if due_s <= trio.current_time():
             await trio.lowlevel.checkpoint()
-        while self._due_s() > trio.current_time():
+            due_s = self._due_s()
+        while due_s > trio.current_time():
             assert self._reader is None, "a stream has one reader at a time"
-            with trio.CancelScope(deadline=self._due_s()) as self._reader:
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    self._reader = None
+            self._reader = new_alarm()
+            try:
+                await self._reader.wait(due_s)
+            finally:
+                self._reader = None
+            due_s = self._due_s()
         if self.broken:
             if self.disguised:
                 return b""
@@ -451,7 +456,7 @@ class _Pipe:
         """Something other than bytes changed: whoever waits looks again."""
         self._wake_senders()
         if self._reader is not None:
-            self._reader.deadline = self._due_s()
+            self._reader.move(self._due_s())
 
     def _wake_senders(self) -> None:
         if self._room is not None:

@@ -15,11 +15,13 @@ from random import Random
 import trio
 
 from node.daemon.config import build_config
+from node.errors import UsageError
 from node.units import HOUR_S, MINUTE_S
 from simulations.checkers import all_checkers, check_healed, check_liveness, keep_checking
 from simulations.determinism import run_deterministically
 from simulations.faults import Fault, heal, inject
 from simulations.host import HostSettings
+from simulations.meter import Meter
 from simulations.network import Link
 from simulations.workload import Actions, Workload
 from simulations.world import Violation, World, open_world
@@ -39,6 +41,7 @@ BRISK = build_config(
     }
 )
 """Settings with which a holder counts as dead after an hour, and each lost shard is remade."""
+DAYS_MAX = 366.0
 LEAVE_EARLY_S = 300.0
 """The workload ends so long before the healing, so that what it does is over."""
 
@@ -64,6 +67,8 @@ class Plan:
     """Something of the scenario's own, beside faults and workload."""
     heals_within_s: float | None = None
     """After the faults, every file with enough shards must be whole again within this time."""
+    missing_max: int = 0
+    """How many shards of a segment may be missing for that: what the settings leave unrepaired."""
     judge: Extra | None = None
     """What else must hold when the world is healed."""
 
@@ -75,6 +80,8 @@ class Scenario:
     name: str
     summary: str
     plan: Callable[[Random, bool], Plan]
+    plan_days: Callable[[Random, float], Plan] | None = None
+    """The same for so many days; None where a scenario has one length only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,11 @@ class Result:
     """Whether faults of the plan were left out."""
     last_lines: tuple[str, ...]
     wall_s: float
+    cpu_s: float
+    turns: dict[str, int]
+    """Turns that tasks took, by part of the node."""
+    days: float | None = None
+    """The length that was asked for; None for the scenario's own."""
 
     @property
     def ok(self) -> bool:
@@ -101,18 +113,24 @@ class Result:
 
 
 def run_scenario(
-    scenario: Scenario, seed: int, *, brief: bool = False, fault_numbers: Sequence[int] | None = None
+    scenario: Scenario,
+    seed: int,
+    *,
+    brief: bool = False,
+    days: float | None = None,
+    fault_numbers: Sequence[int] | None = None,
 ) -> Result:
-    """Run one seed; with `fault_numbers`, only those faults of its plan happen."""
-    started = time.monotonic()
-    plan = scenario.plan(Random(f"{scenario.name} {seed}"), brief)
+    """Run one seed; with `fault_numbers`, only those faults of its plan happen. Raises `UsageError`."""
+    started, started_cpu_s = time.monotonic(), time.process_time()
+    plan = _plan_of(scenario, Random(f"{scenario.name} {seed}"), brief, days)
     numbers = tuple(range(len(plan.faults))) if fault_numbers is None else tuple(fault_numbers)
     faults = [plan.faults[number] for number in numbers if number < len(plan.faults)]
 
     async def main() -> World:
         return await _run(plan, faults, f"{scenario.name} {seed}")
 
-    world = run_deterministically(main, seed=f"{scenario.name} {seed}")
+    meter = Meter()
+    world = run_deterministically(main, seed=f"{scenario.name} {seed}", instruments=[meter])
     counts = world.figures.counts
     counts["messages"] = world.trace.counts["sent"]
     counts["promises"] = world.promises.made
@@ -130,7 +148,20 @@ def run_scenario(
         is_partial=len(faults) < len(plan.faults),
         last_lines=tuple(world.trace.lines),
         wall_s=time.monotonic() - started,
+        cpu_s=time.process_time() - started_cpu_s,
+        turns=meter.by_part(),
+        days=days,
     )
+
+
+def _plan_of(scenario: Scenario, random: Random, brief: bool, days: float | None) -> Plan:
+    if days is None:
+        return scenario.plan(random, brief)
+    if scenario.plan_days is None:
+        raise UsageError(f"{scenario.name} has one length only: leave --days out")
+    if not 0 < days <= DAYS_MAX:
+        raise UsageError(f"--days is a number up to {DAYS_MAX:g}")
+    return scenario.plan_days(random, days)
 
 
 async def _run(plan: Plan, faults: list[Fault], seed: str) -> World:
@@ -178,7 +209,7 @@ async def _play(plan: Plan, faults: list[Fault], world: World) -> None:
         nursery.cancel_scope.cancel()
     await heal(world)
     if plan.heals_within_s is not None:
-        await check_healed(world, actions, random, within_s=plan.heals_within_s)
+        await check_healed(world, actions, random, within_s=plan.heals_within_s, missing_max=plan.missing_max)
     await check_liveness(world, actions, random)
     if plan.judge is not None and not world.ended.is_set():
         await plan.judge(world, actions, random)
@@ -197,7 +228,7 @@ def shrink(scenario: Scenario, failed: Result, *, brief: bool = False, runs_max:
         for start in range(0, len(numbers), part):
             rest = numbers[:start] + numbers[start + part :]
             runs += 1
-            result = run_scenario(scenario, failed.seed, brief=brief, fault_numbers=rest)
+            result = run_scenario(scenario, failed.seed, brief=brief, days=failed.days, fault_numbers=rest)
             if result.violations and result.violations[0].checker == checker:
                 best = result
                 break

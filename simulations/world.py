@@ -166,9 +166,10 @@ class World:
         """Whether these hosts have enough shards of every segment."""
         return all(len(shards) >= file.code.data_shards for shards in self.live_shards(file, among).values())
 
-    def is_whole(self, file: StoredFile, among: Sequence[Host]) -> bool:
-        """Whether these hosts have all shards of every segment."""
-        return all(len(shards) == file.code.total_shards for shards in self.live_shards(file, among).values())
+    def is_whole(self, file: StoredFile, among: Sequence[Host], *, missing_max: int = 0) -> bool:
+        """Whether these hosts have all shards of every segment, but for so many of each."""
+        wanted = file.code.total_shards - missing_max
+        return all(len(shards) >= wanted for shards in self.live_shards(file, among).values())
 
     def source(self, name: str, data: bytes) -> Path:
         """A file on the real disk for a put to read; its time never says when the simulation ran."""

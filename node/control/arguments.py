@@ -416,6 +416,7 @@ def _simulate(
         str | None, typer.Option(metavar="DIR", help="draw what happened (needs cairn[plot])")
     ] = None,
     brief: Annotated[bool, typer.Option("--brief", help="fewer machines, less time")] = False,
+    days: Annotated[float | None, typer.Option(metavar="N", help="so many virtual days (churn only)")] = None,
     faults: Annotated[
         str | None, typer.Option(metavar="N,N", help="only these faults of the seed's list")
     ] = None,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import nacl.bindings
 import nacl.exceptions
 
+from node import limits
 from node.errors import CryptoError
 
 SEED_BYTES = 32
@@ -44,10 +46,20 @@ def verify(public: bytes, domain: str, message: bytes, signature: bytes) -> None
     """Raises `CryptoError` unless `signature` is that of `public` over `message` under `domain`."""
     if len(public) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         raise CryptoError(f"the signature of this {domain} record has the wrong length")
+    signed = signature + _signed_bytes(domain, message)
     try:
-        nacl.bindings.crypto_sign_open(signature + _signed_bytes(domain, message), public)
+        if len(signed) > limits.SIGNED_REMEMBERED_BYTES_MAX:
+            nacl.bindings.crypto_sign_open(signed, public)
+        else:
+            _verified(signed, public)
     except nacl.exceptions.BadSignatureError as error:
         raise CryptoError(f"the signature of this {domain} record does not hold") from error
+
+
+@lru_cache(limits.SIGNATURES_REMEMBERED_MAX)
+def _verified(signed: bytes, public: bytes) -> None:
+    """As libsodium says; what held once holds again, and what did not is not remembered."""
+    nacl.bindings.crypto_sign_open(signed, public)
 
 
 def _signed_bytes(domain: str, message: bytes) -> bytes:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from functools import lru_cache
+from typing import ClassVar, Self, TypeVar
 
 from node import limits, wire
 from node.crypto.identity import public_key_of
@@ -23,6 +24,8 @@ from node.wire import Value
 
 VERSION = 1
 _HEAD_ITEMS = 3  # type, version, network
+
+R = TypeVar("R", bound="Record")
 
 
 class Record(ABC):
@@ -78,6 +81,13 @@ class Record(ABC):
         Raises:
             ProtocolError: too large, not canonical, of another type, version or network, or out of bounds.
         """
+        if len(data) > limits.RECORDS_REMEMBERED_BYTES_MAX:
+            return cls._decoded(data, network)
+        remembered: Self = _remembered(cls, bytes(data), network)
+        return remembered
+
+    @classmethod
+    def _decoded(cls, data: bytes, network: str) -> Self:
         body, *signatures = wire.expect_list(
             list(wire.decode(data, size_max=cls.BYTES_MAX)), count=1 + cls.SIGNATURE_COUNT
         )
@@ -104,6 +114,12 @@ class Record(ABC):
         if not signature:
             raise CryptoError(f"this {self.TYPE} record is not signed")
         verify(public, self.TYPE, self.body(), signature)
+
+
+@lru_cache(limits.RECORDS_REMEMBERED_MAX)
+def _remembered(cls: type[R], data: bytes, network: str) -> R:
+    """The record in `data`: rosters and leases are read again at each look, and records are immutable."""
+    return cls._decoded(data, network)
 
 
 class SignedOnce(Record):
