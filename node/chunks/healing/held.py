@@ -151,7 +151,9 @@ class HeldSegments:
     def surplus(self, view: SegmentView) -> list[tuple[Lease, Lease]]:
         """Copies that go, each with the one that stays: one of the two is this node's.
 
-        Only among holders that were proved to have theirs, or that nobody has asked yet. Blocks on the disk.
+        Only among holders that were proved to have theirs, that nobody has asked yet, or that are back after
+        they were missed: a small shard is sampled once a month, so the next proof may be far. Whoever lets go
+        looks for itself first. Blocks on the disk.
         """
         evidence = self._evidence.of_segment(view.manifest.segment_id)
         now_s = self._clock.now_s()
@@ -161,6 +163,11 @@ class HeldSegments:
         def is_news(lease: Lease) -> bool:
             """Nobody has audited it yet, and this node has not looked in vain."""
             return lease.lease_id not in evidence.leases and lease.lease_id not in self._missed
+
+        def is_there(lease: Lease) -> bool:
+            known = evidence.leases.get(lease.lease_id)
+            is_lost = known is not None and known.is_lost
+            return not is_lost and self._silence(lease, evidence) is None
 
         for lease in live_leases(view.leases, today=now_s // DAY_S):
             by_shard.setdefault(lease.shard_index, []).append(lease)
@@ -173,7 +180,11 @@ class HeldSegments:
                     for lease in leases
                     if lease.holder != mine.holder
                     and lease.owner_key == mine.owner_key
-                    and (now_s - self._seen_s(lease, evidence) < self._dead_after_s or is_news(lease))
+                    and (
+                        now_s - self._seen_s(lease, evidence) < self._dead_after_s
+                        or is_news(lease)
+                        or is_there(lease)
+                    )
                 }
                 copies = {mine.holder: mine, **others}
                 going = surplus(shard_index, list(copies))
