@@ -194,6 +194,31 @@ class HeldSegments:
                 ]
         return found
 
+    def left_behind(self, view: SegmentView) -> dict[Lease, list[Lease]]:
+        """This node's leases of shards that are still here though rosters count them no more, each with those
+        of others that may have the shard. Blocks on the disk.
+
+        It signed the shard over, and nobody answered when it was to let go; or its lease under the grant fell
+        out of the roster, since later ones replaced it.
+        """
+        me, segment_id = self.keeper.peer_id, view.manifest.segment_id
+        live = live_leases(view.leases, today=self._clock.now_s() // DAY_S)
+        counted = {lease.shard_index for lease in live if lease.holder == me}
+        given_up = {
+            half.handover.lease_id
+            for lease in view.leases
+            if (half := lease.half) is not None and half.handover is not None and half.handover.holder == me
+        }
+        found = {}
+        for held in self.store.leases(segment_id):
+            if held.shard_index in counted or not self.store.has_shard(segment_id, held.shard_index):
+                continue
+            lease = Lease.decode(held.lease.data, network=self._network)
+            if lease.is_granted or lease.lease_id in given_up:
+                others = [each for each in live if each.shard_index == held.shard_index]
+                found[lease] = others
+        return found
+
     def store_has(self, lease: Lease) -> bool:
         """Whether the lease is this node's own and its shard is here."""
         return lease.holder == self.keeper.peer_id and self.store.has_shard(

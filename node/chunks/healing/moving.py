@@ -218,12 +218,18 @@ class Mover:
             for going, stays in pairs:
                 if stays.holder == self._healer.me:
                     await self._let_know(going, stays)
-            surplus = {going: stays for going, stays in pairs if going.holder == self._healer.me}
-            if not surplus:
+            surplus = {going: [stays] for going, stays in pairs if going.holder == self._healer.me}
+            surplus |= await self._offload.run(partial(self._held.left_behind, view))
+            others = list(dict.fromkeys(lease for leases in surplus.values() for lease in leases))
+            if not others:
                 return 0
-            seen = await self._prober.probe(view.manifest, set(surplus.values()))
+            seen = await self._prober.probe(view.manifest, others)
             self._held.note(Survey(seen))
-            gone = {mine: other for mine, other in surplus.items() if seen[other] is Seen.PROVED}
+            gone = {
+                mine: next(other for other in leases if seen[other] is Seen.PROVED)
+                for mine, leases in surplus.items()
+                if any(seen[other] is Seen.PROVED for other in leases)
+            }
             told = [self._told(mine, other) for mine, other in gone.items()]
             if not told:
                 return 0
