@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from node.chunks.known_health import known_health
+from node.chunks import known_health
 from node.chunks.store.shard_store import ShardStore
 from node.credit.admission import exposure_of
 from node.credit.reputation import Standing
@@ -437,7 +437,7 @@ def _check_known_lost(world: World, file: StoredFile) -> None:
     if node is None or entry is None:
         return
     threshold = owner.settings.config.repair.threshold
-    word = known_health(entry, node.catalogue, node.evidence, now_s=now_s).word(threshold)
+    word = known_health.known_health(entry, node.catalogue, node.evidence, now_s=now_s).word(threshold)
     world.figures.add(f"lost files that their owners call {word}")
     if word not in ("lost", "unknown"):
         world.violate("health", f"file {world.files.index(file)} is lost, and its owner's list says {word}")

@@ -135,6 +135,20 @@ def _audits_plan(random: Random, brief: bool) -> Plan:
     )
 
 
+def _lost_plan(random: Random, brief: bool) -> Plan:
+    """Half of the donors are lost, and with them a file whose owner is still there to ask."""
+    code = Code(4, 6)
+    hosts = [HostSettings(donated_bytes=64 * MIB, is_private=True) for _ in range(code.total_shards)]
+    return Plan(
+        hosts=[*hosts, HostSettings(is_private=True)],
+        faults=[Fault(120.0 + index, "gone", index) for index in range(3)],
+        duration_s=LEAVE_EARLY_S + 600.0,
+        workload=Workload(code=code, mean_pause_s=QUIET, putters=(code.total_shards,)),
+        files_first=1,
+        heals_within_s=600.0,
+    )
+
+
 def _spare_plan(random: Random, brief: bool) -> Plan:
     """More donors than shards, so that there is somebody to move a shard to."""
     hosts = [HostSettings(donated_bytes=64 * MIB, is_private=True) for _ in range(DONORS + 2)]
@@ -160,3 +174,4 @@ CROWDED = _drill(
 LYING_DONORS = Scenario("lying_donors", "donors lie in audits", _audits_plan)
 GREEDY_HOLDER = Scenario("greedy_holder", "a holder has a living one replaced", _spare_plan)
 STRANGERS_COME = Scenario("strangers_come", "newcomers want more than was pledged", _strangers_plan)
+LOSING_DONORS = Scenario("losing_donors", "donors are lost, and a file with them", _lost_plan)

@@ -197,8 +197,18 @@ def _newcomers_not_counted(stack: ExitStack) -> None:
 
 
 def _lease_is_proof(stack: ExitStack) -> None:
-    """The list of files counts a shard that was proved once, whoever has missed its holder since."""
-    _replace(stack, known_health, "_proves", lambda known, now_s: known.proved is not None)
+    """The list of files counts leases, whoever has missed their holders since."""
+
+    def known(entry: Any, catalogue: Any, evidence: Any, *, now_s: int) -> known_health.KnownHealth:
+        segments = tuple(
+            known_health.KnownSegment(
+                segment.segment_index, len({lease.shard_index for lease in segment.leases}), 0, now_s
+            )
+            for segment in catalogue.segments(entry.file_hash)
+        )
+        return known_health.KnownHealth(segments, entry.data_shards, entry.total_shards)
+
+    _replace(stack, known_health, "known_health", known)
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -224,7 +234,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("empty samples pass", _empty_samples_pass, drills.LYING_DONORS, ("evidence",)),
     Mutation("wrong samples pass", _wrong_samples_pass, drills.LYING_DONORS, ("evidence",)),
     Mutation("newcomers not counted", _newcomers_not_counted, drills.STRANGERS_COME, ("claims capped",)),
-    Mutation("lease is proof", _lease_is_proof, mass_failure.SCENARIO, ("health",)),
+    Mutation("lease is proof", _lease_is_proof, drills.LOSING_DONORS, ("health",)),
 )
 
 
