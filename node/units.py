@@ -79,12 +79,17 @@ def parse_rate(text: str) -> int:
     return parse_size(text.strip().removesuffix("/s"))
 
 
+def format_count(number: int, one: str, many: str = "") -> str:
+    """`1 shard`, `2 shards`; `one` and `many` may bring their verb: "shard is", "shards are"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def format_size(byte_count: int) -> str:
     """A size as people read it, in decimal units: 64,000,000 is `64.0 MB`."""
     value = float(byte_count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(value) < 1000:
-            return f"{byte_count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+            return format_count(byte_count, "byte") if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
 

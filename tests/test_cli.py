@@ -22,6 +22,7 @@ from node.control.arguments import parse
 from node.control.commands import COMMANDS, parse_share
 from node.control.render import _RENDERERS
 from node.errors import UsageError
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("trio", "libp2p", "nacl", "hypercorn", "rich", "numpy", "lmdb", "blake3", "multiaddr")
@@ -34,7 +35,7 @@ def cairn(*words: str, home: Path, text: str = "") -> subprocess.CompletedProces
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -60,7 +61,7 @@ def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "HEAVY []"
@@ -69,7 +70,12 @@ def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
 def test_the_version_needs_not_even_the_parser() -> None:
     script = "import sys, cli; cli.run(['--version']); print('typer' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert done.stdout.splitlines() == [f"cairn {__version__}", "False"]
 
@@ -220,7 +226,7 @@ def test_a_full_disk_behind_stdout_is_exit_10_in_one_line(words: list[str], tmp_
     command = [sys.executable, "-m", "cli", "--home", str(tmp_path / "home"), *words]
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False
         )
     assert done.returncode == 10
     assert done.stderr.count("\n") == 1
@@ -233,7 +239,11 @@ def test_a_command_without_its_streams_does_what_it_does(closed: str, tmp_path: 
     home = tmp_path / "home"
     words = [sys.executable, "-m", "cli", "--home", str(home), "recovery", "show"]
     done = subprocess.run(
-        ["sh", "-c", f"{shlex.join(words)} {closed}"], cwd=ROOT, capture_output=True, timeout=60, check=False
+        ["sh", "-c", f"{shlex.join(words)} {closed}"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0
     assert (home / "keystore").is_file()
@@ -247,7 +257,7 @@ def test_nobody_is_asked_through_a_stream_that_is_not_there(tmp_path: Path) -> N
             ["sh", "-c", f"{shlex.join(words)} {more}"],
             cwd=ROOT,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)

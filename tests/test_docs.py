@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
@@ -18,13 +19,14 @@ from node.chunks.healing import messages as repair_messages
 from node.chunks.put import journal
 from node.chunks.store import shard_index
 from node.control.api import control_handlers
+from node.control.arguments import parse
 from node.credit import ledger_store, reputation_store
 from node.credit import messages as credit_messages
 from node.daemon import config, memory
 from node.daemon.compose import NETWORK_ID, PROTOCOL_VERSION, Node
 from node.dht import record_store
 from node.dht.messages import MessageType
-from node.errors import NodeError, ProtocolError
+from node.errors import NodeError, ProtocolError, UsageError
 from node.framing import Preamble
 from node.net import bootstrap
 from node.records.base import Record
@@ -196,6 +198,32 @@ def test_messages_to_look_up_are_messages_of_the_code() -> None:
     for row in rows:
         (fragment,) = code_of(row[0])
         assert fragment in literals(), fragment
+
+
+def test_commands_that_pages_show_are_commands() -> None:
+    """As far as their words go: in running text an argument may be left out, in an example none."""
+    wrong = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(r"`(?:[A-Z_]+=\S+ )?(?:\S*/)?cairn ([^`\n]*)`", text)
+        examples = re.findall(r"^\$ cairn ([^\n]*)$", text, re.MULTILINE)
+        wrong += [f"{page.name}: {fault}" for fault in map(fault_of, examples) if fault]
+        faults = [fault for fault in map(fault_of, named) if fault]
+        wrong += [f"{page.name}: {fault}" for fault in faults if not re.search(r"missing|requires", fault)]
+    assert wrong == []
+
+
+@cache
+def fault_of(command: str) -> str:
+    """What the parser has against a command line, without its redirections and its comment."""
+    words = shlex.split(re.sub(r"\s+[<>|].*", "", command), comments=True)
+    try:
+        parse(words)
+    except UsageError as error:
+        return f"cairn {command}: {error}"
+    except SystemExit:
+        pass  # help
+    return ""
 
 
 def test_lines_of_status_are_explained() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from node import __version__
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("node", "simulations")
@@ -50,7 +51,7 @@ def run(installed: Path, *words: str, cwd: Path) -> str:
         env=clean | {"HOME": str(cwd)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=True,
     ).stdout
 

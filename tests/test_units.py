@@ -90,3 +90,17 @@ def test_multiaddrs_have_their_form(text: str) -> None:
 )
 def test_other_text_is_no_multiaddr(text: str) -> None:
     assert not units.is_multiaddr(text)
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    assert [units.format_count(number, "shard") for number in (0, 1, 2, 1_200)] == [
+        "0 shards",
+        "1 shard",
+        "2 shards",
+        "1,200 shards",
+    ]
+    assert [units.format_count(number, "shard is", "shards are") for number in (1, 2)] == [
+        "1 shard is",
+        "2 shards are",
+    ]
+    assert units.format_size(1) == "1 byte"

@@ -8,12 +8,11 @@ caller's part. A session is used by one task at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
-from typing import TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from node import limits, tagged
+from node.asking import Session, expect
 from node.chunks import messages
 from node.chunks.bodies import receive_body, send_body
 from node.errors import PeerMisbehavedError, ProtocolError
@@ -21,8 +20,6 @@ from node.framing import FramedStream, Preamble
 from node.ports import Buffer, Network
 from node.records.receipt import ServeReceipt
 from node.units import Contact, FileHash, LeaseId, PeerId, SegmentId
-
-Reply = TypeVar("Reply", bound=messages.Message)
 
 
 class HolderClient:
@@ -54,7 +51,7 @@ class HolderClient:
             yield session
 
 
-class HolderSession:
+class HolderSession(Session[messages.Message]):
     """Requests to one holder, one after another.
 
     Every method raises `UnreachableError` (silence, a lost connection), `RefusedError` (declined in words;
@@ -62,31 +59,7 @@ class HolderSession:
     """
 
     def __init__(self, framed: FramedStream) -> None:
-        self._framed = framed
-
-    @property
-    def peer_id(self) -> PeerId:
-        """The holder."""
-        return self._framed.peer_id
-
-    async def __aenter__(self) -> HolderSession:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            await self.aclose()
-        else:
-            await self.reset()
-
-    async def aclose(self) -> None:
-        """End the session in good order."""
-        await self._framed.aclose()
-
-    async def reset(self) -> None:
-        """Drop the session."""
-        await self._framed.reset()
+        super().__init__(framed, messages.TABLE)
 
     # --- putting ----------------------------------------------------------------------------------------
 
@@ -241,7 +214,7 @@ class HolderSession:
         with self._blaming():
             frame = await self._framed.receive_frame(deadline_s=deadline_s)
             if frame.block is None:
-                reply = _expect(messages.decode(frame.values), messages.BlockMissing)
+                reply = expect(messages.decode(frame.values), messages.BlockMissing)
                 if reply.block_index != block_index:
                     raise ProtocolError("a block of another index was declined")
                 return reply
@@ -266,19 +239,6 @@ class HolderSession:
             raise PeerMisbehavedError(self._framed.peer, "accepted another put than the one asked for")
         return reply.next_blocks
 
-    async def _send(self, request: messages.Message) -> None:
-        await self._framed.send(messages.encode(request))
-
-    async def _ask(
-        self, request: messages.Message, kind: type[Reply], *, deadline_s: float = limits.REPLY_DEADLINE_S
-    ) -> Reply:
-        await self._send(request)
-        return await self._reply(kind, deadline_s=deadline_s)
-
-    async def _reply(self, kind: type[Reply], *, deadline_s: float = limits.REPLY_DEADLINE_S) -> Reply:
-        with self._blaming():
-            return _expect(messages.decode(await self._framed.receive(deadline_s=deadline_s)), kind)
-
     async def _body(self, size_max: int, *, deadline_s: float = limits.REPLY_DEADLINE_S) -> bytes:
         size = (await self._reply(messages.Body, deadline_s=deadline_s)).body_bytes
         with self._blaming():
@@ -292,17 +252,3 @@ class HolderSession:
         body = await self._body(limits.LEASES_BODY_BYTES_MAX, deadline_s=deadline_s)
         with self._blaming():
             return messages.unpack_records(body, count_max=count_max)
-
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """What is illegal in the bytes that came is this holder's fault."""
-        try:
-            yield
-        except ProtocolError as error:
-            raise PeerMisbehavedError(self._framed.peer, str(error)) from error
-
-
-def _expect(message: messages.Message, kind: type[Reply]) -> Reply:
-    if not isinstance(message, kind):
-        raise ProtocolError(f"a {type(message).__name__} where a {kind.__name__} was due")
-    return message

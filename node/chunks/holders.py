@@ -35,10 +35,9 @@ from node.units import Contact, PeerId
 
 T = TypeVar("T")
 
-ASKED_AT_ONCE = 8
-"""Peers in a race at the same time: some may be silent for as long as a dial may take."""
 STAGGER_S = 0.25
-"""The next peer joins a race so long after the one before, or at once when that one failed."""
+"""The next peer joins a race so long after the one before, or at once when one has failed: with dials of
+ten seconds to machines that are switched off, 40 race at the most."""
 ABSENT_S = 60.0
 """A peer that a look-up did not find is not looked up again for so long."""
 CLOSE_TIMEOUT_S = 1.0
@@ -168,26 +167,20 @@ async def first_answer(
 ) -> T | None:
     """The first answer that is not None from peers asked in a staggered race; None if no peer gives one.
 
-    A peer whose addresses are being looked up keeps nobody else out of the race: where most holders are dead,
-    the living ones would come up only after as many fruitless look-ups. `ask` may raise `RemoteError`, which
+    Nobody is kept out by a peer that is silent or being looked up: where most holders are dead, the living
+    ones would come up only after as many fruitless dials and look-ups. `ask` may raise `RemoteError`, which
     is handed to `blame`, and `OwnerInconsistentError`, which ends the race and passes through.
     """
     answers: list[T] = []
     errors: list[OwnerInconsistentError] = []
-    slots = trio.Semaphore(ASKED_AT_ONCE)
     failed = trio.Event()
 
+    def make_way() -> None:
+        nonlocal failed
+        failed.set()
+        failed = trio.Event()
+
     async def attempt(contact: Contact) -> None:
-        racing = True
-
-        def make_way() -> None:
-            nonlocal racing, failed
-            if racing:
-                racing = False
-                slots.release()
-                failed.set()
-                failed = trio.Event()
-
         try:
             answer = await ask(contact, make_way)
         except RemoteError as error:
@@ -197,11 +190,10 @@ async def first_answer(
             errors.append(error)
             nursery.cancel_scope.cancel()
             return
-        finally:
-            make_way()
         if answer is not None:
             answers.append(answer)
             nursery.cancel_scope.cancel()
+        make_way()
 
     seen: set[PeerId] = set()
     async with trio.open_nursery() as nursery:
@@ -209,7 +201,6 @@ async def first_answer(
             if contact.peer_id in seen:
                 continue
             seen.add(contact.peer_id)
-            await slots.acquire()
             nursery.start_soon(attempt, contact)
             with trio.move_on_after(STAGGER_S):
                 await failed.wait()

@@ -1,13 +1,14 @@
 """The words of the command line: commands, options, help. Layer 5.
 
-Each command is a function whose parameters are its words; it does nothing but hand them on. The common
-options stand before and after the command. Raises `UsageError` where the parser would print and exit, so
-that one dispatcher renders every error. Typer is imported without Rich: `cairn put --help` has a budget of
-fifteen bare interpreter starts (docs/decisions/0006).
+Each command is a function whose parameters are its words; it does nothing but refuse those that exclude each
+other. The common options stand before and after every command. Raises `UsageError` where the parser would
+print and exit, so that one dispatcher renders every error. Typer is imported without Rich: `cairn put --help`
+has a budget of fifteen bare interpreter starts (docs/decisions/0006).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -99,24 +100,6 @@ def parse(argv: Sequence[str]) -> Options:
     return options
 
 
-def _command(
-    name: str, examples: str, app: typer.Typer = _cairn
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return app.command(name, epilog=_examples(examples))
-
-
-def _taken(context: typer.Context, words: dict[str, Any], **more: Any) -> Options:
-    """The words of a command together with the common ones that stood before it."""
-    options = {name: value for name, value in words.items() if name not in ("context", "version")}
-    for outer in (context.parent, context.parent and context.parent.parent):
-        before = outer.params if outer else {}
-        options["home"] = options["home"] or before.get("home")
-        options["json"] = options["json"] or before.get("json", False)
-        options["verbose"] += before.get("verbose", 0)
-    return SimpleNamespace(command=more.pop("command", context.info_name), **options, **more)
-
-
-@_cairn.callback()
 def _common(
     home: HomeOption = None,
     json: JsonOption = False,
@@ -130,9 +113,56 @@ def _common(
     """
 
 
+_COMMON = inspect.signature(_common, eval_str=True).parameters
+
+
+def _with_common(function: Callable[..., None], **constant: str | None) -> Callable[..., Options | None]:
+    """What the parser calls: its words are those of `function` and the common ones.
+
+    `function` may refuse words that do not go together; all of them are handed on, with `constant`.
+    """
+    own = inspect.signature(function, eval_str=True).parameters
+
+    def hand_on(context: typer.Context, **words: Any) -> Options | None:
+        if context.invoked_subcommand is not None:
+            return None
+        function(**{name: words[name] for name in own})
+        del words["version"]
+        for outer in (context.parent, context.parent and context.parent.parent):
+            before = outer.params if outer else {}
+            words["home"] = words["home"] or before.get("home")
+            words["json"] = words["json"] or before.get("json", False)
+            words["verbose"] += before.get("verbose", 0)
+        return SimpleNamespace(**{"command": context.info_name, **words, **constant})
+
+    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [first, *({**own, **_COMMON}.values())]
+    hand_on.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    hand_on.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    hand_on.__doc__ = function.__doc__
+    return hand_on
+
+
+def _command(
+    name: str, examples: str, app: typer.Typer = _cairn, **constant: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        app.command(name, epilog=_examples(examples))(_with_common(function, **constant))
+        return function
+
+    return add
+
+
+def _credit_all() -> None:
+    """who owes whom, and what it buys; lines for friends"""
+
+
+_cairn.callback()(_with_common(_common))
+_credit.callback()(_with_common(_credit_all, command="credit", peer=None, amount=None))
+
+
 @_command("run", "cairn run --donate 20GiB\ncairn run --set lease.days=60")
 def _run(
-    context: typer.Context,
     listen: Annotated[
         list[str] | None,
         typer.Option(metavar="MULTIADDR", help="where to listen (repeatable); default: a port chosen once"),
@@ -166,23 +196,14 @@ def _run(
         typer.Option("--set", metavar="KEY=VALUE", help="override a setting of config.toml (repeatable)"),
     ] = None,
     passphrase_file: PassphraseOption = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """run the node in the foreground"""
     if web is not None and no_web:
         raise UsageError("--web and --no-web exclude each other (see `cairn run --help`)")
-    words = dict(locals())
-    for name in ("listen", "announce", "bootstrap", "overrides"):
-        words[name] = words[name] or ([] if name == "overrides" else None)
-    return _taken(context, words)
 
 
 @_command("put", "cairn put holiday.mp4\ncairn put thesis/ --expires 90d --code 10/30")
 def _put(
-    context: typer.Context,
     path: Annotated[str, typer.Argument(metavar="PATH", help="a file or a folder")],
     code: Annotated[
         str | None, typer.Option(metavar="D/T", help="any D of T shards restore the file (default 10/30)")
@@ -200,13 +221,8 @@ def _put(
         str | None, typer.Option(metavar="TIME", help="keep it this long (default 30d)")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, send nothing")] = False,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """store a file or a folder and print its link"""
-    return _taken(context, locals())
 
 
 @_command(
@@ -216,7 +232,6 @@ def _put(
     'echo "$LINK" | cairn get - -o -',
 )
 def _get(
-    context: typer.Context,
     link: Annotated[
         str, typer.Argument(metavar="LINK[/path]", help="a link, or one entry of a folder's link")
     ],
@@ -226,117 +241,68 @@ def _get(
     range: Annotated[str | None, typer.Option(metavar="A-B", help="only bytes A to B, both included")] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False,
     password_file: PasswordOption = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """fetch a file, a folder or one entry of it"""
-    return _taken(context, locals())
 
 
 @_command("link", "cairn link bafk... --qr\ncairn link bafk... --via")
 def _link(
-    context: typer.Context,
     link: LinkArgument,
     qr: Annotated[bool, typer.Option("--qr", help="print it as a QR code as well")] = False,
     via: Annotated[bool, typer.Option("--via", help="put addresses to join through into the link")] = False,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """show the link of one of my files again"""
-    return _taken(context, locals())
 
 
 @_command("ls", "cairn ls\ncairn ls 'cairn:...#...'")
 def _ls(
-    context: typer.Context,
     link: Annotated[
         str | None, typer.Argument(metavar="LINK", help="a folder's link; without it, my files")
     ] = None,
     password_file: PasswordOption = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """list my files with their health, or a folder's entries"""
-    return _taken(context, locals())
 
 
 @_command("health", "cairn health cairn:...\ncairn health cairn:... --verify")
 def _health(
-    context: typer.Context,
     link: LinkArgument,
     verify: Annotated[bool, typer.Option("--verify", help="read every block of every shard")] = False,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """ask and challenge every holder of a file"""
-    return _taken(context, locals())
 
 
 @_command("renew", "cairn renew bafk... --for 90d")
 def _renew(
-    context: typer.Context,
     link: HashArgument,
     duration: Annotated[
         str | None, typer.Option("--for", metavar="TIME", help="from now on (default 30d)")
     ] = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """keep a file of mine for longer"""
-    return _taken(context, locals())
 
 
 @_command("rm", "cairn rm bafk...")
 def _rm(
-    context: typer.Context,
     link: HashArgument,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """release the leases of a file of mine"""
-    return _taken(context, locals())
 
 
 @_command("repair", "cairn repair bafk...\ncairn repair 'cairn:...'")
 def _repair(
-    context: typer.Context,
     link: LinkArgument,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """remake what is missing of a file now, instead of waiting"""
-    return _taken(context, locals())
 
 
 @_command("drain", "cairn drain")
-def _drain(
-    context: typer.Context,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+def _drain() -> None:
     """move my shards elsewhere, then say that it is safe to leave"""
-    return _taken(context, locals())
 
 
 @_command("donate", "cairn donate 50GiB\ncairn donate")
 def _donate(
-    context: typer.Context,
     size: Annotated[
         str | None,
         typer.Argument(metavar="SIZE", help="a hard cap, such as 20GiB, from 16MiB on; 0 gives nothing"),
@@ -350,94 +316,48 @@ def _donate(
     pledge: Annotated[
         str | None, typer.Option(metavar="SHARE", help="the part given freely to newcomers, such as 10%")
     ] = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """set or show what this node gives"""
-    return _taken(context, locals())
 
 
-@_credit.callback()
-def _credit_all(
-    context: typer.Context,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options | None:
-    """who owes whom, and what it buys; lines for friends"""
-    if context.invoked_subcommand is not None:
-        return None
-    return _taken(context, locals(), command="credit", peer=None, amount=None)
-
-
-@_command("line", "cairn credit line z6Mk... 20GB\ncairn credit line 12D3KooW... 0", _credit)
+@_command(
+    "line",
+    "cairn credit line z6Mk... 20GB\ncairn credit line 12D3KooW... 0",
+    _credit,
+    command="credit",
+)
 def _credit_line(
-    context: typer.Context,
     peer: Annotated[str, typer.Argument(metavar="PEER", help="an account, or the peer id of a node met")],
     amount: Annotated[
         str, typer.Argument(metavar="AMOUNT", help="a size that it may have kept here; 0 takes it back")
     ],
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """let a friend keep so much on my disk for nothing"""
-    return _taken(context, locals(), command="credit")
 
 
 @_command("status", "cairn status\ncairn --json status")
-def _status(
-    context: typer.Context,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+def _status() -> None:
     """the node at a glance"""
-    return _taken(context, locals())
 
 
 @_command("peers", "cairn peers")
-def _peers(
-    context: typer.Context,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+def _peers() -> None:
     """the peers this node knows"""
-    return _taken(context, locals())
 
 
-@_command("show", "cairn recovery show --reveal", _recovery)
+@_command("show", "cairn recovery show --reveal", _recovery, command="recovery", action="show")
 def _recovery_show(
-    context: typer.Context,
     reveal: Annotated[bool, typer.Option("--reveal", help="print the 24 words")] = False,
     passphrase_file: PassphraseOption = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """show the phrase"""
-    return _taken(context, locals(), command="recovery", action="show")
 
 
-@_command("restore", "cairn recovery restore < words.txt", _recovery)
+@_command("restore", "cairn recovery restore < words.txt", _recovery, command="recovery", action="restore")
 def _recovery_restore(
-    context: typer.Context,
     passphrase_file: PassphraseOption = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """read 24 words from stdin and restore the account"""
-    return _taken(context, locals(), command="recovery", action="restore")
 
 
 @_command(
@@ -446,9 +366,10 @@ def _recovery_restore(
     "cairn recovery passphrase --passphrase-file old.txt --new-passphrase-file new.txt\n"
     "cairn recovery passphrase --remove",
     _recovery,
+    command="recovery",
+    action="passphrase",
 )
 def _recovery_passphrase(
-    context: typer.Context,
     new_passphrase_file: Annotated[
         str | None,
         typer.Option(
@@ -457,22 +378,16 @@ def _recovery_passphrase(
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="seal the keystore with none")] = False,
     passphrase_file: PassphraseOption = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """set, change or remove the passphrase that seals the keystore"""
     if remove and new_passphrase_file is not None:
         raise UsageError(
             "--remove and --new-passphrase-file exclude each other (see `cairn recovery passphrase --help`)"
         )
-    return _taken(context, locals(), command="recovery", action="passphrase")
 
 
 @_command("demo", "cairn demo\ncairn demo --nodes 8 --kill 2 --file film.mp4")
 def _demo(
-    context: typer.Context,
     nodes: Annotated[int, typer.Option(metavar="N", help="nodes in the swarm")] = 12,
     kill: Annotated[int, typer.Option(metavar="N", help="nodes to kill with SIGKILL")] = 4,
     file: Annotated[
@@ -481,13 +396,8 @@ def _demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="leave the swarm's folders and logs for a look")
     ] = False,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """a swarm of real nodes here: put, kill, get, verify, heal"""
-    return _taken(context, locals())
 
 
 @_command(
@@ -497,7 +407,6 @@ def _demo(
     "cairn simulate all --seeds 1-100",
 )
 def _simulate(
-    context: typer.Context,
     scenario: Annotated[
         str, typer.Argument(metavar="SCENARIO", help="a module of simulations/scenarios, or `all`")
     ],
@@ -517,10 +426,5 @@ def _simulate(
     jobs: Annotated[
         int | None, typer.Option(metavar="N", help="of `all`: runs at once (default: cores)")
     ] = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = 0,
-    version: VersionOption = False,
-) -> Options:
+) -> None:
     """run a scenario of the simulated world: one seed, one history"""
-    return _taken(context, locals())

@@ -19,7 +19,7 @@ from node.control.client import Json, call
 from node.control.streams import flush_stdout, stdout_errors, write_stdout
 from node.daemon.home import Home
 from node.errors import ConfigError, NotEnoughPeersError, UsageError
-from node.units import parse_duration, parse_rate, parse_size
+from node.units import format_count, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     from node.daemon.supervisor import Ready
@@ -63,10 +63,10 @@ def run(options: Options) -> Outcome:
             home=_home(options),
             listen=tuple(Multiaddr(text) for text in options.listen or ()),
             announce=tuple(Multiaddr(text) for text in options.announce or ()),
-            bootstrap=None if options.bootstrap is None else tuple(options.bootstrap),
+            bootstrap=tuple(options.bootstrap) if options.bootstrap else None,
             donate_bytes=donate_bytes,
             mdns=not options.no_mdns,
-            overrides=tuple(options.overrides),
+            overrides=tuple(options.overrides or ()),
             verbose=options.verbose,
             passphrase=_passphrase(options),
         ),
@@ -151,8 +151,8 @@ def drain(options: Options) -> Outcome:
     result = _transfer(options, "drain", {})
     if result["remaining"]:
         _note(
-            f"{result['remaining']} shards found no other place yet: leave this node on, and say "
-            "`cairn drain` again when more nodes give space"
+            f"{format_count(result['remaining'], 'shard')} found no other place yet: leave this node on, and "
+            "say `cairn drain` again when more nodes give space"
         )
     return result, NotEnoughPeersError.exit_code if result["remaining"] else 0
 

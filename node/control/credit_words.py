@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from node.units import MIB, format_size
+from node.units import MIB, format_count, format_size
 
 PERIOD_DAYS = 30
 _NOTHING = 0.005
@@ -88,8 +88,7 @@ def line_words(peer: Mapping[str, Any]) -> str:
 def _friends(count: int, lines_bytes: int) -> str:
     if not count:
         return "No friend has a line on your disk: `cairn credit line PEER 20GB` gives one."
-    who = "1 friend" if count == 1 else f"{count:,} friends"
-    return f"{who} can use {format_size(lines_bytes)} of yours."
+    return f"{format_count(count, 'friend')} can use {format_size(lines_bytes)} of yours."
 
 
 def _kept_bytes(credits: float) -> int:

@@ -237,13 +237,11 @@ def _settle(
     best = max(survivors, key=lambda donor: _claim(donor, owner))
     with steps.step("a donor stores a second file with what it earned") as row:
         swarm.wait_known(best, len(survivors))
-        affordable = _affordable_bytes(best, owner)
-        if affordable < SMALL_BYTES:
+        put = _put_on_credit(best, owner, second)
+        if put is None:
             row["ok"] = size < MIB
             row["name"] += f": nothing, a day of {format_size(size)} earns less than records of leases cost"
             return
-        _make_random(second, affordable)
-        put = _put_on_credit(best, second)
         row["name"] += (
             f": {format_size(put['bytes'])} for {format_credits(put['price'])}, "
             "on the disk of the owner whose shards it keeps"
@@ -257,16 +255,23 @@ def _settle(
             row["ok"] = False
 
 
-def _put_on_credit(donor: NodeProcess, source: Path) -> Json:
-    """Put, again until the owner is found: it has just returned."""
+def _put_on_credit(donor: NodeProcess, owner: NodeProcess, path: Path) -> Json | None:
+    """Put what the donor's claim pays for; None if that is less than the records of its leases cost.
+
+    Halved where it is refused: the owner has just returned, and may not know all that it owes.
+    """
+    size = _affordable_bytes(donor, owner)
     deadline = time.monotonic() + RETURN_TIMEOUT_S
-    while True:
+    while size >= SMALL_BYTES:
+        _make_random(path, size)
         try:
-            return donor.call("put", path=str(source), **SECOND_PUT)
+            return donor.call("put", path=str(path), **SECOND_PUT)
         except CreditError:
             if time.monotonic() > deadline:
                 raise
+        size = max(SMALL_BYTES, size // 2)
         time.sleep(_POLL_S)
+    return None
 
 
 def _earnings(earned: list[float]) -> str:

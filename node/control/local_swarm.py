@@ -24,8 +24,8 @@ from node.control.client import Json, call
 from node.daemon.home import Home
 from node.errors import NodeError
 
-READY_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+READY_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
 LOG_TAIL_BYTES = 3000
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
@@ -173,7 +173,7 @@ class LocalSwarm:
         self.nodes[self.nodes.index(ended)] = node_process
         return node_process.wait_ready()
 
-    def wait_known(self, node_process: NodeProcess, contacts: int, timeout_s: float = 180.0) -> int:
+    def wait_known(self, node_process: NodeProcess, contacts: int, timeout_s: float = READY_TIMEOUT_S) -> int:
         """Wait until a node's routing table has `contacts` entries; how many it has when time is up."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -17,7 +17,7 @@ from node.control.arguments import Options
 from node.control.client import Json
 from node.control.credit_words import format_credits, line_words, peer_words, summary_lines, worth
 from node.daemon.home import Home
-from node.units import format_duration, format_size
+from node.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from node.daemon.supervisor import Ready
@@ -108,7 +108,7 @@ def demo_step(step: Mapping[str, Any]) -> None:
 
 def _put(options: Options, result: Json) -> None:
     code = "/".join(str(part) for part in result["code"])
-    size = f"{format_size(result['bytes'])} in {_count(result['segments'], 'segment')}"
+    size = f"{format_size(result['bytes'])} in {format_count(result['segments'], 'segment')}"
     if options.dry_run:
         print(
             f"{result['name']}: {size}, would store {format_size(result['stored_bytes'])} at {code} "
@@ -117,7 +117,7 @@ def _put(options: Options, result: Json) -> None:
         return
     _say(
         f"{result['name']}: {size}, {format_size(result['stored_bytes'])} on "
-        f"{_count(result['holders'], 'holder')} at {code}, in {format_duration(result['seconds'])}"
+        f"{format_count(result['holders'], 'holder')} at {code}, in {format_duration(result['seconds'])}"
     )
     _say(f"kept until {_day(result['expires'])}, for {result['price']:.2f} credits")
     if result["weak"]:
@@ -197,23 +197,24 @@ def _health(options: Options, result: Json) -> None:
 
 
 def _renew(_options: Options, result: Json) -> None:
-    print(f"renewed {_count(result['leases'], 'lease')} of {result['hash']}")
+    print(f"renewed {format_count(result['leases'], 'lease')} of {result['hash']}")
     if result["expires"] is not None:
         _say(f"kept until {_day(result['expires'])}")
 
 
 def _rm(_options: Options, result: Json) -> None:
-    print(f"released {_count(result['leases'], 'lease')} of {result['hash']}")
+    print(f"released {format_count(result['leases'], 'lease')} of {result['hash']}")
 
 
 def _repair(_options: Options, result: Json) -> None:
-    print(f"{_count(result['repaired'], 'shard')} remade; looked at {_count(result['segments'], 'segment')}")
+    remade, looked_at = format_count(result["repaired"], "shard"), format_count(result["segments"], "segment")
+    print(f"{remade} remade; looked at {looked_at}")
 
 
 def _drain(_options: Options, result: Json) -> None:
-    moved = _count(result["moved"], "shard")
+    moved = format_count(result["moved"], "shard")
     if result["remaining"]:
-        print(f"{moved} moved; {_count(result['remaining'], 'shard')} still here")
+        print(f"{moved} moved; {format_count(result['remaining'], 'shard')} still here")
     else:
         print(f"{moved} moved; nothing is left here: it is safe to leave")
 
@@ -224,7 +225,7 @@ def _donate(_options: Options, result: Json) -> None:
         return
     print(
         f"gives {format_size(result['cap_bytes'])}, of which {format_size(result['used_bytes'])} are used, "
-        f"for {_count(result['shards'], 'shard')} of others"
+        f"for {format_count(result['shards'], 'shard')} of others"
     )
     rate = result["rate_bytes_s"]
     _say(
@@ -262,9 +263,9 @@ def _status(_options: Options, result: Json) -> None:
         *(["listening", address] for address in result["addresses"]),
         ["nat", result["nat"]],
         ["peers", f"{result['peers']} connected"],
-        ["dht", f"{_count(dht['contacts'], 'contact')}, {_count(dht['records'], 'record')} kept"],
+        ["dht", f"{format_count(dht['contacts'], 'contact')}, {format_count(dht['records'], 'record')} kept"],
         ["gives", f"{format_size(store['cap_bytes'])}, {format_size(store['used_bytes'])} used"],
-        ["keeps", f"{_count(store['shards'], 'shard')} of others"],
+        ["keeps", f"{format_count(store['shards'], 'shard')} of others"],
         ["my files", str(result["files"])],
         ["coding engine", result["engine"]],
         ["up", format_duration(result["uptime_s"])],
@@ -272,7 +273,9 @@ def _status(_options: Options, result: Json) -> None:
     if store["cap_bytes"]:
         rows[7:7] = _donor_rows(result["donor"])
     if store["lost"]:
-        rows.insert(-1, ["lost shards", f"{store['lost']} leases: their packs are gone from the disk"])
+        rows.insert(
+            -1, ["lost shards", f"{format_count(store['lost'], 'lease')}: the packs are gone from the disk"]
+        )
     if store["quarantined"]:
         rows.insert(-1, ["bad shards", f"{store['quarantined']} (bit rot: never served)"])
     _table(("", ""), rows, header=False)
@@ -380,10 +383,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: boo
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _minute(epoch_s: int) -> str:

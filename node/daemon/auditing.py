@@ -8,88 +8,70 @@ from node.chunks.audits.judging import Judge
 from node.chunks.audits.server import AuditServer
 from node.chunks.audits.telling import Teller
 from node.chunks.audits.work import WorkPlanner
-from node.chunks.catalogue import Catalogue
-from node.chunks.evidence import Evidence
-from node.chunks.serve.server import ShardServer
-from node.chunks.store.shard_store import ShardStore
-from node.credit.reputation_store import ReputationStore
-from node.crypto.keystore import NodeKeys
-from node.daemon.config import AuditConfig
-from node.framing import Preamble
-from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
+from node.chunks.serve.rosters import Rosters
+from node.daemon.parts import Parts
+from node.units import PeerId
 
 
-def build_auditing(
-    *,
-    config: AuditConfig,
-    network: Network,
-    state: KeyValue,
-    store: ShardStore,
-    shard_server: ShardServer,
-    directory: Directory,
-    catalogue: Catalogue,
-    keys: NodeKeys,
-    preamble: Preamble,
-    evidence: Evidence,
-    reputations: ReputationStore,
-    clock: Clock,
-    entropy: Entropy,
-    offload: Offload,
-) -> Auditing:
+def build_auditing(parts: Parts, rosters: Rosters) -> Auditing:
     """The parts, wired. Reads a row of the state."""
+
+    def is_away(peer_id: PeerId) -> bool:
+        return parts.reputations.of(peer_id).offline
+
     server = AuditServer(
-        network=network,
-        preamble=preamble,
-        store=store,
-        rosters=shard_server.rosters,
-        evidence=evidence,
-        reputations=reputations,
-        journal=AuditJournal(state),
-        identity=keys.identity,
-        clock=clock,
-        offload=offload,
-        interval_s=config.interval_s,
+        network=parts.giving,
+        preamble=parts.preamble,
+        store=parts.store,
+        rosters=rosters,
+        evidence=parts.evidence,
+        reputations=parts.reputations,
+        journal=AuditJournal(parts.state),
+        identity=parts.keys.identity,
+        clock=parts.clock,
+        offload=parts.offload,
+        interval_s=parts.config.audit.interval_s,
     )
     planner = WorkPlanner(
-        store=store,
-        rosters=shard_server.rosters,
-        catalogue=catalogue,
-        identity=keys.identity,
-        me=keys.peer_id,
-        account_seed=keys.account.seed,
-        interval_s=config.interval_s,
-        is_away=lambda peer_id: reputations.of(peer_id).offline,
+        store=parts.store,
+        rosters=rosters,
+        catalogue=parts.catalogue,
+        identity=parts.keys.identity,
+        me=parts.keys.peer_id,
+        account_seed=parts.keys.account.seed,
+        interval_s=parts.config.audit.interval_s,
+        is_away=is_away,
     )
     teller = Teller(
-        network=network,
-        preamble=preamble,
-        directory=directory,
+        network=parts.giving,
+        preamble=parts.preamble,
+        directory=parts.dht,
         planner=planner,
-        clock=clock,
-        offload=offload,
-        is_away=lambda peer_id: reputations.of(peer_id).offline,
+        clock=parts.clock,
+        offload=parts.offload,
+        is_away=is_away,
     )
     judge = Judge(
         planner=planner,
-        evidence=evidence,
-        reputations=reputations,
-        network_id=preamble.network_id,
-        clock=clock,
-        offload=offload,
-        samples=config.samples,
+        evidence=parts.evidence,
+        reputations=parts.reputations,
+        network_id=parts.network_id,
+        clock=parts.clock,
+        offload=parts.offload,
+        samples=parts.config.audit.samples,
     )
     return Auditing(
         server=server,
         planner=planner,
         teller=teller,
         judge=judge,
-        network=network,
-        evidence=evidence,
-        reputations=reputations,
-        save_reputations=reputations.save,
-        clock=clock,
-        entropy=entropy,
-        offload=offload,
-        interval_s=config.interval_s,
-        samples=config.samples,
+        network=parts.giving,
+        evidence=parts.evidence,
+        reputations=parts.reputations,
+        save_reputations=parts.reputations.save,
+        clock=parts.clock,
+        entropy=parts.entropy,
+        offload=parts.offload,
+        interval_s=parts.config.audit.interval_s,
+        samples=parts.config.audit.samples,
     )

@@ -18,7 +18,6 @@ import trio
 from node.chunks.audit import is_auditor
 from node.chunks.audits.auditing import Auditing
 from node.chunks.catalogue import Catalogue
-from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.evidence import Evidence
 from node.chunks.geometry import Code
@@ -46,6 +45,8 @@ from node.daemon.background import Housekeeping
 from node.daemon.config import ALL, Config
 from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
+from node.daemon.parts import Parts
+from node.daemon.transfers import Transfers, build_transfers
 from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -202,7 +203,8 @@ async def open_node(
         ):
             ports = replace(ports, network=network)
             giving = network.over(limited.for_others)
-            node = await _build(config, ports, keys, memory, store, listed, protocol_version, limited, giving)
+            parts = await _gather(config, ports, keys, memory, store, protocol_version, giving)
+            node = await _build(parts, ports, listed, limited)
             await nursery.start(node.dht.run)
             await nursery.start(node.server.run)
             await nursery.start(node.healing.run)
@@ -268,25 +270,22 @@ def _introduce(node: Node, peer_id: PeerId) -> None:
     node.dht.add_contact(Contact(peer_id, node.ports.network.addresses_of(peer_id)))
 
 
-async def _build(
+async def _gather(
     config: Config,
     ports: NodePorts,
     keys: NodeKeys,
     memory: DaemonMemory,
     store: ShardStore,
-    listed: Sequence[Contact],
     protocol_version: int,
-    limited: RateLimitedNetwork,
     giving: Network,
-) -> Node:
-    """`giving` is the network for work on behalf of others: it counts towards the donor's rate."""
-    preamble = Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),))
-    network, clock, entropy, offload = ports.network, ports.clock, ports.entropy, ports.offload
+) -> Parts:
+    """What the services will share; reads what was written down of peers, and tries the coding engines."""
+    offload = ports.offload
     dht = DhtService(
-        network,
+        ports.network,
         ports.state,
-        clock,
-        entropy,
+        ports.clock,
+        ports.entropy,
         offload,
         validators={
             HINT_NAMESPACE: HintValidator(NETWORK_ID),
@@ -297,192 +296,154 @@ async def _build(
     )
     dht.set_record_room(SpaceBudget(memory.donation().cap_bytes).records_room_bytes)
     scores = await offload.run(partial(load_scores, ports.state))
-    reputations = await offload.run(partial(ReputationStore, ports.state))
-    scores.reputations = reputations
-    evidence = Evidence(ports.state, network=NETWORK_ID)
-    catalogue = Catalogue(ports.state, network=NETWORK_ID)
-    credit = CreditService(
-        network=network,
-        state=ports.state,
+    scores.reputations = reputations = await offload.run(partial(ReputationStore, ports.state))
+    return Parts(
+        config=config,
         keys=keys,
-        preamble=preamble,
-        entropy=entropy,
-        addresses=dht,
-        clock=clock,
-        offload=offload,
-        policy=credit_policy(config, memory.donation()),
-        is_assigned=lambda receipt, lease: _was_due(server.rosters, evidence, receipt, lease),
-    )
-    evidence.on_receipts = credit.hear
-    engine = await offload.run(best_engine)
-    client = HolderClient(network, preamble)
-    uploader = Uploader(
-        network=network,
-        client=client,
-        directory=dht,
+        preamble=Preamble(NETWORK_ID, protocol_version, (("audit.interval_s", config.audit.interval_s),)),
+        network=ports.network,
+        giving=giving,
         files=ports.files,
-        catalogue=catalogue,
-        clock=clock,
-        entropy=entropy,
+        state=ports.state,
+        clock=ports.clock,
+        entropy=ports.entropy,
         offload=offload,
-        engine=engine,
-        account_seed=keys.account.seed,
+        memory=memory,
+        store=store,
+        dht=dht,
+        catalogue=Catalogue(ports.state, network=NETWORK_ID),
+        evidence=Evidence(ports.state, network=NETWORK_ID),
         scores=scores,
-        payer=credit.wallet,
+        reputations=reputations,
+        engine=await offload.run(best_engine),
     )
-    downloader = Downloader(
-        client=client,
-        directory=dht,
-        clock=clock,
-        offload=offload,
-        engine=engine,
-        scores=scores,
-        known_holders=catalogue.holders,
-        reader=credit.serving,
-    )
-    health = HealthChecker(
-        client=client,
-        directory=dht,
-        clock=clock,
-        entropy=entropy,
-        scores=scores,
-        known_holders=catalogue.holders,
-    )
-    renewer = Renewer(
-        client=client,
-        directory=dht,
-        clock=clock,
-        entropy=entropy,
-        scores=scores,
-        account_seed=keys.account.seed,
-        known_holders=catalogue.holders,
-        payer=credit.wallet,
-    )
+
+
+async def _build(
+    parts: Parts, ports: NodePorts, listed: Sequence[Contact], limited: RateLimitedNetwork
+) -> Node:
+    """All services; none of them runs yet."""
+    memory, offload = parts.memory, parts.offload
+    credit = _credit(parts)
+    parts.evidence.on_receipts = credit.hear
+    transfers = build_transfers(parts, credit)
     leaving = await offload.run(partial(Leaving, memory))
     uptime = memory.uptime()
-    uptime.look(clock.now_s())
+    uptime.look(parts.clock.now_s())
     server = ShardServer(
-        network=network,
-        store=store,
-        directory=dht,
-        keys=keys,
-        preamble=preamble,
-        clock=clock,
+        network=parts.network,
+        store=parts.store,
+        directory=parts.dht,
+        keys=parts.keys,
+        preamble=parts.preamble,
+        clock=parts.clock,
         offload=offload,
-        grace_days=config.lease.grace_days,
+        grace_days=parts.config.lease.grace_days,
         uptime_permille=uptime.permille,
         admission=credit.admission,
         serving=credit.serving,
         is_leaving=leaving,
     )
-    await credit.start(lambda lease_id: store.lease(lease_id) is not None)
-    healing = build_healing(
-        config=config.repair,
-        leaving=leaving,
-        catalogue=catalogue,
-        payer=credit.wallet,
-        wait_joined=dht.wait_joined,
-        network=giving,
-        state=ports.state,
-        store=store,
-        shard_server=server,
-        client=HolderClient(giving, preamble),
-        directory=dht,
-        keys=keys,
-        preamble=preamble,
-        evidence=evidence,
-        reputations=reputations,
-        scores=scores,
-        engine=engine,
-        clock=clock,
-        entropy=entropy,
-        offload=offload,
-    )
-    auditing = await offload.run(
-        partial(
-            build_auditing,
-            config=config.audit,
-            network=giving,
-            state=ports.state,
-            store=store,
-            shard_server=server,
-            directory=dht,
-            catalogue=catalogue,
-            keys=keys,
-            preamble=preamble,
-            evidence=evidence,
-            reputations=reputations,
-            clock=clock,
-            entropy=entropy,
-            offload=offload,
-        )
-    )
+    await credit.start(lambda lease_id: parts.store.lease(lease_id) is not None)
+    healing = build_healing(parts, shard_server=server, payer=credit.wallet, leaving=leaving)
+    auditing = await offload.run(partial(build_auditing, parts, server.rosters))
     auditing.on_heard = healing.held.heard
     return Node(
-        config=config,
-        keys=keys,
+        config=parts.config,
+        keys=parts.keys,
         ports=ports,
         memory=memory,
-        catalogue=catalogue,
-        store=store,
-        dht=dht,
-        bootstrap=Bootstrap(network, ports.state, clock, listed, offload=offload),
+        catalogue=parts.catalogue,
+        store=parts.store,
+        dht=parts.dht,
+        bootstrap=Bootstrap(parts.network, parts.state, parts.clock, listed, offload=offload),
         server=server,
-        uploader=uploader,
-        downloader=downloader,
-        health=health,
-        renewer=renewer,
-        file_list=ListKeeper(
-            store=ListStore(ports.state),
-            catalogue=catalogue,
-            uploader=uploader,
-            downloader=downloader,
-            renewer=renewer,
-            directory=dht,
-            clock=clock,
-            entropy=entropy,
-            offload=offload,
-            network=NETWORK_ID,
-            account_seed=keys.account.seed,
-            code=Code(config.code.data_shards, config.code.total_shards),
-        ),
+        uploader=transfers.uploader,
+        downloader=transfers.downloader,
+        health=transfers.health,
+        renewer=transfers.renewer,
+        file_list=_file_list(parts, transfers),
         leases=LeaseKeeper(
-            catalogue=catalogue,
-            renewer=renewer,
-            clock=clock,
+            catalogue=parts.catalogue,
+            renewer=transfers.renewer,
+            clock=parts.clock,
             offload=offload,
-            lease_days=config.lease.days,
-            wait_joined=dht.wait_joined,
+            lease_days=parts.config.lease.days,
+            wait_joined=parts.dht.wait_joined,
         ),
-        scores=scores,
+        scores=parts.scores,
         credit=credit,
-        evidence=evidence,
-        reputations=reputations,
+        evidence=parts.evidence,
+        reputations=parts.reputations,
         auditing=auditing,
         healing=healing,
-        housekeeping=Housekeeping(
-            store=store,
-            uploader=uploader,
-            dht=dht,
-            scores=scores,
-            memory=memory,
-            turns=AnnouncingTurns(
-                store=store,
-                rosters=server.rosters,
-                directory=dht,
-                peer_id=keys.peer_id,
-                clock=clock,
-                offload=offload,
-            ),
-            state=ports.state,
-            care=server.care,
-            uptime=uptime,
-            standing=ports.standing,
-            clock=clock,
-            offload=offload,
-            losses=healing.losses,
-        ),
+        housekeeping=_housekeeping(parts, transfers, server, healing, uptime, ports.standing),
         uptime=uptime,
         limited=limited,
-        engine_name=engine.name,
+        engine_name=parts.engine.name,
+    )
+
+
+def _credit(parts: Parts) -> CreditService:
+    return CreditService(
+        network=parts.network,
+        state=parts.state,
+        keys=parts.keys,
+        preamble=parts.preamble,
+        entropy=parts.entropy,
+        addresses=parts.dht,
+        clock=parts.clock,
+        offload=parts.offload,
+        policy=credit_policy(parts.config, parts.memory.donation()),
+        is_assigned=partial(_was_due, Rosters(parts.store, parts.network_id), parts.evidence),
+    )
+
+
+def _file_list(parts: Parts, transfers: Transfers) -> ListKeeper:
+    code = parts.config.code
+    return ListKeeper(
+        store=ListStore(parts.state),
+        catalogue=parts.catalogue,
+        uploader=transfers.uploader,
+        downloader=transfers.downloader,
+        renewer=transfers.renewer,
+        directory=parts.dht,
+        clock=parts.clock,
+        entropy=parts.entropy,
+        offload=parts.offload,
+        network=parts.network_id,
+        account_seed=parts.keys.account.seed,
+        code=Code(code.data_shards, code.total_shards),
+    )
+
+
+def _housekeeping(
+    parts: Parts,
+    transfers: Transfers,
+    server: ShardServer,
+    healing: Healing,
+    uptime: UptimeLog,
+    standing: Callable[[], Standing],
+) -> Housekeeping:
+    return Housekeeping(
+        store=parts.store,
+        uploader=transfers.uploader,
+        dht=parts.dht,
+        scores=parts.scores,
+        memory=parts.memory,
+        turns=AnnouncingTurns(
+            store=parts.store,
+            rosters=server.rosters,
+            directory=parts.dht,
+            peer_id=parts.keys.peer_id,
+            clock=parts.clock,
+            offload=parts.offload,
+        ),
+        state=parts.state,
+        care=server.care,
+        uptime=uptime,
+        standing=standing,
+        clock=parts.clock,
+        offload=parts.offload,
+        losses=healing.losses,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from node.chunks.admission import Payer
-from node.chunks.catalogue import Catalogue
-from node.chunks.client import HolderClient
-from node.chunks.erasure import CodingEngine
-from node.chunks.evidence import Evidence
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
@@ -31,16 +27,11 @@ from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders
 from node.chunks.losses import LossTeller
-from node.chunks.reputations import Reputations
-from node.chunks.scores import Scoreboard
 from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
-from node.crypto.keystore import NodeKeys
-from node.daemon.config import RepairConfig
 from node.daemon.memory import DaemonMemory
+from node.daemon.parts import Parts
 from node.errors import StoreError
-from node.framing import Preamble
-from node.ports import Clock, Directory, Entropy, KeyValue, Network, Offload
 from node.records.lease import Lease
 from node.units import AccountId
 
@@ -111,30 +102,12 @@ class Healing:
             task_status.started()
 
 
-def build_healing(
-    *,
-    leaving: Leaving,
-    catalogue: Catalogue,
-    payer: Payer,
-    wait_joined: Callable[[float], Awaitable[bool]],
-    config: RepairConfig,
-    network: Network,
-    state: KeyValue,
-    store: ShardStore,
-    shard_server: ShardServer,
-    client: HolderClient,
-    directory: Directory,
-    keys: NodeKeys,
-    preamble: Preamble,
-    evidence: Evidence,
-    reputations: Reputations,
-    scores: Scoreboard,
-    engine: CodingEngine,
-    clock: Clock,
-    entropy: Entropy,
-    offload: Offload,
-) -> Healing:
-    """The parts, wired."""
+def build_healing(parts: Parts, *, shard_server: ShardServer, payer: Payer, leaving: Leaving) -> Healing:
+    """The parts, wired; `payer` pays for shards that no lease was ever on."""
+    config, network, client, directory = parts.config.repair, parts.giving, parts.giving_client(), parts.dht
+    clock, entropy, offload, state = parts.clock, parts.entropy, parts.offload, parts.state
+    store, catalogue, evidence, scores = parts.store, parts.catalogue, parts.evidence, parts.scores
+    keys, preamble, engine = parts.keys, parts.preamble, parts.engine
     keeper, rosters = shard_server.keeper, shard_server.rosters
     holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
     prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
@@ -160,7 +133,7 @@ def build_healing(
             prober=prober,
             evidence=evidence,
             scores=scores,
-            reputations=reputations,
+            reputations=parts.reputations,
             clock=clock,
             entropy=entropy,
             offload=offload,
@@ -259,7 +232,7 @@ def build_healing(
         offload=offload,
         check_interval_s=config.check_interval_s,
         dead_after_s=config.dead_after_s,
-        wait_joined=wait_joined,
+        wait_joined=parts.dht.wait_joined,
     )
     return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses)
 

@@ -1,7 +1,7 @@
 """Identify and ping, which other libp2p nodes expect of a peer. Layer 3.
 
-Source: github.com/libp2p/specs/tree/master/identify and .../ping. The message type is py-libp2p's generated
-one: with `noise`, the only import of libp2p.
+Source: github.com/libp2p/specs/tree/master/identify and .../ping. The message type is py-libp2p's
+generated one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from libp2p.identity.identify.pb.identify_pb2 import Identify
 
 from node import limits
 from node.errors import ProtocolError, UnreachableError
 from node.net.addresses import Endpoint
+from node.net.libp2p_parts import Identify
 from node.ports import Stream
 
 IDENTIFY: Final = "/ipfs/id/1.0.0"

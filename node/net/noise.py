@@ -1,9 +1,9 @@
 """Noise over TCP: who is at the other end, and sealed messages from then on. Layer 3.
 
-The only module that imports libp2p (with `identify`, for its message). From py-libp2p comes the handshake
-(Noise XX with the libp2p payload: github.com/libp2p/specs/tree/master/noise). What follows the handshake
-is done here, on the handshake's cipher states: the library's reader gives up after 101 partial reads, copies
-each message four times, and can't tell a lost connection from a closed one (network.md, traps 3 and 8).
+From py-libp2p comes the handshake (Noise XX with the libp2p payload:
+github.com/libp2p/specs/tree/master/noise). What follows it is done here, on the handshake's cipher states:
+the library's reader gives up after 101 partial reads, copies each message four times, and can't tell a lost
+connection from a closed one (network.md, traps 3 and 8).
 
 Nothing but Noise is offered or accepted: plaintext, secio and TLS have no handler (trap 1). Only Ed25519
 identities are accepted, since a peer id must contain its key.
@@ -11,27 +11,19 @@ identities are accepted, since a peer id must contain its key.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
-from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.crypto.keys import KeyType
-from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.peer.id import ID
-from libp2p.security.noise.transport import Transport as NoiseTransport
 
 from node import limits
 from node.errors import NodeError, ProtocolError
+from node.net.libp2p_parts import ID, KeyType, NoiseTransport, create_new_key_pair, create_noise_key_pair
 from node.units import PeerId
 
 _LENGTH_BYTES: Final = 2
 _TAG_BYTES: Final = 16
 _ED25519_PEER_ID_BYTES: Final = 38
-
-# The library logs what peers do wrong as errors; here that is everyday.
-logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 
 class ChannelError(NodeError):

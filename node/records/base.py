@@ -122,6 +122,19 @@ def _remembered(cls: type[R], data: bytes, network: str) -> R:
     return cls._decoded(data, network)
 
 
+class SignedOnce(Record):
+    """A record with one signature."""
+
+    __slots__ = ()
+
+    SIGNATURE_COUNT: ClassVar[int] = 1
+
+    signature: bytes
+
+    def _signatures(self) -> Sequence[bytes]:
+        return (self.signature,)
+
+
 def expect_peer_id(value: Value) -> PeerId:
     """`value` as a peer id. Raises `ProtocolError`."""
     peer_id = wire.expect_bytes(value)

@@ -15,20 +15,19 @@ from typing import ClassVar, Self
 from node import limits, wire
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError
-from node.records.base import Record
+from node.records.base import SignedOnce
 from node.records.lease import Lease
 from node.units import AccountId
 from node.wire import Value
 
 
 @dataclass(frozen=True, slots=True)
-class Charge(Record):
+class Charge(SignedOnce):
     """`account` owes what the lease with record id `lease_record` comes to."""
 
     TYPE: ClassVar[str] = "charge"
     BYTES_MAX: ClassVar[int] = limits.CHARGE_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 3
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     lease_record: bytes
@@ -53,9 +52,6 @@ class Charge(Record):
 
     def _fields(self) -> list[Value]:
         return [self.lease_record, self.account, self.manifest_bytes]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

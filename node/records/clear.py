@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 from node import limits, wire
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record
+from node.records.base import Record, SignedOnce
 from node.records.pair_state import RECORD_ID_BYTES
 from node.units import AccountId
 from node.wire import Value
@@ -139,13 +139,12 @@ class Clear(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Abort(Record):
+class Abort(SignedOnce):
     """`member` has not signed the clear with record id `clear_record` and never will."""
 
     TYPE: ClassVar[str] = "abort"
     BYTES_MAX: ClassVar[int] = limits.ABORT_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 2
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     clear_record: bytes
@@ -164,9 +163,6 @@ class Abort(Record):
 
     def _fields(self) -> list[Value]:
         return [self.clear_record, self.member]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

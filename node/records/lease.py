@@ -17,7 +17,7 @@ from node import limits, wire
 from node.crypto.identity import peer_id_of, public_key_of
 from node.crypto.signing import SIGNATURE_BYTES, KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record, expect_peer_id, expect_signature
+from node.records.base import Record, SignedOnce, expect_peer_id, expect_signature
 from node.records.repair import Handover, OwnerHalf, RepairGrant
 from node.units import DAY_S, LeaseId, OwnerKey, PeerId, SegmentId
 from node.wire import Value
@@ -202,13 +202,12 @@ def granted_nonce(generation: int, random: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Release(Record):
+class Release(SignedOnce):
     """The end of one lease, said by the key that signed it or by the file's owner key."""
 
     TYPE: ClassVar[str] = "release"
     BYTES_MAX: ClassVar[int] = limits.RELEASE_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 3
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     lease_id: LeaseId
@@ -236,9 +235,6 @@ class Release(Record):
 
     def _fields(self) -> list[Value]:
         return [self.lease_id, self.holder, self.signer]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

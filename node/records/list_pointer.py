@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 from node import limits, wire
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record, expect_time_s
+from node.records.base import SignedOnce, expect_time_s
 from node.units import OwnerKey
 from node.wire import Value
 
@@ -24,13 +24,12 @@ _KEY_PREFIX = b"/" + LIST_NAMESPACE + b"/"
 
 
 @dataclass(frozen=True, slots=True)
-class ListPointer(Record):
+class ListPointer(SignedOnce):
     """The newest state of one list; `sealed` opens with the account alone."""
 
     TYPE: ClassVar[str] = "list-pointer"
     BYTES_MAX: ClassVar[int] = limits.LIST_POINTER_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 4
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     owner_key: OwnerKey
@@ -55,9 +54,6 @@ class ListPointer(Record):
 
     def _fields(self) -> list[Value]:
         return [self.owner_key, self.sequence, self.expires_s, self.sealed]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

@@ -13,7 +13,7 @@ from node import limits, wire
 from node.crypto.identity import peer_id_of, public_key_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError
-from node.records.base import Record, expect_peer_id, expect_time_s
+from node.records.base import SignedOnce, expect_peer_id, expect_time_s
 from node.units import AccountId, PeerId
 from node.wire import Value
 
@@ -22,7 +22,7 @@ PRICE_MICROCREDITS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Offer(Record):
+class Offer(SignedOnce):
     """A donor's space for lease, until `expires_s`.
 
     `price` is micro-credits a MiB and day; `pledge_left_bytes` the part still given freely to newcomers;
@@ -32,7 +32,6 @@ class Offer(Record):
     TYPE: ClassVar[str] = "offer"
     BYTES_MAX: ClassVar[int] = limits.OFFER_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 8
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     donor: PeerId
@@ -65,9 +64,6 @@ class Offer(Record):
             self.uptime_permille, self.cap_bytes, self.expires_s,
         ]  # fmt: skip
 
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
-
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
         return cls(
@@ -85,13 +81,12 @@ class Offer(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceCert(Record):
+class DeviceCert(SignedOnce):
     """The peer id that acts for an account; of two certificates the one with the larger epoch counts."""
 
     TYPE: ClassVar[str] = "device-cert"
     BYTES_MAX: ClassVar[int] = limits.DEVICE_CERT_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 4
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     account: AccountId
@@ -116,9 +111,6 @@ class DeviceCert(Record):
 
     def _fields(self) -> list[Value]:
         return [self.account, self.peer_id, self.epoch, self.expires_s]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

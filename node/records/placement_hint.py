@@ -18,7 +18,7 @@ from node.crypto.blake3_tree import CHUNK_BYTES, chunk_proof, verify_chunk
 from node.crypto.hashing import blake3_256
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record, expect_peer_id, expect_time_s
+from node.records.base import SignedOnce, expect_peer_id, expect_time_s
 from node.units import Contact, FileHash, Multiaddr, OwnerKey, PeerId, is_multiaddr
 from node.wire import Value
 
@@ -32,13 +32,12 @@ _PATH_BYTES_MAX = 32 * 12  # 4 MiB of manifest are 4,096 chunks
 
 
 @dataclass(frozen=True, slots=True)
-class PlacementHint(Record):
+class PlacementHint(SignedOnce):
     """Holders of the segments of one page (1,024 segments; page 0 begins with segment 0)."""
 
     TYPE: ClassVar[str] = "placement-hint"
     BYTES_MAX: ClassVar[int] = limits.HINT_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 9
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     file_hash: FileHash
@@ -112,9 +111,6 @@ class PlacementHint(Record):
             [_holder_value(holder) for holder in self.holders],
             self.manifest_bytes, self.first_chunk, self.path,
         ]  # fmt: skip
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

@@ -17,7 +17,7 @@ from node.crypto.hashing import HASH_BYTES
 from node.crypto.identity import peer_id_of, public_key_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record, expect_peer_id, expect_time_s
+from node.records.base import SignedOnce, expect_peer_id, expect_time_s
 from node.records.lease import LEASE_ID_BYTES
 from node.units import DAY_S, AccountId, LeaseId, PeerId
 from node.wire import Value
@@ -41,7 +41,7 @@ class Outcome(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReceipt(Record):
+class AuditReceipt(SignedOnce):
     """`auditor` asked `donor` for samples of `leases`: their ids, ascending, as one byte string.
 
     Leases whose outcomes differ get a receipt each, with the same round and nonce. `nonce` is the
@@ -51,7 +51,6 @@ class AuditReceipt(Record):
     TYPE: ClassVar[str] = "audit-receipt"
     BYTES_MAX: ClassVar[int] = limits.AUDIT_RECEIPT_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 10
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     leases: bytes
@@ -94,9 +93,6 @@ class AuditReceipt(Record):
             self.failed_count, self.time_s, int(self.outcome), self.auditor, self.donor,
         ]  # fmt: skip
 
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
-
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
         asked, passed, failed = (
@@ -124,7 +120,7 @@ class AuditReceipt(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class AuditAnswer(Record):
+class AuditAnswer(SignedOnce):
     """The donor's signature under its answer: 32 bytes for each sample, as `node.chunks.audit` makes them.
 
     One sample that contradicts its root, with this record and the lease, convinces anybody.
@@ -133,7 +129,6 @@ class AuditAnswer(Record):
     TYPE: ClassVar[str] = "audit-answer"
     BYTES_MAX: ClassVar[int] = limits.AUDIT_ANSWER_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 4
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     nonce: bytes
@@ -161,9 +156,6 @@ class AuditAnswer(Record):
     def _fields(self) -> list[Value]:
         return [self.nonce, self.auditor, self.donor, self.digests]
 
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
-
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
         digests = wire.expect_bytes(fields[3], size_max=limits.AUDIT_SAMPLES_MAX * HASH_BYTES)
@@ -180,7 +172,7 @@ class AuditAnswer(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class ServeReceipt(Record):
+class ServeReceipt(SignedOnce):
     """`reader` has been served `byte_count` bytes of a lease's shard in `session` so far: its debt.
 
     Cumulative: of one session the largest counts.
@@ -189,7 +181,6 @@ class ServeReceipt(Record):
     TYPE: ClassVar[str] = "serve-receipt"
     BYTES_MAX: ClassVar[int] = limits.SERVE_RECEIPT_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 5
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     session: bytes
@@ -216,9 +207,6 @@ class ServeReceipt(Record):
 
     def _fields(self) -> list[Value]:
         return [self.session, self.donor, self.reader, self.lease_id, self.byte_count]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

@@ -14,7 +14,7 @@ from node import limits, wire
 from node.crypto.identity import peer_id_of, public_key_of
 from node.crypto.signing import SIGNATURE_BYTES, KeyPair
 from node.errors import CryptoError, ProtocolError
-from node.records.base import Record, expect_peer_id, expect_time_s
+from node.records.base import Record, SignedOnce, expect_peer_id, expect_time_s
 from node.units import AccountId, LeaseId, OwnerKey, PeerId, SegmentId
 from node.wire import Value
 
@@ -89,13 +89,12 @@ class RepairGrant(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Handover(Record):
+class Handover(SignedOnce):
     """`holder` gives its lease of a shard up in favour of `successor`, once that one keeps the shard."""
 
     TYPE: ClassVar[str] = "handover"
     BYTES_MAX: ClassVar[int] = limits.HANDOVER_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 6
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     lease_id: LeaseId
@@ -118,9 +117,6 @@ class Handover(Record):
 
     def _fields(self) -> list[Value]:
         return [self.lease_id, self.segment_id, self.shard_index, self.holder, self.successor, self.day]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:
@@ -178,13 +174,12 @@ class OwnerHalf:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairIntent(Record):
+class RepairIntent(SignedOnce):
     """`holder` is about to make the shards `indexes` (one byte each, ascending) of a segment again."""
 
     TYPE: ClassVar[str] = "repair-intent"
     BYTES_MAX: ClassVar[int] = limits.REPAIR_INTENT_BYTES_MAX
     FIELD_COUNT: ClassVar[int] = 5
-    SIGNATURE_COUNT: ClassVar[int] = 1
 
     network: str
     segment_id: SegmentId
@@ -206,9 +201,6 @@ class RepairIntent(Record):
 
     def _fields(self) -> list[Value]:
         return [self.segment_id, self.indexes, self.generation, self.day, self.holder]
-
-    def _signatures(self) -> Sequence[bytes]:
-        return (self.signature,)
 
     @classmethod
     def _from_fields(cls, network: str, fields: Sequence[Value], signatures: Sequence[bytes]) -> Self:

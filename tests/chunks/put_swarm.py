@@ -29,6 +29,7 @@ from node.framing import Preamble
 from node.units import Contact, PeerId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet, Link, SimulatedNetwork
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ PREAMBLE = Preamble("test", 1)
 INSTANT = Link()
 START_S = 1_900_000_000
 GIGABYTE = 10**9
-
-
-class InlineOffload:
-    """Runs work on the loop: a virtual clock must not jump while a thread runs."""
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """As the port says."""
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class VirtualClock:

@@ -27,6 +27,7 @@ from node.net.loopback import LoopbackNetwork, with_loopback
 from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet, SimulatedNetwork
 from simulations.network import Link as Wire
 
@@ -42,14 +43,6 @@ ACCOUNT_SEED = hashlib.sha256(b"the owner's account").digest()
 PACKS = PurePath("packs")
 
 T = TypeVar("T")
-
-
-class InlineOffload:
-    """Work done on the spot, so that virtual time stands still meanwhile."""
-
-    async def run(self, function: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class SeededEntropy:

@@ -28,6 +28,7 @@ from node.system.offload import ThreadOffload
 from node.units import Contact
 from simulations.network import Internet
 from tests.chunks.put_swarm import PREAMBLE, node_keys, write_file
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -111,7 +112,7 @@ async def test_when_put_returns_an_unrelated_node_finds_holders_and_hint(tmp_pat
             if node is not nodes[0]:
                 node.dht.add_contact(nodes[0].contact)
         for node in nodes:
-            assert await node.dht.wait_joined(20)
+            assert await node.dht.wait_joined(PATIENCE_S)
         report = await nodes[0].uploader.put(path, PutOptions(code=CODE))
         assert (report.holders, report.missing_shards, report.weak) == (5, 0, False)
         assert report.notes == ()

@@ -17,6 +17,7 @@ from node.net.rate_limit import Rates, with_rate_limits
 from node.ports import Network, Stream
 from node.units import Contact, Multiaddr, PeerId
 from simulations.network import Internet
+from tests.patience import PATIENCE_S
 
 ECHO = "/cairn/echo/1"
 MakeNetwork = Callable[[], Awaitable[Network]]
@@ -94,7 +95,7 @@ async def read_exactly(stream: Stream, count: int) -> bytes:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - another node's state has no event to wait for
             await trio.sleep(0.005)
 
@@ -141,7 +142,7 @@ async def test_more_than_a_window_goes_both_ways_at_once(make_network: MakeNetwo
         await stream.send_all(content)
         await stream.close_write()
 
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             assert await read_to_end(stream) == content
@@ -368,7 +369,7 @@ async def test_streams_over_the_limits_are_turned_away(make_network: MakeNetwork
     await first.close_write()
     assert await first.receive_some(1) == b""
     await first.aclose()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         while await try_one(client) is None:  # noqa: ASYNC110 - the other node frees the place
             await trio.sleep(0.01)
 
@@ -458,7 +459,7 @@ async def test_a_sender_whose_reader_left_is_told(make_network: MakeNetwork) -> 
 
     server.serve(ECHO, leave, streams_max=1, streams_max_per_peer=1)
     stream = await client.open_stream(contact_of(server), ECHO)
-    with trio.fail_after(20), pytest.raises(UnreachableError):
+    with trio.fail_after(PATIENCE_S), pytest.raises(UnreachableError):
         await stream.send_all(bytes(50_000_000))
 
 

@@ -18,6 +18,7 @@ from node.control import client
 from node.control.server import Events, Handler, Json, serving
 from node.daemon.home import Home
 from node.errors import NoDaemonError, NotFoundError, TransferInterruptedError, UsageError
+from tests.patience import PATIENCE_S
 
 
 async def echo(request: Json, _events: Events) -> Json:
@@ -124,7 +125,7 @@ async def test_a_client_that_leaves_cancels_its_call(home: Home) -> None:
         await stream.send_all(b"POST /v1/wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
         await started.wait()
         await stream.aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             await cancelled.wait()
 
 

@@ -13,6 +13,7 @@ import pytest
 from node.control.local_swarm import LocalSwarm, NodeProcess
 from node.errors import FileChangedError, NotEnoughPeersError, TransferInterruptedError
 from node.units import MIB
+from tests.patience import comes_true
 from tests.swarm.processes import FULL, write_random
 
 pytestmark = pytest.mark.swarm
@@ -54,6 +55,12 @@ class Crew:
     def blocks_received(self) -> int:
         """Blocks that all donors took since they started."""
         return sum(int(donor.call("status")["server"]["blocks_received"]) for donor in self.donors)
+
+    def is_settled(self) -> bool:
+        """Whether no living donor reserves anything for a put any more."""
+        reserved = self.counts("reserved_bytes")
+        open_puts = [d.call("status")["server"]["open_puts"] for d in self.donors if d.is_running]
+        return not any(reserved) and not any(open_puts)
 
     def proved(self, put: dict[str, Any]) -> list[int]:
         """Shards of each segment, every block of them read, as a donor sees it."""
@@ -110,8 +117,7 @@ def test_a_source_that_changed_is_refused_and_nothing_of_it_stays(crew: Crew, so
     with pytest.raises(FileChangedError, match="changed"):
         crew.uploader.call("put", path=str(source), code=CODE)
     assert (crew.counts("leases"), crew.counts("shards")) == before
-    assert crew.counts("reserved_bytes") == [0] * DONORS
-    assert {donor.call("status")["server"]["open_puts"] for donor in crew.donors} == {0}
+    assert comes_true(crew.is_settled)
     assert list((crew.uploader.home.path / "puts").iterdir()) == []
 
 
@@ -138,7 +144,7 @@ def test_a_put_killed_halfway_sends_the_rest_only(crew: Crew, source: Path) -> N
     assert progress[0] > 0
     assert (put["holders"], put["weak"]) == (DONORS, False)
     assert crew.proved(put) == [DONORS] * put["segments"]
-    assert crew.counts("reserved_bytes") == [0] * DONORS
+    assert comes_true(crew.is_settled)
     assert crew.counts("shards") == [count + put["segments"] for count in shards]
 
 
@@ -148,12 +154,12 @@ def test_holders_killed_in_a_put_keep_what_they_acknowledged(
     victims = crew.donors[-DONORS // 5 :]
     put = _put_killing(crew.uploader, source, victims)  # others take what the dead would have kept
     assert put["holders"] >= DONORS - len(victims)
-    assert crew.counts("reserved_bytes") == [0] * (DONORS - len(victims))
+    assert comes_true(crew.is_settled)
     assert crew.proved(put)[0] < DONORS  # the dead kept shards of segments that were done
 
     crew.revive()
     assert crew.proved(put) == [DONORS] * put["segments"]
-    assert crew.counts("reserved_bytes") == [0] * DONORS
+    assert comes_true(crew.is_settled)
     got = crew.donors[-1].call("get", link=put["link"], output=str(tmp_path / "got"))
     assert filecmp.cmp(source, got["path"], shallow=False)
 
@@ -169,5 +175,4 @@ def test_a_put_without_enough_holders_left_fails_in_words_and_reserves_nothing(
     assert "\n" not in str(raised.value)
     left = [donor for donor in crew.donors if donor.is_running]
     assert len(left) == DONORS // 3
-    assert crew.counts("reserved_bytes") == [0] * len(left)
-    assert {donor.call("status")["server"]["open_puts"] for donor in left} == {0}
+    assert comes_true(crew.is_settled)

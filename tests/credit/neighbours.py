@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,18 +19,13 @@ from node.framing import Preamble
 from node.units import DAY_S, GIB, Contact, PeerId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet, Link
 from tests.chunks.put_swarm import SeededEntropy
 from tests.credit.actors import DAY, NETWORK, Actor
 
 T = TypeVar("T")
 POLICY = Policy.of(GIB, newcomer_credits=100, local_line=0)
-
-
-class InlineOffload:
-    async def run(self, function: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 @dataclass

@@ -29,6 +29,7 @@ from node.records.repair import RepairGrant
 from node.units import DAY_S, GIB, MIB, AccountId, Contact, LeaseId, Multiaddr
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet
 from tests.chunks.put_swarm import SeededEntropy
 from tests.conftest import FULL
@@ -38,12 +39,6 @@ T = TypeVar("T")
 POLICY = Policy.of(GIB, newcomer_credits=100, local_line=0)
 CAP = POLICY.account_cap // CREDIT
 DONOR = Actor(0)
-
-
-class InlineOffload:
-    async def run(self, function: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 @dataclass

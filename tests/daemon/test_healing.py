@@ -111,6 +111,31 @@ async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(
         assert swarm.shards(segment_id) == dict.fromkeys(range(3), 1)
 
 
+async def test_nothing_is_asked_of_a_donor_that_left_in_order(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The placement still names it; its own handovers say that it keeps nothing."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    async with swarm_of(6) as (swarm, _), AsyncExitStack() as stack:
+        sharer = await stack.enter_async_context(
+            swarm.world.node(Machine("sharer"), listed=[contact_of(swarm.donors[0])], config=swarm.config)
+        )
+        assert await sharer.wait_joined(30)
+        report = await sharer.uploader.put(path, PutOptions(code=Code(2, 4)))
+        (segment_id,) = [segment.segment_id for segment in sharer.catalogue.segments(report.file_hash)]
+        leaver, dead = swarm.holders(segment_id)[:2]
+        drained = await swarm.donors[leaver].healing.drain(lambda _moved, _remaining: None)
+        assert drained.remaining == 0
+        await swarm.kill(leaver)
+        renewed = await sharer.renewer.renew(report.file_hash, duration_s=60 * DAY_S)
+        assert (renewed.leases, renewed.unreachable_holders) == (4, 0)
+        await swarm.kill(dead)  # which is another matter
+        released = await sharer.renewer.release(report.file_hash)
+        assert released.unreachable_holders == 1
+        assert swarm.shards(segment_id) == {}
+
+
 async def test_few_donors_spread_as_more_appear(autojump_clock: MockClock, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -19,18 +19,11 @@ from node.daemon.memory import DaemonMemory, Donation
 from node.units import Contact
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import InlineOffload
 from simulations.network import Internet, Link
 
 NOW_S = 1_800_000_000
 T = TypeVar("T")
-
-
-class InlineOffload:
-    """Work done on the spot, so that virtual time stands still meanwhile."""
-
-    async def run(self, function: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class SeededEntropy:

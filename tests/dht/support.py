@@ -15,6 +15,7 @@ from node.dht.service import DhtService, DhtSettings
 from node.errors import ProtocolError
 from node.ports import ReadTransaction, WriteTransaction
 from node.units import Contact, Multiaddr, PeerId
+from simulations.machine import InlineOffload
 from simulations.network import Internet, SimulatedNetwork
 
 if TYPE_CHECKING:
@@ -103,12 +104,6 @@ class SeededEntropy:
 
     def random_bytes(self, count: int) -> bytes:
         return self._rng.randbytes(count)
-
-
-class InlineOffload:
-    async def run(self, function: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class NumberedValidator:

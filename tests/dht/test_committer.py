@@ -13,7 +13,8 @@ from node import limits
 from node.dht.committer import Committer
 from node.errors import StoreError
 from node.ports import WriteTransaction
-from tests.dht.support import InlineOffload, MemoryKeyValue
+from simulations.machine import InlineOffload
+from tests.dht.support import MemoryKeyValue
 
 T = TypeVar("T")
 

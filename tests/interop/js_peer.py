@@ -16,9 +16,9 @@ import trio
 
 from node.crypto.identity import parse_peer_id
 from node.units import Contact, Multiaddr
+from tests.patience import PATIENCE_S
 
 FOLDER = Path(__file__).parent
-ANSWER_TIMEOUT_S = 30
 _LINE_BYTES_MAX = 1_000_000
 
 
@@ -45,7 +45,7 @@ class JsPeer:
         line = json.dumps({"id": call_id, "op": operation, **arguments}) + "\n"
         assert self._process.stdin is not None
         await self._process.stdin.send_all(line.encode())
-        with trio.fail_after(ANSWER_TIMEOUT_S):
+        with trio.fail_after(PATIENCE_S):
             async with self._answered:
                 while call_id not in self._answers:
                     await self._answered.wait()
@@ -74,7 +74,7 @@ async def js_peer(*, namespaces: tuple[str, ...] = ("cairn-hint",)) -> AsyncIter
     )
     try:
         lines = _lines(process)
-        with trio.fail_after(ANSWER_TIMEOUT_S):
+        with trio.fail_after(PATIENCE_S):
             peer = JsPeer(process, await anext(lines))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.collect_answers, lines)

@@ -18,7 +18,7 @@ import { decode as decodeMultihash } from 'multiformats/hashes/digest'
 
 const RAW = 0x55
 const DHT_PROTOCOL = '/cairn/kad/1.0.0'
-const OPERATION_TIMEOUT_MS = 20_000
+const OPERATION_TIMEOUT_MS = 200_000
 
 const acceptAny = { validator: async () => {}, selector: () => 0 }
 const namespaces = (process.env.DHT_NAMESPACES ?? 'cairn-hint').split(',')

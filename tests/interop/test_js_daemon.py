@@ -21,8 +21,10 @@ from node.net.bootstrap import parse_contact
 from node.net.libp2p_network import open_network
 from node.system.clock import SystemClock
 from node.system.entropy import SystemEntropy
-from tests.dht.support import InlineOffload, MemoryKeyValue
+from simulations.machine import InlineOffload
+from tests.dht.support import MemoryKeyValue
 from tests.interop.js_peer import JsPeer, js_peer
+from tests.patience import PATIENCE_S
 from tests.swarm.command_line import cairn_json
 
 pytestmark = pytest.mark.swarm
@@ -57,7 +59,7 @@ async def js_among(daemons: Daemons) -> AsyncIterator[JsPeer]:
     async with js_peer() as peer:
         first = daemons.donors[0]
         assert await peer.call("dial", address=first.address) == first.peer_id
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             while not await peer.call("inRoutingTable", peer=first.peer_id):  # noqa: ASYNC110
                 await trio.sleep(0.05)
         yield peer
@@ -77,7 +79,7 @@ async def stranger(daemons: Daemons, seed: bytes) -> AsyncIterator[DhtService]:
         )
         await nursery.start(dht.run)
         dht.add_contact(parse_contact(daemons.donors[-1].address))
-        assert await dht.wait_joined(20)
+        assert await dht.wait_joined(PATIENCE_S)
         yield dht
         nursery.cancel_scope.cancel()
 
@@ -86,7 +88,7 @@ async def test_js_pings_a_daemon_and_is_in_its_routing_table(daemons: Daemons) -
     async with js_among(daemons) as peer:
         first = daemons.donors[0]
         assert await peer.call("ping", peer=first.peer_id) >= 0
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             while peer.peer not in await contacts_of(first):  # noqa: ASYNC110 - no event for it
                 await trio.sleep(0.05)
 

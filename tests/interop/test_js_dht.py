@@ -15,8 +15,10 @@ from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.system.clock import SystemClock
 from node.system.entropy import SystemEntropy
 from node.units import Contact, Multiaddr
-from tests.dht.support import InlineOffload, MemoryKeyValue, NumberedValidator, multihash_of
+from simulations.machine import InlineOffload
+from tests.dht.support import MemoryKeyValue, NumberedValidator, multihash_of
 from tests.interop.js_peer import JsPeer, js_peer
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.swarm
 
@@ -57,12 +59,12 @@ async def swarm_with_js() -> AsyncIterator[tuple[list[DhtNode], JsPeer]]:
         for node in nodes[1:]:
             node.dht.add_contact(nodes[0].contact)
         for node in nodes:
-            assert await node.dht.wait_joined(20)
+            assert await node.dht.wait_joined(PATIENCE_S)
         peer = await stack.enter_async_context(js_peer(namespaces=(NAMESPACE,)))
         await peer.call(
             "dial", address=peer_multiaddr(nodes[0].contact.addresses[0], nodes[0].contact.peer_id)
         )
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             while not await knows_and_is_known(nodes[0], peer):  # noqa: ASYNC110 - js-libp2p has no event for it
                 await trio.sleep(0.05)
         yield nodes, peer

@@ -12,6 +12,7 @@ from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.ports import Stream
 from node.units import Contact, Multiaddr
 from tests.interop.js_peer import JsError, JsPeer, js_peer
+from tests.patience import PATIENCE_S
 
 ECHO = "/cairn/echo/1"
 LOOPBACK = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
@@ -60,7 +61,7 @@ async def test_js_dials_pings_and_identifies_us() -> None:
         assert network.connected() == (peer.contact.peer_id,)
         for _ in range(3):
             assert await peer.call("ping", peer=name) >= 0
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             while (seen := await peer.call("identified", peer=name)) is None:  # noqa: ASYNC110
                 await trio.sleep(0.02)
         assert seen["agent"] == identify.AGENT_VERSION
@@ -85,7 +86,7 @@ async def test_we_dial_and_stream_to_js(size: int) -> None:
             content = bytes(range(250)) * (size // 250 + 1)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.send_all, content)
-                with trio.fail_after(30):
+                with trio.fail_after(PATIENCE_S):
                     assert await read_exactly(stream, len(content)) == content
             # Not earlier: js-libp2p's iterator misses an end that came before its handler began to read.
             await stream.close_write()

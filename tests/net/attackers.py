@@ -19,6 +19,7 @@ from node.net.addresses import parse_endpoint
 from node.net.noise import ChannelError, Handshake, SecureChannel
 from node.net.upgrade import upgrade_dialled
 from node.units import Contact
+from tests.patience import PATIENCE_S
 
 DATA, WINDOW_UPDATE, PING = 0, 1, 2
 SYN, ACK, FIN, RST = 1, 2, 4, 8
@@ -136,7 +137,7 @@ async def ping_without_reading(victim: Contact, *, count: int) -> bool:
     async with secure_channel(victim, b"never reads") as channel:
         messages = [frame(PING, SYN, 0, 7) * 5_000] * (count // 5_000)
         was_cut_off = False
-        with trio.move_on_after(20) as scope:
+        with trio.move_on_after(PATIENCE_S) as scope:
             was_cut_off = await send_until_cut_off(channel, messages, reads=False)
         return was_cut_off and not scope.cancelled_caught
 

@@ -22,6 +22,7 @@ from node.ports import Network
 from node.units import MIB, Contact, Multiaddr
 from tests.net import attackers
 from tests.net.victim import DEAF, ECHO, FRAMED
+from tests.patience import PATIENCE_S
 
 COST_BYTES_MAX = 50 * MIB
 IS_FULL = os.environ.get("CAIRN_TEST_FULL") == "1"
@@ -62,7 +63,7 @@ def victim() -> Iterator[Victim]:
         yield Victim(process)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 @asynccontextmanager
@@ -81,7 +82,7 @@ async def costing_little(victim: Victim) -> AsyncIterator[None]:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_exchanging)
-            with trio.fail_after(100):
+            with trio.fail_after(PATIENCE_S):
                 yield
                 so_far = exchanges
                 while exchanges == so_far:  # noqa: ASYNC110 - at least one more after the attack
@@ -97,7 +98,7 @@ async def costing_little(victim: Victim) -> AsyncIterator[None]:
 
 async def exchange(network: Network, contact: Contact) -> None:
     stream = await network.open_stream(contact, ECHO)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         await stream.send_all(b"still there?")
         received = b""
         while len(received) < 12:

@@ -10,6 +10,7 @@ from node.net import mdns
 from node.net.mdns import discovering
 from node.units import Contact, Multiaddr
 from tests.dht.support import peer_id_of
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.swarm
 
@@ -32,7 +33,7 @@ async def test_nodes_find_each_other() -> None:
         async with discovering(contacts[me].peer_id, contacts[me].addresses, on_found, interfaces=LOOPBACK):
             await trio.sleep_forever()
 
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(live, 0)
             nursery.start_soon(live, 1)

@@ -18,6 +18,7 @@ from node.framing import FramedStream, Preamble
 from node.net.libp2p_network import open_network
 from node.ports import Stream
 from node.units import Multiaddr
+from tests.patience import PATIENCE_S
 from tests.process_memory import memory, restart_peak
 
 ECHO = "/cairn/echo/1"
@@ -38,7 +39,7 @@ async def deaf(stream: Stream) -> None:
 async def framed(stream: Stream) -> None:
     frames = await FramedStream.accepted(stream, Preamble("cairn-test", 1))
     while True:
-        values = await frames.receive(deadline_s=30)
+        values = await frames.receive(deadline_s=PATIENCE_S)
         if len(values) > 3:
             raise ProtocolError("too many values")
         await frames.send(values)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from node.control.local_swarm import NodeProcess
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +26,7 @@ def cairn(
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from node.control.local_swarm import NodeProcess
@@ -98,13 +97,3 @@ def _search(pieces: Iterator[bytes], needles: Sequence[bytes]) -> set[bytes]:
         found |= {needle for needle in needles if needle in window}
         tail = window[-overlap:]
     return found
-
-
-def comes_true(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether real processes make it so in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,20 +9,12 @@ from typing import Any
 import pytest
 
 from node.control.local_swarm import LocalSwarm, NodeProcess
+from tests.patience import comes_true
 from tests.swarm.processes import write_random
 
 pytestmark = pytest.mark.swarm
 
 SETTINGS = ("--set", "audit.interval_s=3", "--set", "repair.check_interval_s=3600")
-DEADLINE_S = 90.0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Poll for something that takes some rounds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
 
 
 def test_daemons_audit_each_other_and_say_so(tmp_path: Path) -> None:
@@ -45,16 +35,20 @@ def test_daemons_audit_each_other_and_say_so(tmp_path: Path) -> None:
         def has_passed(node: NodeProcess) -> bool:
             return bool(audits(node)["passed"] > 0)
 
+        def file() -> dict[str, Any]:
+            (found,) = sharer.call("ls")["files"]
+            assert isinstance(found, dict)
+            return found
+
         for donor in (first, second):
-            until(partial(has_passed, donor), "an audit passes")
+            assert comes_true(partial(has_passed, donor))
             assert audits(donor)["failed"] == 0
-            assert not audits(donor)["suspended"]
-        until(lambda: sharer.call("ls")["files"][0]["last_proved"] is not None, "the owner knows")
-        (file,) = sharer.call("ls")["files"]
-        assert file["health"] == "healthy"
+            assert comes_true(lambda donor=donor: not audits(donor)["suspended"])  # type: ignore[misc]
+        assert comes_true(lambda: file()["last_proved"] is not None)
+        assert comes_true(lambda: bool(file()["health"] == "healthy"))
 
         second.kill()
-        until(lambda: audits(first)["made"]["no_answer"] > 0, "its co-holder misses it")
+        assert comes_true(lambda: bool(audits(first)["made"]["no_answer"] > 0))
         report = sharer.call("health", link=link)
         (segment,) = report["segments"]
         assert segment["alive"] == 1

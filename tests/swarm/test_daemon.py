@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.control.local_swarm import LOOPBACK, LocalSwarm, NodeProcess
+from tests.patience import PATIENCE_S
 from tests.swarm.command_line import ROOT, cairn, cairn_json, error_of
 
 pytestmark = pytest.mark.swarm
@@ -179,7 +180,7 @@ def test_friendly_words_without_json(swarm: LocalSwarm, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("Cairn node 12D3KooW")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, errors) == (0, "")
     finally:
         process.kill()

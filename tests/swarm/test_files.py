@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.swarm.command_line import cairn, cairn_json, command, environment, error_of
 from tests.swarm.people import People
 
@@ -83,7 +84,7 @@ def test_get_to_stdout_ranges_and_no_overwriting(people: People, tmp_path: Path)
         command(people.friend, "get", link, "-o", "-", "--range", "1000-150999"),
         env=environment(),
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert done.stdout == source.read_bytes()[1000:151_000]
@@ -174,7 +175,7 @@ def test_ctrl_c_ends_a_put_with_exit_5_and_the_same_command_goes_on(people: Peop
     while process.poll() is None and not (journals.is_dir() and any(journals.iterdir())):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE_S)
     assert error_of(subprocess.CompletedProcess([], process.returncode, out, errors))["code"] == 5
     put = cairn_json(people.sharer, "put", str(source))
     output = tmp_path / "out"

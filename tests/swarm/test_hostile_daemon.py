@@ -34,6 +34,7 @@ from node.net import identify
 from node.net.libp2p_network import open_network
 from node.units import MIB, Contact, Multiaddr
 from tests.net import attackers
+from tests.patience import PATIENCE_S
 from tests.paying import RATE, certificate
 from tests.process_memory import memory, restart_peak
 from tests.swarm.command_line import cairn_json, command, environment
@@ -74,7 +75,7 @@ class Scene:
     async def get(self) -> None:
         """The reader's `cairn get`, checked byte for byte."""
         output = next(self.outputs)
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             done = await trio.run_process(
                 command(self.reader, "--json", "get", "-", "-o", str(output)),
                 stdin=self.link.encode() + b"\n",
@@ -104,7 +105,7 @@ class Scene:
         is_over = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_getting)
-            with trio.fail_after(100):
+            with trio.fail_after(PATIENCE_S):
                 yield
             is_over = True
         await self.get()

@@ -37,8 +37,10 @@ from node.ports import Stream
 from node.system.clock import SystemClock
 from node.system.entropy import SystemEntropy
 from node.units import MIB, Contact, FileHash, Multiaddr, PeerId
+from simulations.machine import InlineOffload
 from tests.chunks.planting import Era, plant
-from tests.dht.support import InlineOffload, MemoryKeyValue
+from tests.dht.support import MemoryKeyValue
+from tests.patience import PATIENCE_S
 from tests.process_memory import memory, restart_peak
 from tests.swarm.command_line import cairn, error_of
 
@@ -351,7 +353,7 @@ class HostileHolder:
 
     async def serve(self, stream: Stream) -> None:
         framed = await FramedStream.accepted(stream, PREAMBLE)
-        while (frame := await framed.receive_or_end(deadline_s=30)) is not None:
+        while (frame := await framed.receive_or_end(deadline_s=PATIENCE_S)) is not None:
             request = messages.decode(frame.values)
             if isinstance(request, messages.GetAttachment) and request.kind == messages.ATTACHED_MANIFEST:
                 self.asked += 1

@@ -19,13 +19,14 @@ import pytest
 from node.control.local_swarm import LocalSwarm, NodeProcess
 from node.errors import StoreFullError, TransferInterruptedError
 from node.units import MIB
+from tests.patience import PATIENCE_S
 from tests.swarm.command_line import cairn, cairn_json, command, environment, error_of
 from tests.swarm.processes import write_random
 
 pytestmark = pytest.mark.swarm
 
 FILE_BYTES = 24_000_000
-RATE = "8MiB/s"
+RATE = "4MiB/s"
 """What the reader takes: slow enough to be stopped on the way."""
 
 
@@ -92,7 +93,7 @@ def test_ctrl_c_ends_a_get_and_the_same_command_fetches_the_rest(scene: Scene, t
     while process.poll() is None and not (part.exists() and part.stat().st_size > FILE_BYTES // 4):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE_S)
     error = error_of(subprocess.CompletedProcess([], process.returncode, out, errors))
     assert (error["code"], "same command" in error["message"]) == (5, True)
     assert not output.exists()
@@ -109,7 +110,7 @@ def test_a_node_that_dies_in_a_get_is_said_and_goes_on_when_it_is_back(scene: Sc
     with pytest.raises(TransferInterruptedError, match="cairn run") as raised:
         scene.get_until_half(tmp_path / "got", scene.reader.ask_to_stop)
     assert raised.value.exit_code == 5
-    scene.reader.process.wait(30)  # a second signal would end it at once
+    scene.reader.process.wait(PATIENCE_S)  # a second signal would end it at once
     assert scene.reader.stop() == 0
     assert not (tmp_path / "got").exists()
     scene.revive()
@@ -153,7 +154,7 @@ def test_a_full_disk_behind_stdout_is_one_line(scene: Scene) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
     assert done.returncode == 10
@@ -172,7 +173,7 @@ def test_a_reader_of_stdout_that_has_enough_is_no_error_to_speak_of(scene: Scene
         assert process.stderr is not None
         first = process.stdout.read(10)
         process.stdout.close()
-        assert (process.wait(60), process.stderr.read()) == (5, b"")
+        assert (process.wait(PATIENCE_S), process.stderr.read()) == (5, b"")
     with scene.source.open("rb") as source:
         assert first == source.read(10)
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from node.control.local_swarm import NodeProcess
+from tests.patience import comes_true
 from tests.swarm.command_line import cairn_json
 from tests.swarm.people import gathering
 from tests.swarm.processes import write_random
 
 pytestmark = pytest.mark.swarm
-
-ROUND_S = 60.0
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
-    """Look again and again; it is for the condition to be true in the end."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def pack_bytes(node: NodeProcess) -> int:
@@ -43,7 +32,7 @@ def test_rm_gives_the_donors_disks_their_space_back(tmp_path: Path) -> None:
         assert all(pack_bytes(donor) > 20_000_000 for donor in people.donors)
         assert cairn_json(people.sharer, "rm", removed["hash"])["leases"] == removed["segments"] * 2
         for donor, old in zip(people.donors, before, strict=True):
-            wait_until(lambda donor=donor, old=old: pack_bytes(donor) < old + 2_000_000, ROUND_S)  # type: ignore[misc]
+            assert comes_true(lambda donor=donor, old=old: pack_bytes(donor) < old + 2_000_000)  # type: ignore[misc]
         target = tmp_path / "again"
         cairn_json(people.friend, "get", kept["link"], "-o", str(target))
         assert target.read_bytes() == (tmp_path / "kept").read_bytes()

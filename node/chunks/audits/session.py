@@ -15,6 +15,7 @@ from typing import TypeVar
 import trio
 
 from node import limits
+from node.asking import Session
 from node.chunks import audit
 from node.chunks.audits import messages
 from node.chunks.bad_answer import BadAnswer
@@ -30,7 +31,6 @@ from node.records.lease import Lease
 from node.records.receipt import AuditAnswer, AuditReceipt
 from node.units import Contact, PeerId, SegmentId
 
-Reply = TypeVar("Reply", bound=messages.Message)
 T = TypeVar("T")
 
 
@@ -89,14 +89,14 @@ class Answered:
         return index not in self.verdict.false, index
 
 
-class AuditSession:
+class AuditSession(Session[messages.Message]):
     """Requests to one donor, one after another.
 
     Every method raises `UnreachableError`, `RefusedError` (the session is over) and `PeerMisbehavedError`.
     """
 
     def __init__(self, framed: FramedStream, preamble: Preamble, offload: Offload) -> None:
-        self._framed = framed
+        super().__init__(framed, messages.TABLE)
         self._network = preamble.network_id
         self._offload = offload
         self._round_trip_s = 0.0
@@ -225,20 +225,6 @@ class AuditSession:
         with blaming(self._framed.peer_id):
             body = await receive_body(self._framed, size)
             return messages.unpack_records(body, size_max=limits.LEASES_BODY_BYTES_MAX)
-
-    async def _send(self, message: messages.Message) -> None:
-        await self._framed.send(messages.encode(message))
-
-    async def _ask(self, message: messages.Message, kind: type[Reply]) -> Reply:
-        await self._send(message)
-        return await self._reply(kind)
-
-    async def _reply(self, kind: type[Reply], *, deadline_s: float = limits.REPLY_DEADLINE_S) -> Reply:
-        with blaming(self._framed.peer_id):
-            message = messages.decode(await self._framed.receive(deadline_s=deadline_s))
-            if not isinstance(message, kind):
-                raise ProtocolError(f"a {type(message).__name__} where a {kind.__name__} was due")
-            return message
 
     def _decoded(self, decode: Callable[[bytes], T], data: bytes) -> T:
         with blaming(self._framed.peer_id):

@@ -3,7 +3,8 @@
 A *column* is one shard at one holder. Every stripe in the window needs `data_shards` blocks of distinct
 shards; the fastest columns are asked, data shards first when speeds are alike. A holder whose oldest
 answer is overdue by the measure of the others is *late*: what it owes is asked of other columns as well,
-and it gets nothing new until it has caught up. Its late blocks still count when they come.
+and it gets nothing new until it has caught up. Its late blocks still count when they come. When nothing comes
+from anybody any more, everybody is asked who may have what is lacking.
 
 Invariants: no column is asked twice for a stripe unless its answer was lost; no more columns are asked than
 a stripe needs, lateness aside; a stripe is complete with exactly `data_shards` distinct shards; time is an
@@ -27,6 +28,8 @@ PATIENCE_FACTOR = 3.0
 """An answer is late at this multiple of what answers take elsewhere."""
 PATIENCE_MAX_S = 5.0
 """And always at this."""
+STALL_S = PATIENCE_MAX_S
+"""Nothing has come for so long: those who are late are no longer asked one after another."""
 LATENCY_WEIGHT = 0.2
 """Weight of the newest answer in a holder's running mean."""
 
@@ -80,6 +83,7 @@ class SegmentSchedule:
         self._alive: list[bool] = []
         self._holders: dict[int, _Holder] = {}
         self._order: list[int] = []
+        self._news_s = 0.0  # when a block last came, or somebody was asked when nobody owed anything
 
     @property
     def window_end(self) -> int:
@@ -117,6 +121,7 @@ class SegmentSchedule:
 
     def arrived(self, column: Column, stripe: int, now: float) -> bool:
         """A verified block arrived. Whether it is new and wanted: the caller keeps it only then."""
+        self._news_s = now
         number = self._numbers[column]
         holder = self._holders[column.holder]
         asked_at = holder.owed.pop((number, stripe), None)
@@ -169,25 +174,27 @@ class SegmentSchedule:
         return self._fill(self._open, now)
 
     def tick(self, now: float) -> list[Ask]:
-        """Mark holders late that are, and ask others for what they owe."""
+        """Mark holders late that are, and ask others for what they owe; ask everybody in a stall."""
         late = [
             holder
             for holder in self._holders.values()
             if not holder.late and holder.owed and now >= self._due(holder)
         ]
-        if not late:
-            return []
         for holder in late:
             holder.late = True
-        self._sort()
-        return self._fill(self._open, now)
+        if late:
+            self._sort()
+        if now >= self._news_s + STALL_S:
+            self._news_s = now
+            return self._fill(self._open, now, ask_everybody=True)
+        return self._fill(self._open, now) if late else []
 
     def next_tick(self) -> float | None:
-        """When `tick` has something to do unless blocks arrive; None while nobody owes anything in time."""
-        return min(
-            (self._due(holder) for holder in self._holders.values() if holder.owed and not holder.late),
-            default=None,
-        )
+        """When `tick` has something to do unless blocks arrive; None while nobody owes anything."""
+        owing = [holder for holder in self._holders.values() if holder.owed]
+        if not owing:
+            return None
+        return min([self._news_s + STALL_S, *(self._due(holder) for holder in owing if not holder.late)])
 
     def is_late(self, holder: int) -> bool:
         """Whether the holder is behind by the measure of the others."""
@@ -246,9 +253,13 @@ class SegmentSchedule:
             ranked.append((holder.late, cost, column.shard, number))
         self._order = [number for *_, number in sorted(ranked)]
 
-    def _fill(self, stripes: Iterable[int], now: float) -> list[Ask]:
-        """Asks that bring the given open stripes to as many distinct shards in time as they need."""
+    def _fill(self, stripes: Iterable[int], now: float, *, ask_everybody: bool = False) -> list[Ask]:
+        """Asks that bring the given open stripes to as many distinct shards in time as they need.
+
+        With `ask_everybody`, those who are late don't count as in time because they are asked again.
+        """
         asks: list[Ask] = []
+        was_idle = not any(holder.owed for holder in self._holders.values())
         for stripe in stripes:
             state = self._open[stripe]
             coming = set(state.arrived)
@@ -260,15 +271,19 @@ class SegmentSchedule:
                 column = self._columns[number]
                 holder = self._holders[column.holder]
                 # A late holder is asked anew only where all that is owed to us would not do.
-                have = len(coming | owed_late) if holder.late else len(coming)
+                is_patient = holder.late and not ask_everybody
+                have = len(coming | owed_late) if is_patient else len(coming)
                 if have >= self._data_shards:
                     break
                 if number in state.asked or column.shard in coming:
                     continue
-                if holder.late and column.shard in owed_late:
+                if is_patient and column.shard in owed_late:
                     continue
                 state.asked.add(number)
                 holder.owed[number, stripe] = now
-                coming.add(column.shard)
+                if not (holder.late and ask_everybody):
+                    coming.add(column.shard)
                 asks.append(Ask(column, stripe))
+        if was_idle:
+            self._news_s = now
         return asks

@@ -77,6 +77,14 @@ class ShardPlace:
     holder: PeerId
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where the shards of a segment are, and which ones their holders gave up, by their signed word."""
+
+    places: list[ShardPlace]
+    given_up: frozenset[ShardPlace]
+
+
 class Locator:
     """Finds manifests and holders."""
 
@@ -144,11 +152,16 @@ class Locator:
     async def search_places(
         self, file: LocatedFile, segment: SegmentManifest, segment_index: int
     ) -> list[ShardPlace]:
-        """Shards of a segment as its holders and the DHT know them: what repair and renewal moved.
+        """Shards of a segment as its holders and the DHT know them: what repair and renewal moved."""
+        return (await self.search(file, segment, segment_index)).places
+
+    async def search(self, file: LocatedFile, segment: SegmentManifest, segment_index: int) -> Whereabouts:
+        """Where a segment is, as its holders and the DHT know it.
 
         Providers of the segment id say themselves what they hold; rosters name the others.
         """
         places: dict[ShardPlace, None] = {}
+        known: list[Lease] = []
         answered = 0
         today = self._holders.clock.now_s() // DAY_S
 
@@ -158,14 +171,17 @@ class Locator:
                 _, shard_indexes = await session.manifest(segment.segment_id)
                 places.update((ShardPlace(index, contact.peer_id), None) for index in shard_indexes)
                 file.learn([contact])
-                for lease in live_leases(await self.roster(session, segment), today=today):
-                    places[ShardPlace(lease.shard_index, lease.holder)] = None
+                roster = await self.roster(session, segment)
+                known.extend(roster)
+                places.update((_place(lease), None) for lease in live_leases(roster, today=today))
             answered += 1
             return True if answered == ROSTERS_WANTED else None
 
         with trio.move_on_after(limits.SEARCH_TIMEOUT_S):
             await self._race_segment(file, segment_index, ask)
-        return list(places)
+        promised = {_place(lease) for lease in known if lease.end_day > today}
+        kept = {_place(lease) for lease in live_leases(known, today=today)}
+        return Whereabouts(list(places), frozenset(promised - kept))
 
     async def roster(self, session: HolderSession, segment: SegmentManifest) -> list[Lease]:
         """The leases of a segment that a holder knows, ended ones included, each verified."""
@@ -266,6 +282,10 @@ class Locator:
         if error is not None:
             raise error
         return answer
+
+
+def _place(lease: Lease) -> ShardPlace:
+    return ShardPlace(lease.shard_index, lease.holder)
 
 
 def _decoded(decode: Callable[[bytes], T], data: bytes, digest: bytes, what: str) -> T:

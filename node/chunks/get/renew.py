@@ -257,7 +257,8 @@ class Renewer:
             except NotFoundError:
                 tally.failed.update(place.holder for place in places)
                 continue
-            places += await self._locator.search_places(file, segment, index)  # what repair has moved
+            found = await self._locator.search(file, segment, index)  # what repair has moved
+            places = [*(place for place in places if place not in found.given_up), *found.places]
             async with trio.open_nursery() as nursery:
                 for peer_id in dict.fromkeys(place.holder for place in places):
                     nursery.start_soon(self._at_holder, file, segment, peer_id, act, tally)

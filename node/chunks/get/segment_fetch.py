@@ -27,7 +27,7 @@ from node.errors import (
     RefusedError,
     RemoteError,
 )
-from node.units import PeerId, format_duration
+from node.units import PeerId, format_count, format_duration
 
 FRUITLESS_MAX = 2
 """Sessions in a row that may end without a block before a holder counts as gone."""
@@ -35,6 +35,8 @@ RECONNECT_S = 0.5
 """Wait before a new session; doubles."""
 BUSY_S = 1.0
 """Wait after a holder said that it is busy; doubles."""
+SILENT_S = 5.0
+"""A holder that gave nothing for so long in one session gets no second."""
 DIAL_S = 0.15
 """What a dial with its handshake adds: a parity shard of a connected holder is had sooner."""
 _ABOUT_ONE_SHARD = (messages.REFUSED_MISSING, messages.REFUSED_CORRUPT)
@@ -225,7 +227,7 @@ class SegmentFetch:
         now_s = self._holders.clock.now_s()
         ago = f", last seen {format_duration(max(0, now_s - max(seen)))} ago" if seen else ""
         return NotEnoughShardsError(
-            f"segment {self.segment_index}: {missing} {'shard is' if missing == 1 else 'shards are'} missing "
+            f"segment {self.segment_index}: {format_count(missing, 'shard is', 'shards are')} missing "
             f"of the {self._needed} needed{ago}: try again when more of its holders are on"
         )
 
@@ -258,6 +260,7 @@ class SegmentFetch:
         while state.fruitless < FRUITLESS_MAX:
             await state.stream.wait_asked()
             state.fruitless += 1
+            began_s = trio.current_time()
             try:
                 await self._session(state)
             except RefusedError as error:
@@ -274,6 +277,8 @@ class SegmentFetch:
             except RemoteError as error:
                 self._holders.blame(state.peer_id, error)
             self._interrupt(state)
+            if state.fruitless and trio.current_time() - began_s >= SILENT_S:
+                state.fruitless = FRUITLESS_MAX
             if state.fruitless < FRUITLESS_MAX:  # else gone, and whoever is next need not wait for that
                 await trio.sleep(wait_s)
                 wait_s = max(RECONNECT_S, 2 * wait_s)

@@ -6,42 +6,34 @@ refusal in words is not. What comes back is only as good as its checks, which ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from node import limits
+from node.asking import Session
 from node.chunks.bad_answer import BadAnswer
 from node.chunks.bodies import receive_body, send_body
 from node.chunks.healing import messages
 from node.chunks.messages import encode_block_header
-from node.errors import PeerMisbehavedError, ProtocolError
 from node.framing import FramedStream, Preamble
 from node.ports import Buffer, Network
 from node.records.repair import RepairIntent
-from node.units import Contact, LeaseId, PeerId, SegmentId
-
-Reply = TypeVar("Reply", bound=messages.Message)
+from node.units import Contact, LeaseId, SegmentId
 
 
-class RepairSession:
+class RepairSession(Session[messages.Message]):
     """Requests to one node.
 
     Every method raises `UnreachableError`, `RefusedError` and `PeerMisbehavedError`.
     """
 
     def __init__(self, framed: FramedStream) -> None:
-        self._framed = framed
-
-    @property
-    def peer_id(self) -> PeerId:
-        """The other end."""
-        return self._framed.peer_id
+        super().__init__(framed, messages.TABLE)
 
     async def replace(self, manifest: bytes, grant: bytes, case: messages.Case) -> None:
         """Show a case; when this returns, blocks may be sent."""
         body = case.encode()
-        await self._framed.send(messages.encode(messages.Replace(manifest, grant, len(body))))
+        await self._send(messages.Replace(manifest, grant, len(body)))
         await send_body(self._framed, body)
         await self._reply(messages.Ready, deadline_s=limits.CLOSE_DEADLINE_S)
 
@@ -55,46 +47,22 @@ class RepairSession:
 
     async def announce(self, intent: RepairIntent) -> None:
         """Say what this node is about to repair."""
-        await self._framed.send(messages.encode(messages.Intent(intent.encode())))
-        await self._reply(messages.Done)
+        await self._ask(messages.Intent(intent.encode()), messages.Done)
 
     async def lost(self, word: BadAnswer) -> None:
         """Say that a shard which this node promised to keep is lost."""
-        await self._framed.send(messages.encode(messages.Lost(word.encode())))
-        await self._reply(messages.Done)
+        await self._ask(messages.Lost(word.encode()), messages.Done)
 
     async def witness(self, segment_id: SegmentId, lease_ids: Sequence[LeaseId]) -> tuple[bytes, ...]:
         """Receipts of what the other one found silent or bad; not verified."""
-        await self._framed.send(messages.encode(messages.Witness(segment_id, tuple(lease_ids))))
+        await self._send(messages.Witness(segment_id, tuple(lease_ids)))
         return await self._records(limits.REPAIR_RECEIPTS_MAX, deadline_s=limits.REPAIR_WITNESS_DEADLINE_S)
-
-    async def aclose(self) -> None:
-        """End the session in good order."""
-        await self._framed.aclose()
-
-    async def reset(self) -> None:
-        """Drop the session."""
-        await self._framed.reset()
-
-    async def _reply(self, kind: type[Reply], *, deadline_s: float = limits.REPLY_DEADLINE_S) -> Reply:
-        with self._blaming():
-            reply = messages.decode(await self._framed.receive(deadline_s=deadline_s))
-            if not isinstance(reply, kind):
-                raise ProtocolError(f"a {type(reply).__name__} where a {kind.__name__} was due")
-            return reply
 
     async def _records(self, count_max: int, *, deadline_s: float) -> tuple[bytes, ...]:
         size = (await self._reply(messages.Body, deadline_s=deadline_s)).body_bytes
         with self._blaming():
             body = await receive_body(self._framed, size)
             return messages.unpack_records(body, count_max=count_max)
-
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        try:
-            yield
-        except ProtocolError as error:
-            raise PeerMisbehavedError(self._framed.peer, str(error)) from error
 
 
 class RepairClient:
@@ -112,10 +80,5 @@ class RepairClient:
     @asynccontextmanager
     async def session(self, contact: Contact) -> AsyncIterator[RepairSession]:
         """A session that is closed at the end of the context, reset if it ends by an error."""
-        session = await self.open(contact)
-        clean = False
-        try:
+        async with await self.open(contact) as session:
             yield session
-            clean = True
-        finally:
-            await (session.aclose() if clean else session.reset())

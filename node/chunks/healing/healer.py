@@ -40,7 +40,7 @@ from node.ports import Clock, Directory, Entropy, Network, Offload
 from node.records.lease import LEASE_ID_BYTES, Lease, Release, granted_nonce
 from node.records.receipt import AuditReceipt
 from node.records.repair import Handover, RepairGrant
-from node.units import DAY_S, Contact, FileHash, LeaseId, OwnerKey, PeerId
+from node.units import DAY_S, Contact, FileHash, LeaseId, OwnerKey, PeerId, format_count
 
 WITNESSES_ASKED_MAX = 8
 """Co-holders asked to look for themselves, one after another, until each lost lease has two."""
@@ -162,14 +162,16 @@ class Healer:
         if owner is None:
             spent = self._spent(view)
             if spent & lost.keys():
-                outcome.why_not = f"{len(spent & lost.keys())} shards were replaced within {REUSE_DAYS} days"
+                count = format_count(len(spent & lost.keys()), "shard was", "shards were")
+                outcome.why_not = f"{count} replaced within {REUSE_DAYS} days"
                 lost = {index: lease for index, lease in lost.items() if index not in spent}
             evidence = await self._evidence(view, survey, lost)
         else:
             evidence = _Evidence(releases=tuple(self._release(lease, owner) for lease in lost.values()))
         wanted = {index: lease for index, lease in lost.items() if evidence.covers(lease)}
         if len(wanted) < len(lost):
-            outcome.why_not = f"{len(lost) - len(wanted)} shards lack a second witness of their loss"
+            count = format_count(len(lost) - len(wanted), "shard lacks", "shards lack")
+            outcome.why_not = f"{count} a second witness of the loss"
         takers = await self._takers(view, survey, wanted, evidence) if wanted else []
         if not takers:
             outcome.why_not = outcome.why_not or "no donor has room for what is missing"

@@ -38,7 +38,7 @@ from node.crypto.links import Link, wrap_key
 from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES, owner_key
 from node.errors import CreditError, FileChangedError, NotEnoughPeersError, UsageError
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
-from node.units import Contact, FileHash, PeerId
+from node.units import Contact, FileHash, PeerId, format_count
 
 PASSWORD_SALT_BYTES: Final = 16
 DEFAULT_CODE: Final = Code(10, 30)
@@ -486,7 +486,7 @@ def _report(source: Source, options: PutOptions, stored: _Stored, *, started_s: 
     summary = stored.file.summary
     notes = list(source.notes)
     if summary.missing_shards:
-        notes.append(f"{summary.missing_shards} shards found no holder: they are queued for repair")
+        notes.append(f"{format_count(summary.missing_shards, 'shard')} found no holder: queued for repair")
     if not stored.file.published.announced and not stored.file.published.hints:
         notes.append("no node of the DHT took the file's record: it may not be found from elsewhere yet")
     assert summary.expires_s is not None

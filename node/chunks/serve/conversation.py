@@ -104,41 +104,41 @@ class Conversation:
         await self._reply(messages.Body(len(body)))
         await send_body(self._framed, body)
 
-    async def offer(self, request: messages.OfferRequest) -> None:
+    async def _offer(self, request: messages.OfferRequest) -> None:
         await self._reply(await self._desks.offering.offer(request, self._framed.peer_id))
 
-    async def open_put(self, request: messages.PutOpen) -> None:
+    async def _open_put(self, request: messages.PutOpen) -> None:
         await self._begin(await self._desks.offering.accept_put(request, self._framed.peer_id))
 
-    async def resume_put(self, request: messages.PutResume) -> None:
+    async def _resume_put(self, request: messages.PutResume) -> None:
         await self._begin(await self._desks.puts.resume(request.put_id, self._framed.peer_id))
 
     async def _begin(self, feed: BlockFeed) -> None:
         self._feed = feed
         await self._reply(messages.PutAccepted(tuple(feed.put.next_blocks)))
 
-    async def close_put(self, request: messages.PutClose) -> None:
+    async def _close_put(self, request: messages.PutClose) -> None:
         feed, self._feed = self._feed, None
         if feed is not None and feed.put.request.put_id != request.put_id:
             raise ProtocolError("the close of another put than the one open here")
         await self._reply_body(await self._desks.keeper.close_put(request, self._framed, feed))
 
-    async def abort_put(self, request: messages.PutAbort) -> None:
+    async def _abort_put(self, request: messages.PutAbort) -> None:
         self._feed = None
         aborted = await self._desks.puts.abort(request.put_id, self._framed.peer_id)
         await self._reply(messages.Done(int(aborted)))
 
-    async def query_leases(self, request: messages.LeaseQuery) -> None:
+    async def _query_leases(self, request: messages.LeaseQuery) -> None:
         await self._reply_body(await self._desks.keeper.query_leases(request))
 
-    async def renew(self, request: messages.Renew) -> None:
+    async def _renew(self, request: messages.Renew) -> None:
         await self._reply_body(await self._desks.keeper.renew(request, self._framed))
 
-    async def attach(self, request: messages.Attach) -> None:
+    async def _attach(self, request: messages.Attach) -> None:
         await self._desks.attachments.attach(request, self._framed)
         await self._reply(messages.Done(1))
 
-    async def merge_roster(self, request: messages.RosterMerge) -> None:
+    async def _merge_roster(self, request: messages.RosterMerge) -> None:
         body = await receive_body(self._framed, request.body_bytes)
         records = messages.unpack_records(
             body, count_max=limits.ROSTER_LEASES_PER_SHARD_MAX * limits.TOTAL_SHARDS_MAX
@@ -148,71 +148,71 @@ class Conversation:
         known = await self._desks.offload.run(lambda: rosters.learn_leases(request.segment_id, news))
         await self._reply(messages.Done(known))
 
-    async def give_grant(self, request: messages.GiveGrant) -> None:
+    async def _give_grant(self, request: messages.GiveGrant) -> None:
         grant = RepairGrant.decode(request.record, network=self._desks.network_id)
         rosters = self._desks.rosters
         await self._desks.offload.run(lambda: rosters.learn_grant(request.segment_id, grant))
         await self._reply(messages.Done(1))
 
-    async def announce(self, request: messages.Announce) -> None:
+    async def _announce(self, request: messages.Announce) -> None:
         await self._reply(messages.Done(await self._desks.keeper.announce(request)))
 
-    async def release(self, request: messages.Release) -> None:
+    async def _release(self, request: messages.Release) -> None:
         await self._reply(messages.Done(await self._desks.keeper.release(request)))
 
-    async def manifest(self, request: messages.GetManifest) -> None:
+    async def _manifest(self, request: messages.GetManifest) -> None:
         await self._reply(await self._desks.reading.manifest(request))
 
-    async def attachment(self, request: messages.GetAttachment) -> None:
+    async def _attachment(self, request: messages.GetAttachment) -> None:
         if request.kind != messages.ATTACHED_MANIFEST:
             await self._reply_body(await self._desks.attachments.attachment(request))
             return
         async with self._desks.large_bodies.turn(self._framed.peer_id):
             await self._reply_body(await self._desks.attachments.attachment(request))
 
-    async def roster(self, request: messages.GetRoster) -> None:
+    async def _roster(self, request: messages.GetRoster) -> None:
         rosters = self._desks.rosters
         await self._reply_body(await self._desks.offload.run(lambda: rosters.packed(request.segment_id)))
 
-    async def grant(self, request: messages.GetGrant) -> None:
+    async def _grant(self, request: messages.GetGrant) -> None:
         rosters = self._desks.rosters
         record = await self._desks.offload.run(lambda: rosters.grant(request.segment_id))
         await self._reply(messages.GrantReply(record))
 
-    async def leaves(self, request: messages.GetShard) -> None:
+    async def _leaves(self, request: messages.GetShard) -> None:
         await self._reply(await self._desks.reading.leaves(request, self._tally))
 
-    async def blocks(self, request: messages.ReadBlocks) -> None:
+    async def _blocks(self, request: messages.ReadBlocks) -> None:
         await self._desks.reading.send_blocks(request, self._framed, self._tally)
 
-    async def prove(self, request: messages.Prove) -> None:
+    async def _prove(self, request: messages.Prove) -> None:
         one = messages.ReadBlocks(request.segment_id, request.shard_index, (request.block_index,))
         await self._desks.reading.send_blocks(one, self._framed, self._tally)
 
-    async def served(self, request: messages.Served) -> None:
+    async def _served(self, request: messages.Served) -> None:
         await self._desks.reading.take_receipt(request, self._tally)
 
 
 _Handler = Callable[[Conversation, Any], Awaitable[None]]
 _HANDLERS: Final[dict[type[messages.Message], _Handler]] = {
-    messages.OfferRequest: Conversation.offer,
-    messages.PutOpen: Conversation.open_put,
-    messages.PutResume: Conversation.resume_put,
-    messages.PutClose: Conversation.close_put,
-    messages.PutAbort: Conversation.abort_put,
-    messages.LeaseQuery: Conversation.query_leases,
-    messages.Renew: Conversation.renew,
-    messages.Attach: Conversation.attach,
-    messages.RosterMerge: Conversation.merge_roster,
-    messages.GiveGrant: Conversation.give_grant,
-    messages.Announce: Conversation.announce,
-    messages.Release: Conversation.release,
-    messages.GetManifest: Conversation.manifest,
-    messages.GetAttachment: Conversation.attachment,
-    messages.GetRoster: Conversation.roster,
-    messages.GetGrant: Conversation.grant,
-    messages.GetShard: Conversation.leaves,
-    messages.ReadBlocks: Conversation.blocks,
-    messages.Prove: Conversation.prove,
-    messages.Served: Conversation.served,
+    messages.OfferRequest: Conversation._offer,
+    messages.PutOpen: Conversation._open_put,
+    messages.PutResume: Conversation._resume_put,
+    messages.PutClose: Conversation._close_put,
+    messages.PutAbort: Conversation._abort_put,
+    messages.LeaseQuery: Conversation._query_leases,
+    messages.Renew: Conversation._renew,
+    messages.Attach: Conversation._attach,
+    messages.RosterMerge: Conversation._merge_roster,
+    messages.GiveGrant: Conversation._give_grant,
+    messages.Announce: Conversation._announce,
+    messages.Release: Conversation._release,
+    messages.GetManifest: Conversation._manifest,
+    messages.GetAttachment: Conversation._attachment,
+    messages.GetRoster: Conversation._roster,
+    messages.GetGrant: Conversation._grant,
+    messages.GetShard: Conversation._leaves,
+    messages.ReadBlocks: Conversation._blocks,
+    messages.Prove: Conversation._prove,
+    messages.Served: Conversation._served,
 }

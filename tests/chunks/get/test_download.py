@@ -118,6 +118,33 @@ async def test_look_ups_of_the_dead_keep_nobody_waiting_for_the_living(
         assert trio.current_time() - began < 10.0
 
 
+async def test_machines_that_are_switched_off_keep_nobody_waiting(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """They don't even refuse a dial."""
+    await swarm.add_holders(30)
+    content = content_of(1000)
+    planted = await plant(swarm, content, code=Code(10, 30))
+    swarm.internet.partition([holder.peer_id for holder in swarm.holders[:20]])  # those that are named first
+    async with swarm.visitor() as visitor:
+        began = trio.current_time()
+        assert await visitor.read(planted.link) == content
+        assert trio.current_time() - began < 10.0
+
+
+async def test_too_few_shards_are_said_soon_where_the_dead_are_silent(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    await swarm.add_holders(30)
+    planted = await plant(swarm, content_of(1000), code=Code(10, 30))
+    swarm.internet.partition([holder.peer_id for holder in swarm.holders[9:]])
+    async with swarm.visitor() as visitor:
+        began = trio.current_time()
+        with pytest.raises(NotEnoughShardsError, match=r"segment 0: 1 shard is missing of the 10"):
+            await visitor.read(planted.link)
+        assert trio.current_time() - began < 40.0
+
+
 async def test_few_donors_with_several_shards_each_serve_too(autojump_clock: MockClock, swarm: Swarm) -> None:
     await swarm.add_holders(3)
     content = content_of(700_000)

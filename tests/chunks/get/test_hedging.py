@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.chunks.get.hedging import FIRST_PATIENCE_S, Ask, Column, SegmentSchedule
+from node.chunks.get.hedging import FIRST_PATIENCE_S, PATIENCE_MAX_S, STALL_S, Ask, Column, SegmentSchedule
 
 
 def _schedule(data_shards: int, total_shards: int, stripes: int) -> tuple[SegmentSchedule, list[Ask]]:
@@ -80,6 +80,32 @@ def test_nobody_else_left_a_late_holder_is_not_asked_twice_for_the_same() -> Non
     schedule, _ = _schedule(2, 2, 1)
     assert schedule.tick(100.0) == []
     assert schedule.missing_shards() == 0
+
+
+def test_when_nothing_comes_any_more_everybody_is_asked_who_is_late() -> None:
+    schedule, first = _schedule(2, 6, 1)
+    now = 0.0
+    asked = _shards(first)
+    while asked != set(range(6)):
+        tick = schedule.next_tick()
+        assert tick is not None
+        now = tick
+        asked |= _shards(schedule.tick(now))
+    assert now <= PATIENCE_MAX_S + STALL_S
+    assert schedule.arrived(Column(5, 5), 0, now)
+    assert schedule.arrived(Column(4, 4), 0, now)
+    assert schedule.done
+
+
+def test_a_pause_of_the_reader_is_no_stall() -> None:
+    schedule = SegmentSchedule(data_shards=1, first_stripe=0, end_stripe=2)
+    schedule.add_columns([Column(0, 0)], 0.1, 0.0)
+    schedule.add_columns([Column(1, 1)], 0.2, 0.0)
+    schedule.extend(1, 0.0)
+    schedule.arrived(Column(0, 0), 0, 0.1)
+    assert schedule.next_tick() is None
+    assert _shards(schedule.extend(2, 100.0)) == {0}
+    assert schedule.tick(100.1) == []
 
 
 def test_a_failed_shard_is_replaced_and_missing_shards_are_counted() -> None:

@@ -16,9 +16,9 @@ from node.chunks.put.upload import PutOptions
 from node.chunks.scores import Scoreboard
 from node.crypto.links import parse_link
 from node.units import DAY_S
+from simulations.machine import InlineOffload
 from tests.chunks.put_swarm import (
     BoardDirectory,
-    InlineOffload,
     Putter,
     SeededEntropy,
     Swarm,

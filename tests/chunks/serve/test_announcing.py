@@ -11,10 +11,10 @@ from node.chunks.put.upload import PutOptions
 from node.chunks.roster import ANNOUNCERS, WEEK_S
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.crypto.hashing import multihash
+from simulations.machine import InlineOffload
 from tests.chunks.put_swarm import (
     BoardDirectory,
     Donor,
-    InlineOffload,
     Putter,
     Swarm,
     VirtualClock,
