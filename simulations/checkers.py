@@ -334,8 +334,8 @@ class ClaimsCapped:
             self._look(world, host)
 
     def _look(self, world: World, host: Host) -> None:
-        if host.node is None or host.is_hostile:
-            return
+        if host.node is None or host.is_hostile or not host.is_donor:
+            return  # who gives nothing accepts nothing, though its account may have kept things elsewhere
         ledger = host.node.credit.ledger
         policy = ledger.policy
         # Account by account: the sums that the node keeps are its own business.

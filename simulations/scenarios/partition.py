@@ -23,8 +23,8 @@ MEETS_WITHIN_S = 4 * HOUR_S
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count = 8 if brief else 18
-    short_s = (0.3 if brief else 2) * HOUR_S
+    count = 8 if brief else 12
+    short_s = (0.3 if brief else 1.5) * HOUR_S
     faults = []
     at_s = JOIN_S + 60.0
     while at_s < short_s - 600:
@@ -51,7 +51,7 @@ def _plan(random: Random, brief: bool) -> Plan:
         hosts=[HostSettings(donated_bytes=64 * MIB, config=BRISK) for _ in range(count)],
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=duration_s,
-        workload=Workload(code=Code(2, 6), mean_pause_s=240 if brief else 180, files_max=20),
+        workload=Workload(code=Code(2, 6), mean_pause_s=240, files_max=16),
         judge=_judge,
     )
 

@@ -23,7 +23,7 @@ def _plan(random: Random, brief: bool) -> Plan:
     return Plan(
         hosts=hosts,
         faults=[],
-        duration_s=(0.25 if brief else 4) * HOUR_S,
+        duration_s=(0.25 if brief else 3) * HOUR_S,
         workload=Workload(code=Code(3, 6), mean_pause_s=30 if brief else 60),
         prepare=_hold_back,
         judge=_judge,
