@@ -9,24 +9,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Protocol
 
 import trio
 
-from node.credit.ledger_store import LedgerView
+from node.chunks import known_health
+from node.chunks.store.shard_store import ShardStore
+from node.credit.admission import exposure_of
 from node.credit.reputation import Standing
+from node.crypto.hashing import multihash
 from node.daemon.compose import Node
-from node.errors import StoreError
-from node.limits import PUT_SILENCE_S
-from node.units import HOUR_S, MINUTE_S
+from node.errors import RemoteError, StoreError
+from node.limits import PUT_SILENCE_S, TOTAL_SHARDS_MAX
+from node.units import HOUR_S, MINUTE_S, Contact, SegmentId
 from simulations.host import Host
+from simulations.machine import EPOCH_S
 from simulations.promises import is_intact
 from simulations.workload import MARKER, Actions
-from simulations.world import World
+from simulations.world import StoredFile, World
 
 TICK_S = 60.0
+CLOCKS_DIFFER_S = 120.0
 HEALED_TICK_S = 10 * MINUTE_S
+PAGE_KEYS = 256
 LIVENESS_TRIES = 6
 LIVENESS_PAUSE_S = 300.0
 LOOKUPS_RUNNING_MAX = 2_000
@@ -168,6 +176,139 @@ class NothingLeftOver:
                 world.violate(self.name, f"{host} has puts open that nobody feeds")
 
 
+class EvidenceTrue:
+    """No honest node has evidence of a shard from a time when its holder could prove nothing: lost for good,
+    or without the bytes."""
+
+    name = "evidence"
+
+    def begin(self, world: World) -> None:
+        """Nothing to hook into."""
+
+    def tick(self, world: World) -> None:
+        """Look once in ten minutes: evidence stays for long."""
+        if int(trio.current_time() // TICK_S) % 10 == 0:
+            self.finish(world)
+
+    def finish(self, world: World) -> None:
+        """Compare what everybody knows of every file with the truth."""
+        liars = {host.peer_id: host for host in world.hosts if _silent_since_s(host) is not None}
+        if not liars:
+            return
+        segments = [segment_id for file in world.files for segment_id in file.segments]
+        by_lease = {
+            lease_id: host
+            for peer_id, host in liars.items()
+            for leases in world.promises.leases.get(peer_id, {}).values()
+            for lease_id in leases
+        }
+        for observer in world.up():
+            if observer.node is None or observer.is_hostile:
+                continue
+            for segment_id in segments:
+                for lease_id, known in observer.node.evidence.of_segment(segment_id).leases.items():
+                    host = by_lease.get(lease_id)
+                    since_s = None if host is None else _silent_since_s(host)
+                    if since_s is None or known.proved is None or known.is_lost:
+                        continue
+                    # The auditor's clock says when; clocks drift, none of a run with liars steps.
+                    if known.proved.time_s > EPOCH_S + since_s + CLOCKS_DIFFER_S:
+                        world.violate(self.name, f"{observer} has it proved that {host} keeps what it lacks")
+
+
+class NetsAgree:
+    """Two honest ends with one set of records say one balance (credit.md, invariants 1 and 6), and nobody has
+    proof that an honest account signed two states at one sequence, crash and restore included (8)."""
+
+    name = "nets agree"
+
+    def begin(self, world: World) -> None:
+        """Nothing to hook into."""
+
+    def tick(self, world: World) -> None:
+        """Nothing: what is half exchanged says nothing yet."""
+
+    def finish(self, world: World) -> None:
+        """Compare both ends of every pair."""
+        honest = [host for host in world.up() if not host.is_hostile]
+        accounts = {host.keys.account_id for host in world.hosts if not host.is_hostile}
+        for number, one in enumerate(honest):
+            assert one.node is not None
+            for _, proof in one.node.credit.ledger.store.read(lambda view: list(view.proofs())):
+                if proof.signer in accounts:
+                    world.violate(self.name, f"{one} has proof of a fork against an honest account")
+            for other in honest[number + 1 :]:
+                if one.keys.account_id != other.keys.account_id:
+                    self._compare(world, one, other)
+
+    def _compare(self, world: World, one: Host, other: Host) -> None:
+        assert one.node is not None
+        assert other.node is not None
+        ends = [
+            (one.node.credit.ledger, one.keys.account_id, other.keys.account_id),
+            (other.node.credit.ledger, other.keys.account_id, one.keys.account_id),
+        ]
+        sets = [ledger.store.read(partial(ledger.ids, other=theirs)) for ledger, _, theirs in ends]
+        if not sets[0] and not sets[1]:
+            return
+        world.figures.add("pairs of accounts")
+        if sets[0] != sets[1]:
+            return  # something is still on its way: an exchange waits for the next connection
+        world.figures.add("pairs with one set of records")
+        today = max(ledger.today(0) for ledger, _, _ in ends)
+        nets = [
+            ledger.store.read(partial(ledger.book, other=theirs)).balance(today=today).net(mine)
+            for ledger, mine, theirs in ends
+        ]
+        if sum(nets):
+            world.violate(self.name, f"{one} says that it is owed {nets[0]}, {other} that it is {nets[1]}")
+
+
+class AnnouncedTrue:
+    """Nobody promises a shard with a root that its segment does not have, or announces a segment or a file of
+    which it has nothing (credit.md, invariant 14)."""
+
+    name = "announced truly"
+
+    def begin(self, world: World) -> None:
+        """Nothing to hook into."""
+
+    def tick(self, world: World) -> None:
+        """Announcements are looked at when all is at rest: between a release and its end they may overlap."""
+
+    def finish(self, world: World) -> None:
+        """Look at what everybody announces."""
+        segments = {multihash(segment_id): segment_id for file in world.files for segment_id in file.segments}
+        for host in world.up():
+            if host.node is None or host.is_hostile or host.has_rot:
+                continue
+            for name, root in world.promises.of(host):
+                true_root = world.true_root(name)
+                if true_root is not None and root != true_root:
+                    world.violate(self.name, f"{host} promised shard {name[1]} under another root")
+            store = host.node.store
+            after: bytes | None = None
+            while keys := host.node.dht.provided(after=after, limit=PAGE_KEYS):
+                after = keys[-1]
+                for key in keys:
+                    segment_id = segments.get(key)
+                    if segment_id is not None and not _has_some(world, store, segment_id):
+                        text = f"{host} announces segment {segment_id.hex()[:8]} and has none of its shards"
+                        world.violate(self.name, text)
+
+
+def _has_some(world: World, store: ShardStore, segment_id: SegmentId) -> bool:
+    return any(
+        store.has_shard(segment_id, index) and is_intact(store, (segment_id, index), root)
+        for index in range(TOTAL_SHARDS_MAX)
+        if (root := world.true_root((segment_id, index))) is not None
+    )
+
+
+def _silent_since_s(host: Host) -> float | None:
+    return host.gone_s if host.gone_s is not None else host.lies_since_s
+
+
 class ClaimsCapped:
     """What accounts have open at a donor beyond what they are owed stays under what it pledged (credit.md,
     invariant 4), whoever asks, crashes and comes back."""
@@ -177,21 +318,35 @@ class ClaimsCapped:
     def begin(self, world: World) -> None:
         """Nothing to hook into."""
 
+    def __init__(self) -> None:
+        self._turn = 0
+
     def tick(self, world: World) -> None:
-        """Add up every donor's ledger."""
-        for host in world.up():
-            if host.node is None or host.is_hostile:
-                continue
-            ledger = host.node.credit.ledger
-            open_claims, policy = ledger.store.read(LedgerView.everyone), ledger.policy
-            if open_claims.newcomers > policy.pledge:
-                world.violate(self.name, f"{host} keeps more for newcomers than it pledged")
-            if open_claims.newcomers + open_claims.known > policy.pledge + policy.known:
-                world.violate(self.name, f"{host} keeps more on credit than its caps allow")
+        """Add up one donor's ledger."""
+        hosts = world.up()
+        if hosts:
+            self._turn += 1
+            self._look(world, hosts[self._turn % len(hosts)])
 
     def finish(self, world: World) -> None:
-        """The same once more."""
-        self.tick(world)
+        """Everybody's."""
+        for host in world.up():
+            self._look(world, host)
+
+    def _look(self, world: World, host: Host) -> None:
+        if host.node is None or host.is_hostile or not host.is_donor:
+            return  # who gives nothing accepts nothing, though its account may have kept things elsewhere
+        ledger = host.node.credit.ledger
+        policy = ledger.policy
+        # Account by account: the sums that the node keeps are its own business.
+        rows = ledger.store.read(lambda view: list(view.accounts()))
+        exposures = [exposure_of(policy, row.standing) for _, row in rows]
+        newcomers = sum(exposure.newcomers for exposure in exposures)
+        known = sum(exposure.known for exposure in exposures)
+        if newcomers > policy.pledge:
+            world.violate(self.name, f"{host} keeps more for newcomers than it pledged")
+        if newcomers + known > policy.pledge + policy.known:
+            world.violate(self.name, f"{host} keeps more on credit than its caps allow")
 
 
 class AbsenceForgiven:
@@ -225,6 +380,7 @@ def all_checkers() -> list[Checker]:
     """One of each."""
     return [
         PromisesKept(), CapsHeld(), SecretsKept(), NothingLeftOver(), ClaimsCapped(), AbsenceForgiven(),
+        EvidenceTrue(), AnnouncedTrue(), NetsAgree(),
     ]  # fmt: skip
 
 
@@ -270,6 +426,71 @@ async def check_healed(
     for file in lost:
         if not world.ended.is_set() and not world.is_retrievable(file, honest):
             await actions.check_said_lost(random.choice(honest), file)
+            _check_known_lost(world, file)
+
+
+def _check_known_lost(world: World, file: StoredFile) -> None:
+    """What its owner's node says by the evidence, in `ls` and on the page: not that a lost file is kept."""
+    owner = world.hosts[file.owner]
+    node, now_s = owner.node, owner.calendar.now_s()
+    entry = None if node is None else node.catalogue.get(file.file_hash)
+    if node is None or entry is None:
+        return
+    threshold = owner.settings.config.repair.threshold
+    word = known_health.known_health(entry, node.catalogue, node.evidence, now_s=now_s).word(threshold)
+    world.figures.add(f"lost files that their owners call {word}")
+    if word not in ("lost", "unknown"):
+        world.violate("health", f"file {world.files.index(file)} is lost, and its owner's list says {word}")
+
+
+async def settle_accounts(world: World) -> None:
+    """Have every pair of accounts exchange its records now, as it does at its next meeting: what both know of
+    each other can be compared then."""
+    honest = [host for host in world.up() if not host.is_hostile]
+    for number, one in enumerate(honest):
+        for other in honest[number + 1 :]:
+            if one.node is None or not one.node.credit.ledger.store.read(
+                partial(one.node.credit.ledger.ids, other=other.keys.account_id)
+            ):
+                continue
+            with suppress(RemoteError):
+                await one.use(partial(_exchange, contact=other.contact))
+
+
+async def _exchange(node: Node, contact: Contact) -> None:
+    await node.credit.exchange.sync(contact)
+
+
+async def check_one_copy(world: World, *, within_s: float) -> None:
+    """Every shard has one holder that has promised it, and is there, once an owner and both sides of a
+    partition have done with it (credit.md, invariant 14)."""
+    ends_s = trio.current_time() + within_s
+    began_s = trio.current_time()
+    several = _several_copies(world)
+    world.figures.add("shards with several holders", len(several))
+    while several and trio.current_time() < ends_s and not world.ended.is_set():
+        await trio.sleep(HEALED_TICK_S)
+        several = _several_copies(world)
+    world.figures.add("hours until one holder a shard", (trio.current_time() - began_s) / HOUR_S)
+    for number, index, holders in several[:3]:
+        text = (
+            f"shard {index} of file {number} is kept by {holders}, {within_s / HOUR_S:g} h after the healing"
+        )
+        world.violate("one live lease", text)
+
+
+def _several_copies(world: World) -> list[tuple[int, int, list[Host]]]:
+    found = []
+    for number, file in enumerate(world.files):
+        if file.is_deleted:
+            continue
+        for segment_id in file.segments:
+            for index in range(file.code.total_shards):
+                name = (segment_id, index)
+                holders = [world.host_of(peer_id) for peer_id in world.promises.holders(name)]
+                if len(holders) > 1:
+                    found.append((number, index, holders))
+    return found
 
 
 async def check_liveness(world: World, actions: Actions, random: Random) -> None:

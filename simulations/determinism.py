@@ -211,6 +211,12 @@ class _DeadlineChange:
                 deadlines.add(new, scope)
 
 
+def _run_at_once(_: trio.lowlevel.TrioToken, call: Callable[..., Any], *args: Any, **__: Any) -> None:
+    """What `TrioToken.run_sync_soon` comes to without threads: trio would wake itself through a socket, and
+    nothing is heard from those here."""
+    call(*args)
+
+
 def _deadline_change(scope: trio.CancelScope) -> _DeadlineChange:
     return _DeadlineChange(scope)
 
@@ -245,6 +251,7 @@ def run_deterministically(
             no_outside(),
             patch.object(trio, "sleep", clock.sleep),
             patch.object(trio, "sleep_until", clock.sleep_until),
+            patch.object(trio.lowlevel.TrioToken, "run_sync_soon", _run_at_once),
             patch.object(trio.CancelScope, "_might_change_registered_deadline", _deadline_change),
         ):
             return trio.run(main, clock=clock, instruments=instruments, strict_exception_groups=True)

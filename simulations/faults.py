@@ -14,7 +14,7 @@ import trio
 
 from simulations.host import Host
 from simulations.network import Link
-from simulations.sabotage import SABOTAGES
+from simulations.sabotage import PROVES_NOTHING, SABOTAGES
 from simulations.world import World
 
 
@@ -82,7 +82,7 @@ async def _away(world: World, fault: Fault) -> None:
 
 async def _gone(world: World, fault: Fault) -> None:
     host = world.hosts[fault.host]
-    host.is_gone = True
+    host.is_gone, host.gone_s = True, trio.current_time()
     await host.crash(power_loss=True)
 
 
@@ -178,6 +178,8 @@ async def _turn_hostile(world: World, fault: Fault) -> None:
     host = world.hosts[fault.host]
     host.is_hostile = True
     sabotage = SABOTAGES[fault.word]
+    if fault.word in PROVES_NOTHING:
+        host.lies_since_s = trio.current_time()
     host.on_up.append(sabotage)
     if host.node is not None:
         sabotage(host, host.node)

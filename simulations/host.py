@@ -138,6 +138,9 @@ class Host:
         self.has_rot = False
         self.has_put = False
         self.is_hostile = False
+        self.lies_since_s: float | None = None
+        """Since when it can prove nothing of what it holds: it has none of it, or gives none."""
+        self.gone_s: float | None = None
         self.is_held_back = False
         """Not to be started before its time."""
         self.is_gone = False

@@ -63,6 +63,8 @@ class Internet:
         self._one_way_cuts: set[tuple[PeerId, PeerId]] = set()
         self.on_sent: Callable[[PeerId, PeerId, bytes], None] = lambda sender, receiver, data: None
         """Told of everything that leaves a node."""
+        self.was_cut = False
+        """Whether anything ever stood between two nodes."""
         self._nodes: dict[PeerId, SimulatedNetwork] = {}
         self._listeners: dict[Multiaddr, SimulatedNetwork] = {}
         self._joined_count = 0
@@ -93,6 +95,7 @@ class Internet:
 
     def set_link(self, sender: PeerId, receiver: PeerId, link: Link) -> None:
         """Change one direction; `set_link` both for a symmetric change."""
+        self.was_cut = True
         self._links[sender, receiver] = link
 
     def clear_links(self) -> None:
@@ -103,12 +106,14 @@ class Internet:
         """Let nothing pass between islands; nodes named in none are one island more. Silence for
         `limits.CONNECTION_SILENCE_S` then breaks the connections that span two."""
         self._islands = {peer: index for index, island in enumerate(islands, start=1) for peer in island}
+        self.was_cut |= bool(self._islands)
         for node in list(self._nodes.values()):
             node.on_partition()
 
     def cut_one_way(self, sender: PeerId, receiver: PeerId) -> None:
         """Let nothing of one node reach another, though the way back is open."""
         self._one_way_cuts.add((sender, receiver))
+        self.was_cut = True
         for node in list(self._nodes.values()):
             node.on_partition()
 

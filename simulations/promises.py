@@ -32,12 +32,18 @@ class Promises:
     """All live promises of a world, by holder."""
 
     leases: dict[PeerId, dict[ShardName, dict[LeaseId, Lease]]] = field(default_factory=dict)
+    roots: dict[ShardName, bytes] = field(default_factory=dict)
+    """Of each shard the root in the first lease of it: whoever put it made that."""
     made: int = 0
     granted: int = 0
     """Of those, made without the owner: repaired or moved."""
     given_up: int = 0
     on_broken: Callable[[Host, str], None] = lambda host, text: None
     """Told when a holder gives up what nobody else has promised."""
+    on_granted: Callable[[Host, Lease], None] = lambda host, lease: None
+    """Told of each lease that a holder signs without the owner, before it counts as a promise."""
+    is_gone: Callable[[PeerId], bool] = lambda peer_id: False
+    """Whether a holder is lost for good: what it promised keeps nothing."""
     _releasing: set[LeaseId] = field(default_factory=set)
 
     def observe(self, host: Host, node: Node) -> None:
@@ -64,6 +70,7 @@ class Promises:
             await keep_granted(incoming, manifest, grant, leases, roster, peer_id)
             self.granted += len(leases)
             for lease in leases:
+                self.on_granted(host, lease)
                 self._begin(host.peer_id, lease)
 
         def ended(lease_id: LeaseId) -> bool:
@@ -86,6 +93,10 @@ class Promises:
             if any(lease.expires_s > now_s for lease in leases.values())
         ]
 
+    def holders(self, name: ShardName) -> list[PeerId]:
+        """Who has promised a shard and is not lost for good."""
+        return [peer for peer, held in self.leases.items() if held.get(name) and not self.is_gone(peer)]
+
     def _noting(
         self, call: Callable[..., Awaitable[bytes]], holder: PeerId
     ) -> Callable[..., Awaitable[bytes]]:
@@ -100,6 +111,7 @@ class Promises:
     def _begin(self, holder: PeerId, lease: Lease) -> None:
         name = (lease.segment_id, lease.shard_index)
         self.leases.setdefault(holder, {}).setdefault(name, {})[lease.lease_id] = lease
+        self.roots.setdefault(name, lease.root)
         self.made += 1
 
     def _end(self, holder: PeerId, release: Release) -> None:
@@ -116,7 +128,7 @@ class Promises:
         self.given_up += 1
         name = (lease.segment_id, lease.shard_index)
         is_over = lease.expires_s <= host.calendar.now_s()
-        if not is_over and not any(held.get(name) for held in self.leases.values()):
+        if not is_over and not self.holders(name):
             self.on_broken(host, f"{host} gave up shard {name[1]} of {name[0].hex()[:8]}, the only one")
 
     def _find(self, holder: PeerId, lease_id: LeaseId) -> Lease | None:

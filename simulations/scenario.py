@@ -14,10 +14,17 @@ from random import Random
 
 import trio
 
+from node.chunks.geometry import Code
 from node.daemon.config import build_config
 from node.errors import UsageError
 from node.units import HOUR_S, MINUTE_S
-from simulations.checkers import all_checkers, check_healed, check_liveness, keep_checking
+from simulations.checkers import (
+    all_checkers,
+    check_healed,
+    check_liveness,
+    keep_checking,
+    settle_accounts,
+)
 from simulations.determinism import run_deterministically
 from simulations.faults import Fault, heal, inject
 from simulations.host import HostSettings
@@ -59,6 +66,8 @@ class Plan:
     link: Link = HOME_LINK
     files_first: int = 3
     """Files put before the faults begin."""
+    first_codes: Sequence[Code] = ()
+    """Codes of those in turn; none for the workload's."""
     first_bytes: int | None = None
     """How long those are; None for lengths by chance."""
     prepare: Callable[[World], None] = lambda world: None
@@ -198,8 +207,9 @@ async def _play(plan: Plan, faults: list[Fault], world: World) -> None:
     putters = [
         host for host in world.up() if plan.workload.putters is None or host.index in plan.workload.putters
     ]
-    for _ in range(plan.files_first):
-        await actions.put(random.choice(putters), random, size_bytes=plan.first_bytes)
+    for number in range(plan.files_first):
+        code = plan.first_codes[number % len(plan.first_codes)] if plan.first_codes else None
+        await actions.put(random.choice(putters), random, size_bytes=plan.first_bytes, code=code)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(inject, world, faults)
         nursery.start_soon(actions.run, plan.duration_s - LEAVE_EARLY_S)
@@ -213,6 +223,8 @@ async def _play(plan: Plan, faults: list[Fault], world: World) -> None:
     await check_liveness(world, actions, random)
     if plan.judge is not None and not world.ended.is_set():
         await plan.judge(world, actions, random)
+    if not world.ended.is_set():
+        await settle_accounts(world)
 
 
 def shrink(scenario: Scenario, failed: Result, *, brief: bool = False, runs_max: int = 40) -> Result:

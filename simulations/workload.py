@@ -16,8 +16,11 @@ import trio
 from node.chunks.geometry import Code
 from node.chunks.get.download import RemoteFile
 from node.chunks.get.renew import LeaseReport
+from node.chunks.list_store import ListStore
 from node.chunks.put.upload import PutOptions, PutReport
 from node.crypto.hashing import multihash
+from node.crypto.keystore import NodeKeys
+from node.crypto.links import parse_link
 from node.daemon.compose import Node
 from node.errors import AvailabilityError, CreditError, NodeError, StoreError, TransferInterruptedError
 from node.records.lease import Lease
@@ -37,6 +40,11 @@ PUT_WAIT_S = 15.0
 GET_ENDS_S = 1800.0
 LOOKUP_ENDS_S = 120.0
 HEALTH_ENDS_S = 600.0
+DRAIN_ENDS_S = 3600.0
+DRAIN_SPARE = 2
+"""Donors besides those that one file needs, or nobody drains: there would be no place to move shards to."""
+RESTORED_WITHIN_S = 1800.0
+RESTORE_LOOKS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class Workload:
     files_max: int = 40
     weights: tuple[tuple[str, int], ...] = (
         ("put", 4), ("get", 5), ("range", 2), ("delete", 1), ("health", 2), ("lookup", 3), ("renew", 1),
-        ("repair", 1),
+        ("repair", 1), ("drain", 1),
     )  # fmt: skip
     strike: float = 0.0
     """How often somebody who takes part in a put dies in the midst of it."""
@@ -66,6 +74,7 @@ class Actions:
         self._workload = workload
         self._random = random
         self._numbers = 0
+        self._draining = False
 
     async def run(self, until_s: float) -> None:
         """Act at random times; over when the last act is."""
@@ -101,6 +110,8 @@ class Actions:
             await self.renew(self._world.hosts[file.owner], file, random)
         elif name == "repair":
             await self.repair(host, file)
+        elif name == "drain":
+            await self.drain(host)
         elif name == "health":
             await self.health(host, file, verify=random.random() < 0.3)
         else:
@@ -116,7 +127,9 @@ class Actions:
 
     # --- acts -----------------------------------------------------------------------------------------
 
-    async def put(self, host: Host, random: Random, *, size_bytes: int | None = None) -> StoredFile | None:
+    async def put(
+        self, host: Host, random: Random, *, size_bytes: int | None = None, code: Code | None = None
+    ) -> StoredFile | None:
         """Store a new file; what was stored, None if the network did not allow it."""
         world = self._world
         number = self._numbers
@@ -125,7 +138,8 @@ class Actions:
         host.has_put = True
         data = (MARKER + random.randbytes(max(0, size - len(MARKER))))[:size]
         path = world.source(f"{MARKER.decode()}{number}.bin", data)
-        options = PutOptions(code=self._workload.code)
+        code = self._workload.code if code is None else code
+        options = PutOptions(code=code)
 
         async def act(node: Node) -> PutReport:
             return await node.uploader.put(path, options)
@@ -140,7 +154,7 @@ class Actions:
             segment.segment_id: _shards(segment.leases)
             for segment in host.node.catalogue.segments(report.file_hash)
         }
-        file = StoredFile(host.index, report.link, data, self._workload.code, trio.current_time(), segments)
+        file = StoredFile(host.index, report.link, data, code, trio.current_time(), segments)
         self._check_quorum(file, report)
         world.files.append(file)
         world.trace.note("put", f"{host} file {len(world.files) - 1} of {size} bytes")
@@ -260,6 +274,70 @@ class Actions:
 
         remade = await self._try("repair", host, act, GET_ENDS_S)
         self._world.figures.add("shards remade by hand", remade or 0)
+
+    async def drain(self, host: Host) -> None:
+        """Have a donor give up all that it keeps: it owes nobody when all is moved. Then it gives anew."""
+        donors = [each for each in self._world.up() if each.is_donor and not each.is_hostile]
+        wanted = self._workload.code.total_shards + DRAIN_SPARE
+        if self._draining or host not in donors or len(donors) < wanted:
+            return
+        self._draining = True
+        world = self._world
+
+        async def act(node: Node) -> int:
+            report = await node.healing.drain(lambda moved, remaining: None)
+            world.figures.add("shards drained", report.moved)
+            if not report.remaining and (owed := world.promises.of(host)):
+                world.violate(
+                    "drain", f"{host} says that it has moved everything, and owes {len(owed)} shards"
+                )
+            node.healing.leaving.set(False)
+            return report.moved
+
+        try:
+            await self._try("drain", host, act, DRAIN_ENDS_S)
+        finally:
+            self._draining = False
+            if host.node is not None:
+                host.node.healing.leaving.set(False)
+
+    async def restore(self, owner: Host, spare: Host) -> None:
+        """Lose an owner's machine, put its words into an empty one, and have that list and get its files."""
+        world = self._world
+        files = [file for file in world.files if file.owner == owner.index and not file.is_deleted]
+        assert files
+        if not await self._try(
+            "publish",
+            owner,
+            lambda node: node.file_list.wait_published(RESTORED_WITHIN_S),
+            RESTORED_WITHIN_S + 60,
+        ):
+            world.violate("restore", f"{owner} can't publish the list of its files")
+            return
+        owner.is_gone, owner.gone_s = True, trio.current_time()
+        await owner.crash(power_loss=True)
+        world.rename(spare, NodeKeys.of(spare.random.randbytes(32), owner.keys.account_entropy))
+        ListStore(spare.state).want()
+        spare.is_held_back, spare.has_put = False, True
+        for file in files:
+            file.owner = spare.index  # whoever has the words owns the files: their keys may lie there
+        await world.start(spare)
+        ends_s = trio.current_time() + RESTORED_WITHIN_S
+        missing = files
+        while missing and trio.current_time() < ends_s:
+            await trio.sleep(RESTORE_LOOKS_S)
+            node = spare.node
+            missing = [file for file in missing if node is None or node.catalogue.get(file.file_hash) is None]
+        if missing:
+            world.violate("restore", f"{spare} does not list {len(missing)} of {len(files)} files of {owner}")
+        for file in files:
+            entry = None if spare.node is None else spare.node.catalogue.get(file.file_hash)
+            if entry is not None:
+                file.link = parse_link(entry.link)
+                if not await self.get(spare, file):
+                    world.violate("restore", f"{spare} can't get {self._name(file)} by its restored link")
+                await self.renew(spare, file, self._random)
+                world.figures.add("files restored")
 
     async def health(self, host: Host, file: StoredFile, *, verify: bool) -> None:
         """Ask for health and compare it with the disks: before, after, and never more than both."""

@@ -21,6 +21,7 @@ from node.chunks.geometry import Code
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link as FileLink
 from node.daemon.compose import Node
+from node.records.lease import Lease
 from node.units import FileHash, PeerId, SegmentId
 from simulations.host import Host, HostSettings
 from simulations.network import Internet, Link
@@ -89,7 +90,11 @@ class World:
         self.internet.on_sent = self._on_sent
         self.hosts: list[Host] = []
         self.files: list[StoredFile] = []
-        self.promises = Promises(on_broken=lambda host, text: self.violate("promises kept", text))
+        self.promises = Promises(
+            on_broken=lambda host, text: self.violate("promises kept", text),
+            on_granted=self._on_granted,
+            is_gone=lambda peer_id: self._by_peer[peer_id].is_gone,
+        )
         self.figures = Figures()
         self.violations: list[Violation] = []
         self.on_sent: list[Callable[[Host, Host, bytes], None]] = []
@@ -152,6 +157,10 @@ class World:
         held = self.promises.leases.get(peer_id, {}).get(name)
         return next(iter(held.values())).root if held else None
 
+    def true_root(self, name: ShardName) -> bytes | None:
+        """The root that the first holder of a shard signed for at its put; None if nobody did."""
+        return self.promises.roots.get(name)
+
     def live_shards(self, file: StoredFile, among: Sequence[Host]) -> dict[SegmentId, dict[int, set[int]]]:
         """Of each segment, which shards are intact at which of these hosts, by their disks."""
         found: dict[SegmentId, dict[int, set[int]]] = {segment_id: {} for segment_id in file.segments}
@@ -185,6 +194,21 @@ class World:
         self.trace.sent(sender.index, receiver.index, data)
         for watch in self.on_sent:
             watch(sender, receiver, data)
+
+    def _on_granted(self, host: Host, lease: Lease) -> None:
+        """Without the owner a shard changes hands only for evidence: of a holder that was never away, in a
+        network that was never cut, there can be none."""
+        half = lease.half
+        if self.internet.was_cut or (half is not None and half.handover is not None):
+            return
+        name = (lease.segment_id, lease.shard_index)
+        for peer_id in self.promises.holders(name):
+            holder = self._by_peer[peer_id]
+            if holder is host or holder.is_hostile or holder.has_rot or holder.starts > 1:
+                continue
+            if self.holds(holder, name, lease.root):
+                text = f"{host} took shard {name[1]} of {name[0].hex()[:8]}, and {holder} was there with it"
+                self.violate("evidence", text)
 
     def _on_failure(self, host: Host, error: BaseException) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -16,6 +16,8 @@ from simulations.host import HostSettings
 from simulations.scenario import BRISK, JOIN_S, Plan, Scenario
 from simulations.workload import Workload
 
+FRAGILE = Code(6, 8)
+"""Half of the machines take such a file along: nobody may say that it is kept."""
 PATIENT = replace(BRISK, repair=replace(BRISK.repair, dead_after_s=2 * HOUR_S))
 """As with the two days of real nodes, nobody counts as dead before the hour is over: a grant replaces a shard
 once in seven days, so what is moved to a machine that dies as well stays missing."""
@@ -37,7 +39,8 @@ def _plan(random: Random, brief: bool) -> Plan:
         faults=sorted(faults, key=lambda fault: fault.at_s),
         duration_s=first_s + span_s + (6 if brief else 60) * MINUTE_S,
         workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 600),
-        files_first=6 if brief else 4,
+        files_first=7 if brief else 5,
+        first_codes=(Code(2, 8), Code(2, 8), FRAGILE),
         heals_within_s=2.5 * HOUR_S if brief else DAY_S,
     )
 

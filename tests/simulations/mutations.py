@@ -10,19 +10,22 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from node.chunks import placement
+from node.chunks import audit, known_health, placement
 from node.chunks.get import health, shard_stream
 from node.chunks.get.range_stream import RangeStream
+from node.chunks.healing import cases
+from node.chunks.healing.prober import Prober, Seen
 from node.chunks.put import publish
 from node.chunks.serve.incoming import PutTable
 from node.chunks.store.shard_log import ShardLog
 from node.chunks.store.shard_writer import IncomingPut
 from node.chunks.store.space import PackUse, SpaceBudget
+from node.credit import admission, ledger_store
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import HeaderKey
 from node.dht.record_store import RecordStore
@@ -153,6 +156,61 @@ def _manifest_not_attached(stack: ExitStack) -> None:
     _replace(stack, publish, "_each", each)
 
 
+def _repair_trusts_records(stack: ExitStack) -> None:
+    """Whoever repairs takes each lease in the roster for a shard that is there."""
+
+    async def probe(self: Prober, segment: Any, leases: Sequence[Any]) -> dict[Any, Seen]:
+        return dict.fromkeys(leases, Seen.PROVED)
+
+    _replace(stack, Prober, "probe", probe)
+
+
+def _evidence_not_checked(stack: ExitStack) -> None:
+    """A new holder takes the repairer's word for it that a shard is lost."""
+    _replace(stack, cases, "_is_lost", lambda *_, now_s: True)
+
+
+def _empty_samples_pass(stack: ExitStack) -> None:
+    """An auditor counts a sample that the donor lacks as one that it was not asked for."""
+    honest = audit.verify_answer
+
+    def verify_answer(challenge: Any, samples: Any) -> audit.Verdict:
+        return replace(honest(challenge, samples), missing=())
+
+    _replace(stack, audit, "verify_answer", verify_answer)
+
+
+def _wrong_samples_pass(stack: ExitStack) -> None:
+    """An auditor does not compare samples with the shard's root."""
+    _replace(stack, audit, "are_true", lambda answered: [True] * len(answered))
+
+
+def _newcomers_not_counted(stack: ExitStack) -> None:
+    """A donor holds each newcomer to the cap, and not all of them together."""
+    honest = admission.exposure_of
+    _replace(
+        stack,
+        ledger_store,
+        "exposure_of",
+        lambda policy, standing: replace(honest(policy, standing), newcomers=0, subnet=0),
+    )
+
+
+def _lease_is_proof(stack: ExitStack) -> None:
+    """The list of files counts leases, whoever has missed their holders since."""
+
+    def known(entry: Any, catalogue: Any, evidence: Any, *, now_s: int) -> known_health.KnownHealth:
+        segments = tuple(
+            known_health.KnownSegment(
+                segment.segment_index, len({lease.shard_index for lease in segment.leases}), 0, now_s
+            )
+            for segment in catalogue.segments(entry.file_hash)
+        )
+        return known_health.KnownHealth(segments, entry.data_shards, entry.total_shards)
+
+    _replace(stack, known_health, "known_health", known)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("index before data", _index_before_data, slow_disks.SCENARIO, ("promises kept",)),
     Mutation(
@@ -171,6 +229,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "manifest not attached", _manifest_not_attached, steady.SCENARIO, ("findable at once", "liveness")
     ),
+    Mutation("repair trusts records", _repair_trusts_records, mass_failure.SCENARIO, ("healing",)),
+    Mutation("evidence not checked", _evidence_not_checked, drills.GREEDY_HOLDER, ("evidence",)),
+    Mutation("empty samples pass", _empty_samples_pass, drills.LYING_DONORS, ("evidence",)),
+    Mutation("wrong samples pass", _wrong_samples_pass, drills.LYING_DONORS, ("evidence",)),
+    Mutation("newcomers not counted", _newcomers_not_counted, drills.STRANGERS_COME, ("claims capped",)),
+    Mutation("lease is proof", _lease_is_proof, drills.LOSING_DONORS, ("health",)),
 )
 
 

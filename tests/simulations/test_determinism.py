@@ -13,7 +13,14 @@ import pytest
 import trio
 from trio._core import _run as trio_run
 
-from simulations.determinism import StuckError, VirtualClock, ordered_scheduling, run_deterministically
+from simulations.determinism import (
+    Alarm,
+    StuckError,
+    VirtualClock,
+    new_alarm,
+    ordered_scheduling,
+    run_deterministically,
+)
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = "mass_failure"
@@ -84,6 +91,59 @@ def test_a_world_in_which_nothing_can_happen_says_so() -> None:
     with pytest.raises(StuckError):  # trio turns it into the end of the run
         wait_for_nothing(clock)
     assert clock.current_time() == 5.0
+
+
+def test_what_is_called_through_the_token_is_called() -> None:
+    """trio would wake itself through a socket, and nothing is heard from sockets in virtual time."""
+    called: list[float] = []
+
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        token.run_sync_soon(lambda: called.append(trio.current_time()))
+        await trio.sleep(5)
+
+    run_deterministically(main, seed=0)
+    assert called == [0.0]
+
+
+def test_an_alarm_rings_when_it_was_moved_to() -> None:
+    rung: list[tuple[str, float]] = []
+
+    async def wait(alarm: Alarm, name: str, until_s: float) -> None:
+        await alarm.wait(until_s)
+        rung.append((name, trio.current_time()))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            alarms = {name: new_alarm() for name in ("earlier", "later", "never", "cancelled")}
+            for name in ("earlier", "later", "never"):
+                nursery.start_soon(wait, alarms[name], name, 10.0)
+            with trio.move_on_after(3):
+                await wait(alarms["cancelled"], "cancelled", 10.0)
+            alarms["earlier"].move(4.0)
+            alarms["later"].move(20.0)
+            alarms["never"].move(math.inf)
+            await trio.sleep(100)
+            nursery.cancel_scope.cancel()
+
+    run_deterministically(main, seed=0)
+    assert rung == [("earlier", 4.0), ("later", 20.0)]
+
+
+def test_scopes_keep_their_deadlines_with_the_shorter_bookkeeping() -> None:
+    seen: list[float] = []
+
+    async def main() -> None:
+        with trio.move_on_after(5) as outer:
+            with trio.move_on_after(2):
+                await trio.sleep(100)
+            seen.append(trio.current_time())
+            outer.deadline += 1
+            await trio.sleep(100)
+        seen.append(trio.current_time())
+
+    run_deterministically(main, seed=0)
+    assert seen == [2.0, 6.0]
 
 
 def test_one_seed_is_one_history() -> None:
