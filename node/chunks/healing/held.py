@@ -272,8 +272,7 @@ class HeldSegments:
         an owner key could push them out.
         """
         me, segment_id, today = self.keeper.peer_id, view.manifest.segment_id, self._clock.now_s() // DAY_S
-        live = live_leases(view.leases, today=today)
-        counted = {lease.shard_index for lease in live if lease.holder == me}
+        counted = {lease.shard_index for lease in live_leases(view.leases, today=today) if lease.holder == me}
         known = {lease.lease_id for lease in view.leases}
         mine: dict[int, Lease] = {}
         for held in self.store.leases(segment_id):
@@ -287,10 +286,11 @@ class HeldSegments:
                 and (other is None or lease.end_day > other.end_day)
             ):
                 mine[lease.shard_index] = lease
+        begun = begun_leases(view.leases, today=today)  # no handover may name a lease of later
         return {
             lease: [
                 each
-                for each in live
+                for each in begun
                 if each.shard_index == lease.shard_index and each.owner_key == lease.owner_key
             ]
             for lease in mine.values()
