@@ -72,6 +72,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "cap_bytes": store.cap_bytes,
             "used_bytes": store.used_bytes,
             "reserved_bytes": store.reserved_bytes,
+            "free_bytes": store.free_bytes,
             "shards": store.shards,
             "leases": store.leases,
             "packs": store.packs,
