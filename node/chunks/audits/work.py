@@ -8,6 +8,7 @@ its files by the leases in its catalogue. Source: credit.md, "Audits".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ from node.chunks.catalogue import Catalogue, CatalogueEntry
 from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.roster import merge_leases
+from node.chunks.serve.incoming import RefusalError
 from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import blake3_256
@@ -209,7 +211,8 @@ class WorkPlanner:
     def learn(self, work: PairWork, segment_id: SegmentId, news: Sequence[Lease]) -> None:
         """Take verified leases into what is known of a segment."""
         if work.file_hash is None:
-            self._rosters.learn_leases(segment_id, news)
+            with suppress(RefusalError):  # the last shard of the segment has left this node meanwhile
+                self._rosters.learn_leases(segment_id, news)
             return
         index = next(index for each, index in work.all().values() if each == segment_id)
         self._catalogue.learn_leases(work.file_hash, index, news)
