@@ -26,6 +26,7 @@ from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
+from node.errors import NotFoundError
 from node.records.lease import Lease
 from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
 
@@ -209,9 +210,9 @@ class WorkPlanner:
         return () if segment is None or segment.segment_id != segment_id else merge_leases(segment.leases)
 
     def learn(self, work: PairWork, segment_id: SegmentId, news: Sequence[Lease]) -> None:
-        """Take verified leases into what is known of a segment."""
+        """Take verified leases into what is known of a segment, if it is still here."""
         if work.file_hash is None:
-            with suppress(RefusalError):  # the last shard of the segment has left this node meanwhile
+            with suppress(RefusalError, NotFoundError):  # its last shard has left this node meanwhile
                 self._rosters.learn_leases(segment_id, news)
             return
         index = next(index for each, index in work.all().values() if each == segment_id)
