@@ -102,6 +102,11 @@ class FramedStream:
         """Send one message. Raises `ProtocolError` if it has no encoding or is too long."""
         await self._send(_message(value))
 
+    async def send_together(self, values: Sequence[Value]) -> None:
+        """Send some short messages in one write. Raises as `send` does."""
+        if values:
+            await self._send(b"".join(_message(value) for value in values))
+
     async def send_block(self, header: Value, block: Buffer) -> None:
         """Send a block with a header whose encoding takes at most 30 bytes, in one write.
 

@@ -8,7 +8,7 @@ caller's part. A session is used by one task at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from node import limits, tagged
@@ -197,9 +197,9 @@ class HolderSession(Session[messages.Message]):
         """The next leaf list that was asked for, and the lease to name in receipts."""
         return await self._reply(messages.ShardReply)
 
-    async def send_receipt(self, receipt: ServeReceipt) -> None:
+    async def send_receipts(self, receipts: Iterable[ServeReceipt]) -> None:
         """Sign for blocks that came in this session; nothing is answered."""
-        await self._send(messages.Served(receipt.encode()))
+        await self._framed.send_together([messages.encode(messages.Served(r.encode())) for r in receipts])
 
     async def request_blocks(
         self, segment_id: SegmentId, shard_index: int, block_indexes: Sequence[int]

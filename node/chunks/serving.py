@@ -1,7 +1,7 @@
 """Receipts for what is served: when a reader signs one, and which ones a donor takes. Layer 2, pure.
 
-A reader signs a running total for each shard of a stream: at a third and two thirds of the shard, and when
-the stream ends. Chunks know nothing of ledgers: the two ports say who signs and where receipts go.
+A reader signs a running total for each shard of a stream: at half of a large shard, and when the stream
+ends. Chunks know nothing of ledgers: the two ports say who signs and where receipts go.
 
 Invariants of the donor's side: a receipt counts only in the stream in which the bytes went out, for a lease
 of a shard that was served there, for no more than was sent, and for more than the one before; there are few
@@ -17,11 +17,11 @@ from typing import Final, Protocol
 from node import limits
 from node.errors import ProtocolError
 from node.records.receipt import ServeReceipt
-from node.units import AccountId, Contact, LeaseId, PeerId, SegmentId
+from node.units import MIB, AccountId, Contact, LeaseId, PeerId, SegmentId
 
-MARKS: Final = 3
+MARKS: Final = 2
 """A receipt is due between so many equal parts of a shard."""
-MARKED_BYTES_MIN: Final = 256 * 1024
+MARKED_BYTES_MIN: Final = MIB
 """A smaller shard has one receipt, at its end."""
 
 

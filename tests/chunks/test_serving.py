@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import limits
-from node.chunks.serving import MARKED_BYTES_MIN, ServedShard, StreamSigner, StreamTally
+from node.chunks.serving import MARKED_BYTES_MIN, MARKS, ServedShard, StreamSigner, StreamTally
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
@@ -77,7 +77,7 @@ def test_receipts_rise_to_all_that_came_and_are_few(blocks: list[int], shard_byt
     assert [each.byte_count for each in donor.latest()] == [sum(blocks)]
     assert signer.latest() == donor.latest()
     assert signer.rest() == []
-    most = 3 if shard_bytes >= MARKED_BYTES_MIN else 1
+    most = MARKS if shard_bytes >= MARKED_BYTES_MIN else 1
     assert most < limits.SERVE_RECEIPTS_PER_SHARD_MAX
     assert 1 <= len(account.signed) <= most
 

@@ -212,9 +212,7 @@ class WorkPlanner:
     def learn(self, work: PairWork, segment_id: SegmentId, news: Sequence[Lease]) -> None:
         """Take verified leases into what is known of a segment, if it is still here."""
         if work.file_hash is None:
-            with suppress(
-                RefusalError, NotFoundError
-            ):  # what this node kept of it went to others while it asked
+            with suppress(RefusalError, NotFoundError):  # its last shard has left this node meanwhile
                 self._rosters.learn_leases(segment_id, news)
             return
         index = next(index for each, index in work.all().values() if each == segment_id)

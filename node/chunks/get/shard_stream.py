@@ -153,11 +153,10 @@ class ShardStream:
         if signer is None or self._reader is None:
             return self.idle
         if not self._broken:
-            self._receipts.extend(signer.rest())
+            last = {each.lease_id: each for each in (*self._receipts, *signer.rest())}
             self._broken = True
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S), suppress(RemoteError):
-                for receipt in self._receipts:
-                    await session.send_receipt(receipt)
+                await session.send_receipts(last.values())
                 self._broken = False
         if signer.latest():
             self._reader.was_served(contact, signer.latest())
@@ -172,8 +171,7 @@ class ShardStream:
                 await self._asked.wait()
             self._broken = True  # where this is cancelled before the last message is out
             receipts, self._receipts = self._receipts, []
-            for receipt in receipts:
-                await session.send_receipt(receipt)
+            await session.send_receipts(receipts)
             queue, self._queue = self._queue, []
             for shard_index, stripes in _batches(queue):
                 if shard_index not in known:

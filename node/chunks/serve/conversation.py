@@ -190,7 +190,7 @@ class Conversation:
         await self._desks.reading.send_blocks(one, self._framed, self._tally)
 
     async def _served(self, request: messages.Served) -> None:
-        await self._desks.reading.take_receipt(request, self._tally)
+        self._desks.reading.take_receipt(request, self._tally)
 
 
 _Handler = Callable[[Conversation, Any], Awaitable[None]]

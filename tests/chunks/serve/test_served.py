@@ -73,8 +73,7 @@ async def test_a_receipt_for_what_was_served_goes_to_the_donor_at_the_end(autoju
     async with reading(purse, sample, (0, 1)) as (donor, session, receipt):
         assert receipt.lease_id == sample.lease(donor.peer_id, 0).lease_id
         half = replace(receipt, byte_count=receipt.byte_count // 2).sign(READER)
-        await session.send_receipt(half)
-        await session.send_receipt(receipt.sign(READER))
+        await session.send_receipts([half, receipt.sign(READER)])
         leaves = await session.leaves(sample.manifest.segment_id, 0)  # nothing was answered to receipts
         assert len(leaves) == 32 * sample.manifest.geometry.stripe_count
         assert purse.receipts == []
@@ -96,8 +95,7 @@ async def test_a_receipt_for_anything_else_ends_the_stream_and_counts_for_nothin
             "lease": replace(receipt, lease_id=LeaseId(b"?" * 16)),
         }[bad]
         good = replace(receipt, byte_count=1).sign(READER)
-        await session.send_receipt(good)
-        await session.send_receipt(wrong.sign(READER))
+        await session.send_receipts([good, wrong.sign(READER)])
         with pytest.raises(RefusedError) as caught:
             await session.leaves(sample_segment().manifest.segment_id, 0)
         assert caught.value.code == messages.REFUSED_INVALID
