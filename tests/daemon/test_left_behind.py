@@ -8,7 +8,6 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from node.chunks.audits.work import PairWork, WorkPlanner
 from node.chunks.geometry import Code
 from node.credit.grants import REUSE_DAYS
 from node.daemon.compose import Node
@@ -109,27 +108,3 @@ async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
         }
         assert await comes_true(lambda: not returned.store.shards_of(segment_id), LONG_S)
         assert swarm.shards(segment_id) == dict.fromkeys(range(4), 1)
-
-
-async def test_an_audit_may_bring_news_of_a_segment_that_went_meanwhile(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
-    async with swarm_of(5, **CALM) as (swarm, _):
-        _, (segment_id,) = await put(swarm, path, Code(1, 3))
-        node, other = (swarm.donors[number] for number in swarm.holders(segment_id)[:2])
-        planner = WorkPlanner(
-            store=node.store,
-            rosters=node.server.rosters,
-            catalogue=node.catalogue,
-            identity=node.keys.identity,
-            me=node.keys.peer_id,
-            account_seed=node.keys.account.seed,
-            interval_s=SETTINGS["audit.interval_s"],
-        )
-        news = node.server.rosters.known_leases(segment_id)
-        assert len(news) == 3
-        assert await node.healing.mover.hand_over({segment_id: node.store.shards_of(segment_id)}) == 1
-        planner.learn(PairWork(other.keys.peer_id), segment_id, news)
-        assert planner.roster(PairWork(other.keys.peer_id), segment_id) == ()

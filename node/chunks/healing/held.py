@@ -238,6 +238,13 @@ class HeldSegments:
             is_lost = known is not None and known.is_lost
             return not is_lost and self._silence(lease, evidence) is None
 
+        def may_be_back(lease: Lease) -> bool:
+            """Nobody has missed it for so long that this node looks again before it gives its own up."""
+            known = evidence.leases.get(lease.lease_id)
+            missed = [] if known is None else [each.time_s for each in known.no_answers]
+            last_s = max([*missed, self._missed.get(lease.lease_id, 0)])
+            return (known is None or not known.is_lost) and 0 < last_s <= now_s - self._dead_after_s
+
         for lease in begun_leases(view.leases, today=now_s // DAY_S):
             by_shard.setdefault(lease.shard_index, []).append(lease)
         for shard_index, leases in by_shard.items():
@@ -253,13 +260,16 @@ class HeldSegments:
                         now_s - self._seen_s(lease, evidence) < self._dead_after_s
                         or is_news(lease)
                         or is_there(lease)
+                        or may_be_back(lease)
                     )
                 }
                 copies = {mine.holder: mine, **others}
                 going = surplus(shard_index, list(copies))
                 (stays,) = copies.keys() - set(going)
                 found += [
-                    (copies[holder], copies[stays]) for holder in going if mine.holder in (holder, stays)
+                    (copies[holder], copies[stays])
+                    for holder in going
+                    if mine.holder == holder or (mine.holder == stays and not may_be_back(copies[holder]))
                 ]
         return found
 
