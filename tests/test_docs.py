@@ -150,7 +150,8 @@ def test_limits_that_pages_name_have_the_value_stated() -> None:
 
 
 def as_shown(value: object) -> str:
-    return "none" if value is None else str(value)
+    words: dict[object, str] = {None: "none", True: "on", False: "off"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def test_settings_are_those_of_the_code() -> None:

@@ -39,16 +39,19 @@ async def donate(node: Node, request: Json, _events: Events) -> Json:
             node.healing.leaving.set(False)
         await node.set_donation(given)
     store = node.store.statistics()
-    return {
+    result: Json = {
         "cap_bytes": given.cap_bytes,
         "used_bytes": store.used_bytes,
         "shards": store.shards,
-        "shrinking": await _shrinking_json(node),
         "rate_bytes_s": given.rate_bytes_s,
         "pledge": node.pledge(),
         "earned": (await node.credit.summary(peers_max=0)).earned / MICROS_PER_CREDIT,
         "_code": [node.config.code.data_shards, node.config.code.total_shards],
     }
+    shrinking = await _shrinking_json(node)
+    if shrinking is not None:
+        result["shrinking"] = shrinking
+    return result
 
 
 async def status(node: Node, _request: Json, _events: Events) -> Json:
@@ -72,6 +75,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
             "cap_bytes": store.cap_bytes,
             "used_bytes": store.used_bytes,
             "reserved_bytes": store.reserved_bytes,
+            "free_bytes": store.free_bytes,
             "shards": store.shards,
             "leases": store.leases,
             "packs": store.packs,

@@ -230,7 +230,7 @@ def _donate(_options: Options, result: Json) -> None:
         f"gives {format_size(result['cap_bytes'])}, of which {format_size(result['used_bytes'])} are used, "
         f"for {format_count(result['shards'], 'shard')} of others"
     )
-    if result["shrinking"] is not None:
+    if "shrinking" in result:
         _say(shrinking_words(result["shrinking"]))
     rate = result["rate_bytes_s"]
     _say(

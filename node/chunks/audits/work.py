@@ -8,6 +8,7 @@ its files by the leases in its catalogue. Source: credit.md, "Audits".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,11 +20,13 @@ from node.chunks.catalogue import Catalogue, CatalogueEntry
 from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.roster import merge_leases
+from node.chunks.serve.incoming import RefusalError
 from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import ShardStore
 from node.crypto.hashing import blake3_256
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
+from node.errors import NotFoundError
 from node.records.lease import Lease
 from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
 
@@ -207,9 +210,10 @@ class WorkPlanner:
         return () if segment is None or segment.segment_id != segment_id else merge_leases(segment.leases)
 
     def learn(self, work: PairWork, segment_id: SegmentId, news: Sequence[Lease]) -> None:
-        """Take verified leases into what is known of a segment."""
+        """Take verified leases into what is known of a segment, if it is still here."""
         if work.file_hash is None:
-            self._rosters.learn_leases(segment_id, news)
+            with suppress(RefusalError, NotFoundError):  # its last shard has left this node meanwhile
+                self._rosters.learn_leases(segment_id, news)
             return
         index = next(index for each, index in work.all().values() if each == segment_id)
         self._catalogue.learn_leases(work.file_hash, index, news)

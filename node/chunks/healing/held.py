@@ -19,7 +19,7 @@ from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.prober import Seen
 from node.chunks.manifest import SegmentManifest
 from node.chunks.repair import Copy, Standing, standing, surplus
-from node.chunks.roster import begun_leases
+from node.chunks.roster import begun_leases, live_leases
 from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.rosters import Rosters
 from node.chunks.store.shard_store import AttachmentKind, ShardStore
@@ -262,6 +262,39 @@ class HeldSegments:
                     (copies[holder], copies[stays]) for holder in going if mine.holder in (holder, stays)
                 ]
         return found
+
+    def left_behind(self, view: SegmentView) -> dict[Lease, list[Lease]]:
+        """Shards that are here though rosters count this node's leases of them no more, by the one that ends
+        last, each with the leases of others that may have it. Blocks on the disk.
+
+        It signed the shard over, and nobody answered when it was to let go; or later leases under the grant
+        have pushed its own out of the roster. Those that the owner signed wait for their end: whoever invents
+        an owner key could push them out.
+        """
+        me, segment_id, today = self.keeper.peer_id, view.manifest.segment_id, self._clock.now_s() // DAY_S
+        live = live_leases(view.leases, today=today)
+        counted = {lease.shard_index for lease in live if lease.holder == me}
+        known = {lease.lease_id for lease in view.leases}
+        mine: dict[int, Lease] = {}
+        for held in self.store.leases(segment_id):
+            if held.shard_index in counted or not self.store.has_shard(segment_id, held.shard_index):
+                continue
+            lease = Lease.decode(held.lease.data, network=self.network)
+            other = mine.get(lease.shard_index)
+            if (
+                lease.end_day > today
+                and (lease.is_granted or lease.lease_id in known)
+                and (other is None or lease.end_day > other.end_day)
+            ):
+                mine[lease.shard_index] = lease
+        return {
+            lease: [
+                each
+                for each in live
+                if each.shard_index == lease.shard_index and each.owner_key == lease.owner_key
+            ]
+            for lease in mine.values()
+        }
 
     def store_has(self, lease: Lease) -> bool:
         """Whether the lease is this node's own and its shard is here."""

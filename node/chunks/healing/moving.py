@@ -255,12 +255,19 @@ class Mover:
                 key=lambda each: each[0].end_day,
             )
             # Of each shard the lease that ends last is named: its sisters follow from that.
-            surplus = dict({going.shard_index: (going, stays) for going, stays in mine}.values())
-            if not surplus:
+            last = {going.shard_index: (going, stays) for going, stays in mine}
+            surplus = {going: [stays] for going, stays in last.values()}
+            surplus |= await self._offload.run(partial(self._held.left_behind, view))
+            asked = {stays for leases in surplus.values() for stays in leases}
+            if not asked:
                 return 0
-            seen = await self._prober.probe(view.manifest, set(surplus.values()))
+            seen = await self._prober.probe(view.manifest, asked)
             self._held.note(Survey(seen))
-            gone = {mine: other for mine, other in surplus.items() if seen[other] is Seen.PROVED}
+            there = {
+                going: [each for each in leases if seen[each] is Seen.PROVED]
+                for going, leases in surplus.items()
+            }
+            gone = {going: leases[0] for going, leases in there.items() if leases}
             told = [self._told(mine, other) for mine, other in gone.items()]
             if not told:
                 return 0

@@ -146,7 +146,9 @@ class HealingService:
                 continue
             if (rank := self._rank(view)) is not None:
                 ranks[segment_id] = rank
-            if len(self._surplus) < SURPLUS_PER_CHECK and self._held.surplus(view):
+            if len(self._surplus) < SURPLUS_PER_CHECK and (
+                self._held.surplus(view) or self._held.left_behind(view)
+            ):
                 self._surplus.add(segment_id)
         return ranks
 

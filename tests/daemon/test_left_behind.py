@@ -1,0 +1,135 @@
+"""A copy whose lease rosters count no more goes, too, once its holder sees who has the shard now."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+from node.chunks.audits.work import PairWork, WorkPlanner
+from node.chunks.geometry import Code
+from node.credit.grants import REUSE_DAYS
+from node.daemon.compose import Node
+from node.units import DAY_S
+from tests.daemon.healing_swarm import SETTINGS, Swarm, comes_true, put, swarm_of
+from tests.daemon.worlds import contact_of
+
+# Nothing is repaired by itself.
+CALM = {"repair.threshold": 1.0}
+LONG_S = 50 * SETTINGS["repair.check_interval_s"]
+
+
+async def back(swarm: Swarm, stack: AsyncExitStack, number: int) -> Node:
+    """A killed donor, on the disk that it had."""
+    return await stack.enter_async_context(
+        swarm.world.node(swarm.machines[number], listed=[contact_of(swarm.living()[0])], config=swarm.config)
+    )
+
+
+async def test_what_was_handed_over_while_nobody_could_confirm_it_goes_later(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    async with swarm_of(5, **CALM) as (swarm, _), AsyncExitStack() as stack:
+        _, (segment_id,) = await put(swarm, path, Code(1, 3))
+        # Donor 0 is whom the others join through: it stays.
+        giver, *away = sorted(swarm.holders(segment_id), key=lambda number: number != 0)
+        donor = swarm.donors[giver]
+        (index,) = donor.store.shards_of(segment_id)
+        for number in away:
+            await swarm.kill(number)
+        assert await donor.healing.mover.hand_over({segment_id: {index}}) == 0
+        # Somebody has signed for it, and nobody else knows: both copies stay.
+        assert swarm.shards(segment_id) == {index: 2}
+        returned = [await back(swarm, stack, number) for number in away]
+        assert await comes_true(lambda: not donor.store.shards_of(segment_id), LONG_S)
+        assert swarm.shards(segment_id) == {index: 1}
+        assert all(node.store.shards_of(segment_id) for node in returned)
+
+
+async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Whoever took the shard over is gone: a handover is no reason to let the last copy go."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    async with swarm_of(5, **CALM) as (swarm, _), AsyncExitStack() as stack:
+        _, (segment_id,) = await put(swarm, path, Code(1, 3))
+        giver, *away = sorted(swarm.holders(segment_id), key=lambda number: number != 0)
+        donor = swarm.donors[giver]
+        (index,) = donor.store.shards_of(segment_id)
+        for number in away:
+            await swarm.kill(number)
+        assert await donor.healing.mover.hand_over({segment_id: {index}}) == 0
+        (taker,) = (number for number in swarm.holders(segment_id) if number != giver)
+        await swarm.kill(taker)
+        for number in away:
+            await back(swarm, stack, number)
+        checks = donor.healing.service.statistics.checks
+        assert await comes_true(lambda: donor.healing.service.statistics.checks > checks + 4, LONG_S)
+        assert set(donor.store.shards_of(segment_id)) == {index}
+
+
+async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    async with swarm_of(12, **CALM) as (swarm, _), AsyncExitStack() as stack:
+        _, (segment_id,) = await put(swarm, path, Code(2, 4))
+        first = max(swarm.holders(segment_id))
+        (index,) = swarm.donors[first].store.shards_of(segment_id)
+        dead: list[int] = []
+
+        def holder() -> int:
+            (number,) = (
+                number
+                for number in swarm.holders(segment_id)
+                if index in swarm.donors[number].store.shards_of(segment_id)
+            )
+            return number
+
+        for _ in range(3):
+            dead.append(holder())
+            await swarm.kill(dead[-1])
+            await trio.sleep(3 * SETTINGS["repair.dead_after_s"])
+            watcher = swarm.donors[swarm.holders(segment_id)[0]]
+            outcome = await watcher.healing.service.repair_now(segment_id)
+            assert outcome is not None
+            assert len(outcome.leases) == 1
+            swarm.world.clock.ahead_s += (REUSE_DAYS + 1) * DAY_S  # until it may be replaced again
+        # Of the leases under the grant rosters keep the last two: the first one of them has fallen out.
+        returned = await back(swarm, stack, dead[1])
+        assert set(returned.store.shards_of(segment_id)) == {index}
+        # As co-holders tell it when they have audited the segment.
+        returned.server.rosters.learn_leases(segment_id, watcher.server.rosters.known_leases(segment_id))
+        assert returned.keys.peer_id not in {
+            lease.holder for lease in returned.server.rosters.known_leases(segment_id)
+        }
+        assert await comes_true(lambda: not returned.store.shards_of(segment_id), LONG_S)
+        assert swarm.shards(segment_id) == dict.fromkeys(range(4), 1)
+
+
+async def test_an_audit_may_bring_news_of_a_segment_that_went_meanwhile(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    async with swarm_of(5, **CALM) as (swarm, _):
+        _, (segment_id,) = await put(swarm, path, Code(1, 3))
+        node, other = (swarm.donors[number] for number in swarm.holders(segment_id)[:2])
+        planner = WorkPlanner(
+            store=node.store,
+            rosters=node.server.rosters,
+            catalogue=node.catalogue,
+            identity=node.keys.identity,
+            me=node.keys.peer_id,
+            account_seed=node.keys.account.seed,
+            interval_s=SETTINGS["audit.interval_s"],
+        )
+        news = node.server.rosters.known_leases(segment_id)
+        assert len(news) == 3
+        assert await node.healing.mover.hand_over({segment_id: node.store.shards_of(segment_id)}) == 1
+        planner.learn(PairWork(other.keys.peer_id), segment_id, news)
+        assert planner.roster(PairWork(other.keys.peer_id), segment_id) == ()
