@@ -318,7 +318,7 @@ class Evidence:
         )
 
     def vests(self, receipt: AuditReceipt, lease: Lease) -> bool:
-        """Whether a receipt is one of those that `vesting` tells of a lease: one look, however many there are."""
+        """Whether a receipt is one of those that `vesting` tells of a lease: one look."""
         key = _row_key(receipt, lease)
         with self._key_values.view() as view:
             row = view.get(ROWS_TABLE, key)

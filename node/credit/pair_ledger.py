@@ -285,9 +285,12 @@ def vestings(
             continue
         if receipt.auditor in own:
             owner_passes.add(receipt.day)
-        elif receipt.auditor not in creditor_peers and receipt.auditor not in holder_passes[receipt.day]:
-            if pair.is_assigned(receipt, lease):  # which costs a look at what is known of the segment
-                holder_passes[receipt.day].add(receipt.auditor)
+        elif (
+            receipt.auditor not in creditor_peers
+            and receipt.auditor not in holder_passes[receipt.day]
+            and pair.is_assigned(receipt, lease)  # last: it costs a look at what is known of the segment
+        ):
+            holder_passes[receipt.day].add(receipt.auditor)
     if owner_failed >= max(owner_passes, default=0):
         holder_passes.clear()
     return _vested(lease, owner_passes, holder_passes, today)
