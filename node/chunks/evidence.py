@@ -317,6 +317,20 @@ class Evidence:
             if finding.outcome is Outcome.PASSED and finding.role is not Role.CO_HOLDER
         )
 
+    def vests(self, receipt: AuditReceipt, lease: Lease) -> bool:
+        """Whether a receipt is one of those that `vesting` tells of a lease: one look."""
+        key = _row_key(receipt, lease)
+        with self._key_values.view() as view:
+            row = view.get(ROWS_TABLE, key)
+        if row is None:
+            return False
+        finding = _finding(key, row)
+        return (
+            finding.outcome is Outcome.PASSED
+            and finding.role is not Role.CO_HOLDER
+            and finding.receipt_id == receipt.record_id()
+        )
+
     def bad_answers(self, segment_id: SegmentId) -> tuple[BadAnswer, ...]:
         """The portable proofs against holders of a segment."""
         with self._key_values.view() as view:
@@ -395,13 +409,18 @@ def _is_signed(receipt: AuditReceipt) -> bool:
     return True
 
 
+def _row_key(receipt: AuditReceipt, lease: Lease) -> bytes:
+    """Where what a receipt says of a lease stands: one row an auditor and kind of outcome."""
+    return lease.segment_id + lease.lease_id + bytes([_KINDS[receipt.outcome]]) + receipt.auditor
+
+
 def _add(transaction: WriteTransaction, receipt: AuditReceipt, roles: Sequence[tuple[Lease, Role]]) -> int:
     """Rows for a receipt; 1 if any is new."""
     receipt_id = receipt.record_id()
     encoded = receipt.encode()
     is_new = 0
     for lease, role in roles:
-        key = lease.segment_id + lease.lease_id + bytes([_KINDS[receipt.outcome]]) + receipt.auditor
+        key = _row_key(receipt, lease)
         known = transaction.get(ROWS_TABLE, key)
         if known is not None:
             finding = _finding(key, known)

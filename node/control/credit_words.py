@@ -32,6 +32,12 @@ def worth(credits: float, code: Sequence[int]) -> str:
     return f"{format_size(file_bytes(credits, code))} at {code[0]}/{code[1]} for {PERIOD_DAYS} days"
 
 
+def price_words(credits: float) -> str:
+    """What a price means to somebody who gives: `30.00 credits: what keeping 1.0 MB for others ... earns`."""
+    kept = format_size(_kept_bytes(credits))
+    return f"{format_credits(credits)}: what keeping {kept} for others for {PERIOD_DAYS} days earns"
+
+
 def summary_lines(result: Mapping[str, Any]) -> list[str]:
     """How this node stands, in sentences; `result` is what the command `credit` returns."""
     code, kept = result["code"], result["kept_for_others_bytes"]

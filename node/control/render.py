@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from node.control.arguments import Options
 from node.control.client import Json
-from node.control.credit_words import format_credits, line_words, peer_words, summary_lines, worth
+from node.control.credit_words import (
+    format_credits,
+    line_words,
+    peer_words,
+    price_words,
+    summary_lines,
+    worth,
+)
 from node.daemon.home import Home
 from node.units import format_count, format_duration, format_size
 
@@ -112,14 +119,14 @@ def _put(options: Options, result: Json) -> None:
     if options.dry_run:
         print(
             f"{result['name']}: {size}, would store {format_size(result['stored_bytes'])} at {code} "
-            f"until {_day(result['expires'])}, for {result['price']:.2f} credits"
+            f"until {_day(result['expires'])}, for {price_words(result['price'])}"
         )
         return
     _say(
         f"{result['name']}: {size}, {format_size(result['stored_bytes'])} on "
         f"{format_count(result['holders'], 'holder')} at {code}, in {format_duration(result['seconds'])}"
     )
-    _say(f"kept until {_day(result['expires'])}, for {result['price']:.2f} credits")
+    _say(f"kept until {_day(result['expires'])}, for {price_words(result['price'])}")
     if result["weak"]:
         _say("weak: losing some third of the holders would lose it; more donors make it stronger")
     print(result["link"])

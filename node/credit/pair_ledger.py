@@ -19,7 +19,7 @@ never gave this creditor anything, 180 days after otherwise. Source: credit.md, 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -275,7 +275,7 @@ def vestings(
     creditor_peers = pair.low_peers if lease.holder in pair.low_peers else pair.high_peers
     owner_passes: set[int] = set()
     owner_failed = -1
-    holder_passes: dict[int, set[PeerId]] = {}
+    holder_passes: defaultdict[int, set[PeerId]] = defaultdict(set)
     for receipt in receipts:
         if not lease.start_day <= receipt.day <= today:
             continue
@@ -285,8 +285,12 @@ def vestings(
             continue
         if receipt.auditor in own:
             owner_passes.add(receipt.day)
-        elif receipt.auditor not in creditor_peers and pair.is_assigned(receipt, lease):
-            holder_passes.setdefault(receipt.day, set()).add(receipt.auditor)
+        elif (
+            receipt.auditor not in creditor_peers
+            and receipt.auditor not in holder_passes[receipt.day]
+            and pair.is_assigned(receipt, lease)  # last: it costs a look at what is known of the segment
+        ):
+            holder_passes[receipt.day].add(receipt.auditor)
     if owner_failed >= max(owner_passes, default=0):
         holder_passes.clear()
     return _vested(lease, owner_passes, holder_passes, today)

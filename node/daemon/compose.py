@@ -261,8 +261,7 @@ def _was_due(rosters: Rosters, evidence: Evidence, receipt: AuditReceipt, lease:
     roster = {known.holder for known in rosters.known_leases(lease.segment_id)}
     if roster:
         return is_auditor(receipt.auditor, lease.segment_id, roster, lease.holder, now_s=receipt.time_s)
-    heard = evidence.vesting(lease.segment_id, lease.lease_id)
-    return any(each.record_id() == receipt.record_id() for each in heard)
+    return evidence.vests(receipt, lease)
 
 
 def _rates(config: Config, donation: Donation) -> Rates:

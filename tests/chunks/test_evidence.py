@@ -85,6 +85,13 @@ def test_roles_decide_what_vests() -> None:
     proved = store.of_segment(WORLD.segment_id).proved(SHARD)
     assert proved is not None
     assert proved.time_s == NOW_S + 20
+    again = WORLD.receipt(SHARD, ASSIGNED[0], time_s=NOW_S + 21)
+    assert add(store, again, now_s=NOW_S + 30) == 1
+    unheard = WORLD.receipt(SHARD, ASSIGNED[0], time_s=NOW_S + 22)
+    vesting = store.vesting(WORLD.segment_id, LEASE.lease_id)
+    assert vesting == (receipts[0], *receipts[2:-1], again)
+    for each in (*receipts, late, again, unheard):
+        assert store.vests(each, LEASE) == (each in vesting)
 
 
 def test_no_answers_count_since_the_last_proof() -> None:

@@ -44,6 +44,10 @@ async def test_a_friend_s_line_and_what_its_leases_leave_of_it(
         for wrong in ({"peer": account}, {"peer": account, "line_bytes": -1}, {"peer": "x", "line_bytes": 1}):
             with pytest.raises(UsageError):
                 await credit(wrong, Events(nobody))
+        with pytest.raises(
+            UsageError, match=r"'nobody' is neither an account .* `cairn status`.* `cairn peers`"
+        ):
+            await credit({"peer": "nobody", "line_bytes": 20 * MIB}, Events(nobody))
         own = account_text(donors[0].keys.account_id)
         with pytest.raises(UsageError, match="own account"):
             await credit({"peer": own, "line_bytes": 1}, Events(nobody))

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.control.credit_words import file_bytes, line_words, peer_words, summary_lines, worth
+from node.control.credit_words import (
+    file_bytes,
+    line_words,
+    peer_words,
+    price_words,
+    summary_lines,
+    worth,
+)
 
 CODE = [10, 30]
 GB = 1_000_000_000
@@ -56,6 +63,11 @@ def test_every_sentence_with_credits_says_what_they_buy(net: float, earned: floa
 def test_every_balance_says_what_it_buys(balance: float) -> None:
     words = peer_words(peer(balance=balance), CODE)
     assert words == "nothing owed" or re.search(r"\d credits?: keeps? .*\d (bytes|kB|MB|GB|TB)\b", words)
+
+
+def test_a_price_says_what_keeping_earns_it() -> None:
+    assert price_words(1_721.93) == "1,721.93 credits: what keeping 60.2 MB for others for 30 days earns"
+    assert price_words(1.0).startswith("1.00 credit: what keeping 35.0 kB for others")
 
 
 def test_debts_say_how_they_are_paid_back_and_nothing_says_how_to_begin() -> None:
