@@ -502,7 +502,7 @@ async def check_liveness(world: World, actions: Actions, random: Random) -> None
         if file.is_deleted or world.ended.is_set():
             continue
         reader = random.choice(honest)
-        # A node does not fetch from its own disk: what it holds itself must be spare for it.
+        # Stricter than need be: what the reader holds itself must be spare for it.
         if not world.is_retrievable(file, [host for host in honest if host is not reader]):
             outcomes["files lost"] += 1
             continue
