@@ -287,9 +287,15 @@ class Actions:
         async def act(node: Node) -> int:
             report = await node.healing.drain(lambda moved, remaining: None)
             world.figures.add("shards drained", report.moved)
-            if not report.remaining and (owed := world.promises.of(host)):
+            # What rotted can't be moved. What it signed over may stay until somebody confirms that it may go.
+            left = [
+                name
+                for name, _ in world.promises.of(host)
+                if node.store.has_shard(*name) and world.promises.holders(name) == [host.peer_id]
+            ]
+            if not report.remaining and left:
                 world.violate(
-                    "drain", f"{host} says that it has moved everything, and owes {len(owed)} shards"
+                    "drain", f"{host} says that it has moved everything, and alone owes {len(left)} shards"
                 )
             node.healing.leaving.set(False)
             return report.moved

@@ -163,7 +163,7 @@ class Mover:
 
     async def _hand_over(self, segment_id: SegmentId, only: Collection[int] | None) -> int:
         """Give shards of a segment to other donors, all unless `only` some; how many are gone."""
-        await self._offload.run(partial(self._finish, segment_id))
+        await self._held.keeper.stop_announcing(await self._offload.run(partial(self._finish, segment_id)))
         own = await self._offload.run(partial(self._own, segment_id))
         if only is not None:
             own = {index: lease for index, lease in own.items() if index in only}
@@ -179,8 +179,11 @@ class Mover:
         )
         return await self._move(view, own, chosen, donors)
 
-    def _finish(self, segment_id: SegmentId) -> None:
-        """Let go of what an earlier run had moved already: the roster says so. Blocks on the disk."""
+    def _finish(self, segment_id: SegmentId) -> list[bytes]:
+        """Let go of what an earlier run had moved already: the roster says so; keys that are held no longer.
+
+        Blocks on the disk.
+        """
         known = self._held.rosters.known_leases(segment_id)
         handed_over = {
             half.handover.lease_id: lease
@@ -189,9 +192,11 @@ class Mover:
             and half.handover is not None
             and half.handover.holder == self._healer.me
         }
+        gone: list[bytes] = []
         for held in self._held.store.leases(segment_id):
             if held.lease.lease_id in handed_over:
-                self._held.keeper.let_go(segment_id, held.shard_index)
+                gone += self._held.keeper.let_go(segment_id, held.shard_index)
+        return gone
 
     # --- spreading ----------------------------------------------------------------------------------------
 
