@@ -15,7 +15,7 @@ from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
 from node.chunks.roster import live_leases
 from node.chunks.store.shard_store import AttachmentKind
-from node.errors import UsageError
+from node.errors import StoreError, UsageError
 from node.units import DAY_S
 from tests.daemon.healing_swarm import comes_true, put, swarm_of
 from tests.daemon.worlds import NOW_S, Machine, contact_of
@@ -97,6 +97,20 @@ async def test_a_drain_moves_everything_and_health_stays_full(
             store = swarm.donors[number].store
             if number != leaver and store.shards_of(found[0]):
                 assert store.attachment(report_of.file_hash, AttachmentKind.FILE_MANIFEST) is not None
+
+
+async def test_a_drain_on_a_disk_that_fails_says_so_and_ends_nothing_else(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(400_000))
+    async with swarm_of(8) as (swarm, _):
+        _, segments = await put(swarm, path, Code(2, 6))
+        leaver = swarm.holders(segments[0])[0]
+        swarm.machines[leaver].disk.fail_syncs = True
+        with pytest.raises(StoreError, match="sync"):
+            await swarm.donors[leaver].healing.drain(lambda moved, remaining: None)
+        assert len(swarm.shards(segments[0])) == 6
 
 
 async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(

@@ -107,10 +107,7 @@ class Mover:
                     moved += count
                     on_progress(moved, max(0, at_first - (moved - before)))  # noqa: B023
 
-                async with trio.open_nursery() as nursery:
-                    limiter = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
-                    async for segment_id in self._held_segments():
-                        await _start(nursery, limiter, partial(drain_one, segment_id))
+                await _each(self._held_segments(), drain_one)
                 remaining = await self._offload.run(self._count_owed)
                 on_progress(moved, remaining)
                 idle = idle + 1 if moved == before else 0
@@ -155,10 +152,12 @@ class Mover:
             count = await self._hand_over(segment_id, shards[segment_id])
             moved += count
 
-        async with self._lock, trio.open_nursery() as nursery:
-            limiter = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
+        async def given() -> AsyncIterator[SegmentId]:
             for segment_id in shards:
-                await _start(nursery, limiter, partial(one, segment_id))
+                yield segment_id
+
+        async with self._lock:
+            await _each(given(), one)
         return moved
 
     async def _hand_over(self, segment_id: SegmentId, only: Collection[int] | None) -> int:
@@ -408,17 +407,28 @@ class Mover:
         return known
 
 
-async def _start(
-    nursery: trio.Nursery, limiter: trio.CapacityLimiter, act: Callable[[], Awaitable[None]]
-) -> None:
-    """Begin as soon as there is a place; that many run at once, and no more wait."""
-    place = object()
-    await limiter.acquire_on_behalf_of(place)
+async def _each(segment_ids: AsyncIterator[SegmentId], act: Callable[[SegmentId], Awaitable[None]]) -> None:
+    """Do something for all, a few at once. Raises the first `NodeError`, and leaves nothing running."""
+    limiter = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
+    errors: list[NodeError] = []
 
-    async def run() -> None:
+    async def run(segment_id: SegmentId, place: object) -> None:
         try:
-            await act()
+            await act(segment_id)
+        except NodeError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
         finally:
             limiter.release_on_behalf_of(place)
 
-    nursery.start_soon(run)
+    async with trio.open_nursery() as nursery:
+        try:
+            async for segment_id in segment_ids:
+                place = object()
+                await limiter.acquire_on_behalf_of(place)
+                nursery.start_soon(run, segment_id, place)
+        except NodeError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
