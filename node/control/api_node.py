@@ -93,10 +93,7 @@ async def status(node: Node, _request: Json, _events: Events) -> Json:
         "audits": _audits_json(node),
         "engine": node.engine_name,
         "files": len(node.catalogue.files()),
-        "renewals": {
-            "failing": len(node.leases.failing),
-            "why": next(iter(node.leases.failing.values()), None),
-        },
+        "renewals": _renewals_json(node),
         "uptime_s": now.uptime_s,
         "pid": os.getpid(),
     }
