@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from node.chunks.geometry import Code
 from node.credit.grants import REUSE_DAYS
 from node.daemon.compose import Node
-from node.units import DAY_S
+from node.units import DAY_S, SegmentId
 from tests.daemon.healing_swarm import SETTINGS, Swarm, comes_true, put, swarm_of
 from tests.daemon.worlds import contact_of
 
@@ -27,20 +27,27 @@ async def back(swarm: Swarm, stack: AsyncExitStack, number: int) -> Node:
     )
 
 
+async def signed_over(swarm: Swarm, folder: Path) -> tuple[SegmentId, int, int, list[int]]:
+    """Sign a shard over while all who could confirm it are away: segment, shard, giver, who is away."""
+    path = folder / "file"
+    path.write_bytes(bytes(100_000))
+    _, (segment_id,) = await put(swarm, path, Code(1, 3))
+    # Donor 0 is whom the others join through: it stays.
+    giver, *away = sorted(swarm.holders(segment_id), key=lambda number: number != 0)
+    donor = swarm.donors[giver]
+    (index,) = donor.store.shards_of(segment_id)
+    for number in away:
+        await swarm.kill(number)
+    assert await donor.healing.mover.hand_over({segment_id: {index}}) == 0
+    return segment_id, index, giver, away
+
+
 async def test_what_was_handed_over_while_nobody_could_confirm_it_goes_later(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
     async with swarm_of(5, **CALM) as (swarm, _), AsyncExitStack() as stack:
-        _, (segment_id,) = await put(swarm, path, Code(1, 3))
-        # Donor 0 is whom the others join through: it stays.
-        giver, *away = sorted(swarm.holders(segment_id), key=lambda number: number != 0)
+        segment_id, index, giver, away = await signed_over(swarm, tmp_path)
         donor = swarm.donors[giver]
-        (index,) = donor.store.shards_of(segment_id)
-        for number in away:
-            await swarm.kill(number)
-        assert await donor.healing.mover.hand_over({segment_id: {index}}) == 0
         # Somebody has signed for it, and nobody else knows: both copies stay.
         assert swarm.shards(segment_id) == {index: 2}
         returned = [await back(swarm, stack, number) for number in away]
@@ -51,16 +58,9 @@ async def test_what_was_handed_over_while_nobody_could_confirm_it_goes_later(
 
 async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockClock, tmp_path: Path) -> None:
     """Whoever took the shard over is gone: a handover is no reason to let the last copy go."""
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
     async with swarm_of(5, **CALM) as (swarm, _), AsyncExitStack() as stack:
-        _, (segment_id,) = await put(swarm, path, Code(1, 3))
-        giver, *away = sorted(swarm.holders(segment_id), key=lambda number: number != 0)
+        segment_id, index, giver, away = await signed_over(swarm, tmp_path)
         donor = swarm.donors[giver]
-        (index,) = donor.store.shards_of(segment_id)
-        for number in away:
-            await swarm.kill(number)
-        assert await donor.healing.mover.hand_over({segment_id: {index}}) == 0
         (taker,) = (number for number in swarm.holders(segment_id) if number != giver)
         await swarm.kill(taker)
         for number in away:
