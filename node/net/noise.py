@@ -33,7 +33,7 @@ class ChannelError(NodeError):
 class SocketReader:
     """Exact reads from a TCP stream, without a copy where one read brought all of it."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._unread = memoryview(b"")
 
@@ -59,9 +59,11 @@ class SocketReader:
 class SecureChannel:
     """Sealed messages with one authenticated peer; made by `Handshake`."""
 
-    def __init__(self, stream: trio.SocketStream, reader: SocketReader, session: Any) -> None:
+    def __init__(self, stream: trio.abc.Stream, reader: SocketReader, session: Any) -> None:
         """`session` is the library's `SecureSession`: its type is not exported for checking."""
         self.peer_id = PeerId(session.remote_peer.to_bytes())
+        self.muxer = ""
+        """What was agreed to run over it."""
         self._stream = stream
         self._reader = reader
         self._returned = b""
@@ -120,9 +122,7 @@ class Handshake:
         noise_key_pair = create_noise_key_pair()
         self._transport = NoiseTransport(key_pair, noise_privkey=noise_key_pair.private_key)
 
-    async def dialled(
-        self, stream: trio.SocketStream, reader: SocketReader, peer_id: PeerId
-    ) -> SecureChannel:
+    async def dialled(self, stream: trio.abc.Stream, reader: SocketReader, peer_id: PeerId) -> SecureChannel:
         """The channel of a connection that this node made. Raises `ProtocolError`, `ChannelError`."""
         try:
             session = await self._transport.secure_outbound(_LibraryConnection(stream, reader), ID(peer_id))
@@ -135,7 +135,7 @@ class Handshake:
             raise ProtocolError("another peer answered")
         return channel
 
-    async def accepted(self, stream: trio.SocketStream, reader: SocketReader) -> SecureChannel:
+    async def accepted(self, stream: trio.abc.Stream, reader: SocketReader) -> SecureChannel:
         """The channel of a connection that someone else made. Raises `ProtocolError`, `ChannelError`."""
         try:
             session = await self._transport.secure_inbound(_LibraryConnection(stream, reader))
@@ -149,7 +149,7 @@ class Handshake:
 class _LibraryConnection:
     """The raw connection as the library's handshake wants it."""
 
-    def __init__(self, stream: trio.SocketStream, reader: SocketReader) -> None:
+    def __init__(self, stream: trio.abc.Stream, reader: SocketReader) -> None:
         self._stream = stream
         self._reader = reader
 
