@@ -112,7 +112,7 @@ class HolderPut:
         self._asked = journalled.asked if journalled else ()
         self._queue: deque[tuple[int, Sequence[Buffer], SharedStripe | None]] = deque()
         self._next_blocks: tuple[int, ...] = ()
-        self._noted_blocks = [0] * len(self.shard_indexes)
+        self._noted_stripes = 0
         self._wake = trio.Event()
         self._manifest: SegmentManifest | None = None
 
@@ -221,41 +221,44 @@ class HolderPut:
             await context.journal.append(opened)
             self._next_blocks = await session.open_put(request)
             self._known = True
-        for slot, next_block in enumerate(self._next_blocks):
-            self._note_sent(slot, next_block)  # an earlier run sent these
         self.next_stripe = min(self._next_blocks)
+        self._note_sent(self.next_stripe)  # an earlier run sent these
         self.ready = True
         context.on_change()
 
     async def _send_blocks(self, session: HolderSession) -> None:
         started_s, sent_bytes = trio.current_time(), 0
         while self.wants_stripes or self._queue:
-            if not self._queue:
+            if self._queue:
+                sent_bytes += await self._send_queued(session)
+            else:
                 await self._wait()
-                continue
-            stripe_index, blocks, _ = self._queue[0]
-            for slot, block in enumerate(blocks):
-                if stripe_index < self._next_blocks[slot]:
-                    continue
-                await self._send_block(session, slot, stripe_index, block)
-                sent_bytes += len(block)
-                self._note_sent(slot, stripe_index + 1)
-            self._pop()
-            self._context.on_change()
         self._context.on_delivered(self.contact, sent_bytes, trio.current_time() - started_s)
 
-    def _note_sent(self, slot: int, next_block: int) -> None:
-        """Tell of the blocks of a slot before `next_block`, of each once, however often it is sent."""
-        noted = self._noted_blocks[slot]
-        if next_block > noted:
-            self._noted_blocks[slot] = next_block
-            self._context.on_sent(sum(map(self._context.geometry.block_bytes, range(noted, next_block))))
-
-    async def _send_block(self, session: HolderSession, slot: int, stripe_index: int, block: Buffer) -> None:
-        with trio.move_on_after(self._context.stall_s) as scope:
-            await session.send_block(slot, stripe_index, block)
+    async def _send_queued(self, session: HolderSession) -> int:
+        """Send all that is queued, each block within `stall_s`; how many bytes."""
+        stall_s, sent_bytes = self._context.stall_s, 0
+        with trio.move_on_after(stall_s) as scope:
+            while self._queue:
+                stripe_index, blocks, _ = self._queue[0]
+                for slot, block in enumerate(blocks):
+                    if stripe_index < self._next_blocks[slot]:
+                        continue
+                    await session.send_block(slot, stripe_index, block)
+                    scope.deadline = trio.current_time() + stall_s
+                    sent_bytes += len(block)
+                self._note_sent(stripe_index + 1)
+                self._pop()
+                self._context.on_change()
         if scope.cancelled_caught:
-            raise StalledError(self._name, f"took nothing for {self._context.stall_s:g} s")
+            raise StalledError(self._name, f"took nothing for {stall_s:g} s")
+        return sent_bytes
+
+    def _note_sent(self, next_stripe: int) -> None:
+        """Tell of the blocks of stripes before `next_stripe`, of each once, however often it is sent."""
+        noted, self._noted_stripes = self._noted_stripes, max(next_stripe, self._noted_stripes)
+        new_bytes = sum(map(self._context.geometry.block_bytes, range(noted, self._noted_stripes)))
+        self._context.on_sent(new_bytes * len(self.shard_indexes))
 
     async def _ask_leases(self) -> None:
         """Journal the owner's halves, once the segment's manifest is known."""

@@ -25,7 +25,7 @@ from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
 from node.chunks.geometry import FileGeometry
 from node.chunks.manifest import SegmentManifest
-from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentBuilder, SegmentCodec, stripes_per_call
+from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.put import journal as records
 from node.chunks.put.donors import CreditRefusals, DonorPool
 from node.chunks.put.holder_put import HolderPut, HolderPutContext, SharedStripe, is_fatal
@@ -46,6 +46,8 @@ PATIENCE_S: Final = 2.0
 """How long a stripe waits for holders without room before it is made for the others alone."""
 QUEUE_BYTES: Final = 12 * 1024 * 1024
 """Encoded bytes that may wait for the holders of one segment."""
+MAKE_BYTES: Final = 4 * 1024 * 1024
+"""Encoded bytes that a thread makes, and the journal syncs the hashes of, at a time."""
 CREDIT_DAYS: Final = 30
 """The days for which a person is told what to give."""
 WATCH_S: Final = 1.0
@@ -117,7 +119,7 @@ class SegmentUpload:
         self._lag_since_s: float | None = None
         self._started_s = trio.current_time()
         stripe_bytes = self._code.total_shards * limits.BLOCK_BYTES
-        self._batch = max(1, min(stripes_per_call(self._code), QUEUE_BYTES // 2 // stripe_bytes))
+        self._batch = max(1, MAKE_BYTES // stripe_bytes)
         self._holder_context = HolderPutContext(
             client=put.client,
             journal=put.journal_queue,
