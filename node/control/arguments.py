@@ -186,7 +186,13 @@ def _run(
             metavar="SIZE", help="disk to give, a hard cap that counts the whole home; from 16MiB on"
         ),
     ] = None,
-    web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="where to serve the page")] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="where to serve the page, on loopback; port 0 is any free one (default 127.0.0.1:0)",
+        ),
+    ] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="serve no page")] = False,
     no_mdns: Annotated[
         bool, typer.Option("--no-mdns", help="neither look for nor answer peers on this LAN")
@@ -252,6 +258,20 @@ def _link(
     via: Annotated[bool, typer.Option("--via", help="put addresses to join through into the link")] = False,
 ) -> None:
     """show the link of one of my files again"""
+
+
+@_command("url", "cairn url 'cairn:...#...'\nmpv \"$(cairn url bafk...)\"\ncairn url")
+def _url(
+    link: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LINK[/path]",
+            help="a link, an entry of a folder's link, or the hash of my file; without it, the page's URL",
+        ),
+    ] = None,
+    password_file: PasswordOption = None,
+) -> None:
+    """a URL on this machine for players and browsers"""
 
 
 @_command("ls", "cairn ls\ncairn ls 'cairn:...#...'")

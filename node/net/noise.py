@@ -11,7 +11,6 @@ identities are accepted, since a peer id must contain its key.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import trio
 
 from node import limits
 from node.errors import NodeError, ProtocolError
+from node.net.byte_wire import wire_over
 from node.net.libp2p_parts import ID, KeyType, NoiseTransport, create_new_key_pair, create_noise_key_pair
 from node.ports import Buffer
 from node.units import PeerId
@@ -26,6 +26,7 @@ from node.units import PeerId
 _LENGTH_BYTES: Final = 2
 _TAG_BYTES: Final = 16
 _ED25519_PEER_ID_BYTES: Final = 38
+_FAULTS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class ChannelError(NodeError):
@@ -33,14 +34,10 @@ class ChannelError(NodeError):
 
 
 class SocketReader:
-    """Exact reads from a TCP stream, without a copy where one read brought all of it.
+    """Exact reads from a wire, without a copy where one read brought all of it."""
 
-    Straight from the descriptor: trio's own calls cost more than the system's, and a busy node makes
-    thousands a second.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = stream.socket
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.wire = wire_over(stream)
         self._unread = memoryview(b"")
 
     async def read_exactly(self, count: int) -> memoryview:
@@ -55,30 +52,17 @@ class SocketReader:
         if len(unread) < _LENGTH_BYTES:
             return None
         end = _LENGTH_BYTES + int.from_bytes(unread[:_LENGTH_BYTES], "big")
-        if len(unread) < end:
-            return None
-        return self._take(end)[_LENGTH_BYTES:]
+        return self._take(end)[_LENGTH_BYTES:] if len(unread) >= end else None
 
     async def fill(self) -> None:
         """Wait for bytes and take what is there. A checkpoint. Raises `ChannelError` at the end."""
-        has_waited = False
         try:
-            while (chunk := self._read_nowait()) is None:
-                await trio.lowlevel.wait_readable(self._socket.fileno())
-                has_waited = True
-        except (OSError, trio.ClosedResourceError) as error:
+            chunk = await self.wire.read()
+        except _FAULTS as error:
             raise ChannelError("the connection broke") from error
         if not chunk:
             raise ChannelError("the connection was closed")
         self._unread = memoryview(b"".join((self._unread, chunk)) if self._unread else chunk)
-        if not has_waited:
-            await trio.lowlevel.checkpoint()
-
-    def _read_nowait(self) -> bytes | None:
-        try:
-            return os.read(self._socket.fileno(), limits.SOCKET_READ_BYTES)
-        except BlockingIOError:
-            return None
 
     def _take(self, count: int) -> memoryview:
         taken, self._unread = self._unread[:count], self._unread[count:]
@@ -88,9 +72,11 @@ class SocketReader:
 class SecureChannel:
     """Sealed messages with one authenticated peer; made by `Handshake`."""
 
-    def __init__(self, stream: trio.SocketStream, reader: SocketReader, session: Any) -> None:
+    def __init__(self, stream: trio.abc.Stream, reader: SocketReader, session: Any) -> None:
         """`session` is the library's `SecureSession`: its type is not exported for checking."""
         self.peer_id = PeerId(session.remote_peer.to_bytes())
+        self.muxer = ""
+        """What was agreed to run over it."""
         self._stream = stream
         self._reader = reader
         self._returned = b""
@@ -109,16 +95,15 @@ class SecureChannel:
             sealed = self._encrypt(None, message)
             parts.append(len(sealed).to_bytes(_LENGTH_BYTES, "big"))
             parts.append(sealed)
+        wire = self._reader.wire
         try:
-            rest = self._write_nowait(parts)
+            rest = wire.write_nowait(parts)
             if rest:
-                with trio.move_on_after(limits.CONNECTION_SILENCE_S):
-                    while rest:
-                        await trio.lowlevel.wait_writable(self._stream.socket.fileno())
-                        rest = self._write_nowait(rest)
-                    return
-                raise ChannelError("the peer takes no bytes")
-        except (OSError, trio.ClosedResourceError) as error:
+                with trio.move_on_after(limits.CONNECTION_SILENCE_S) as scope:
+                    await wire.write(rest)
+                if scope.cancelled_caught:
+                    raise ChannelError("the peer takes no bytes")
+        except _FAULTS as error:
             raise ChannelError("the connection broke") from error
 
     async def receive(self) -> bytes:
@@ -155,18 +140,6 @@ class SecureChannel:
             raise ChannelError("bytes that do not decrypt") from error
         return plain
 
-    def _write_nowait(self, parts: list[Buffer]) -> list[Buffer]:
-        """Write what the system takes; the rest."""
-        try:
-            written = os.writev(self._stream.socket.fileno(), parts)
-        except BlockingIOError:
-            return parts
-        for index, part in enumerate(parts):
-            if written < len(part):
-                return [memoryview(part)[written:], *parts[index + 1 :]]
-            written -= len(part)
-        return []
-
 
 class Handshake:
     """Makes connections secure for one identity."""
@@ -180,9 +153,7 @@ class Handshake:
         noise_key_pair = create_noise_key_pair()
         self._transport = NoiseTransport(key_pair, noise_privkey=noise_key_pair.private_key)
 
-    async def dialled(
-        self, stream: trio.SocketStream, reader: SocketReader, peer_id: PeerId
-    ) -> SecureChannel:
+    async def dialled(self, stream: trio.abc.Stream, reader: SocketReader, peer_id: PeerId) -> SecureChannel:
         """The channel of a connection that this node made. Raises `ProtocolError`, `ChannelError`."""
         try:
             session = await self._transport.secure_outbound(_LibraryConnection(stream, reader), ID(peer_id))
@@ -195,7 +166,7 @@ class Handshake:
             raise ProtocolError("another peer answered")
         return channel
 
-    async def accepted(self, stream: trio.SocketStream, reader: SocketReader) -> SecureChannel:
+    async def accepted(self, stream: trio.abc.Stream, reader: SocketReader) -> SecureChannel:
         """The channel of a connection that someone else made. Raises `ProtocolError`, `ChannelError`."""
         try:
             session = await self._transport.secure_inbound(_LibraryConnection(stream, reader))
@@ -209,7 +180,7 @@ class Handshake:
 class _LibraryConnection:
     """The raw connection as the library's handshake wants it."""
 
-    def __init__(self, stream: trio.SocketStream, reader: SocketReader) -> None:
+    def __init__(self, stream: trio.abc.Stream, reader: SocketReader) -> None:
         self._stream = stream
         self._reader = reader
 
