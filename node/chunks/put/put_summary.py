@@ -93,12 +93,19 @@ def file_price(geometry: FileGeometry, days: int, *, without: Collection[int] = 
     return price if last in without else price + segment_price(geometry.segment(last), days)
 
 
-def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSegment, SegmentManifest]]:
-    """The segments of a put whose segments are all done, in the order of their index."""
+def placed_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSegment, SegmentManifest]]:
+    """The segments of a put whose segments are all placed, in the order of their index."""
     leases: dict[int, dict[int, Lease]] = {}
     manifests: dict[int, bytes] = {}
     waiting: dict[int, tuple[CatalogueSegment, SegmentManifest]] = {}
     next_index = 0
+
+    def take(index: int) -> tuple[CatalogueSegment, SegmentManifest]:
+        shards = leases.pop(index, {})
+        manifest = SegmentManifest.decode(manifests.pop(index))
+        ordered = tuple(shards[shard] for shard in sorted(shards))
+        return CatalogueSegment(index, manifest.segment_id, ordered), manifest
+
     for record in journal.records():
         match record:
             case records.SegmentMade():
@@ -108,16 +115,16 @@ def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSeg
                 for data in record.leases:
                     lease = Lease.decode(data, network=network)
                     shards[lease.shard_index] = lease
-            case records.SegmentDone(segment_index=index, segment_id=segment_id):
-                shards = leases.pop(index, {})
-                ordered = tuple(shards[shard] for shard in sorted(shards))
-                manifest = SegmentManifest.decode(manifests.pop(index))
-                waiting[index] = (CatalogueSegment(index, segment_id, ordered), manifest)
+            case records.SegmentDone(segment_index=index):
+                waiting[index] = take(index)
                 while next_index in waiting:
                     yield waiting.pop(next_index)
                     next_index += 1
             case _:
                 pass
+    # The last ones, whose holders are told of each other when the file is announced.
+    waiting.update((index, take(index)) for index in list(manifests))
+    yield from (waiting[index] for index in sorted(waiting))
 
 
 def withdrawals(
