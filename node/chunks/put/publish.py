@@ -1,14 +1,13 @@
-"""Making a file findable, and taking a dropped one back. Layer 4.
+"""Making a file findable. Layer 4.
 
 Invariants: attachments are at holders of segment 0 before anything is announced; when `publish_file`
 returns, provider records and the hint are at the nodes closest to the file hash, or the caller knows that
-they are not. Taking back is best effort at each holder and bounded in time: reservations lapse by
-themselves, leases end by their dates. Source: design.md, section 4 (put).
+they are not. Source: design.md, section 4 (put).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -18,20 +17,18 @@ from node.chunks import messages
 from node.chunks.client import HolderClient
 from node.chunks.manifest import FileManifest
 from node.chunks.roster import ANNOUNCERS, announcers
-from node.crypto.signing import KeyPair
 from node.errors import RefusedError, RemoteError
 from node.ports import Clock, Directory
-from node.records.lease import Lease, Release
+from node.records.lease import Lease
 from node.records.placement_hint import PlacementHint
 from node.records.repair import RepairGrant
-from node.units import Contact, FileHash, LeaseId, OwnerKey, PeerId, SegmentId
+from node.units import Contact, FileHash, PeerId, SegmentId
 
 FILE_ANNOUNCERS: Final = 3
 _Item = TypeVar("_Item")
 AT_ONCE: Final = 16
 BUSY_TRIES: Final = 4
 BUSY_PAUSE_S: Final = 0.5
-WITHDRAW_DEADLINE_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ async def publish_segments(client: HolderClient, clock: Clock, news: Sequence[Se
         _, took = await _tell(client, contacts[peer_id], told[peer_id], announce=True)
         announced += took > 0
 
-    await _each(list(told), tell)
+    await for_each(list(told), tell)
     return announced
 
 
@@ -87,7 +84,7 @@ async def tell_segments(client: HolderClient, clock: Clock, news: Sequence[Segme
         if to_announce:
             announcements[peer_id] = to_announce
 
-    await _each(list(told), tell)
+    await for_each(list(told), tell)
     return announcements
 
 
@@ -188,7 +185,7 @@ async def publish_file(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell_others)
-        await _each(holders, attach)
+        await for_each(holders, attach)
     hints = announced = 0
 
     async def store_hint() -> None:
@@ -202,7 +199,7 @@ async def publish_file(
 
     async def announce_segments() -> None:
         others = [contacts[peer_id] for peer_id in announcements if peer_id not in with_file]
-        await _each(others, lambda contact: _announce(client, contact, announcements))
+        await for_each(others, lambda contact: _announce(client, contact, announcements))
 
     waiting = sorted(attached, key=lambda contact: contact.peer_id not in announcements)
     with_file = {contact.peer_id for contact in waiting[:FILE_ANNOUNCERS]}
@@ -211,7 +208,7 @@ async def publish_file(
         nursery.start_soon(announce_segments)
         while waiting and announced < FILE_ANNOUNCERS:
             batch, waiting = waiting[: FILE_ANNOUNCERS - announced], waiting[FILE_ANNOUNCERS - announced :]
-            await _each(batch, announce_file)
+            await for_each(batch, announce_file)
     return Published(len(attached), announced, hints)
 
 
@@ -243,40 +240,7 @@ async def _announce(
         )
 
 
-@dataclass(slots=True)
-class Withdrawal:
-    """What one holder is asked to forget."""
-
-    contact: Contact
-    put_ids: list[messages.PutId]
-    lease_ids: list[LeaseId]
-
-
-async def withdraw(client: HolderClient, owner: KeyPair, withdrawals: Iterable[Withdrawal]) -> int:
-    """Free reservations and end leases; how many leases ended."""
-    network, signer = client.preamble.network_id, OwnerKey(owner.public)
-    ended = 0
-
-    async def tell(withdrawal: Withdrawal) -> None:
-        nonlocal ended
-        peer_id = withdrawal.contact.peer_id
-        with trio.move_on_after(WITHDRAW_DEADLINE_S):
-            async with client.session(withdrawal.contact) as session:
-                for put_id in withdrawal.put_ids:
-                    await session.abort_put(put_id)
-                if withdrawal.lease_ids:
-                    releases = (
-                        Release(network, lease_id, peer_id, signer).sign(owner)
-                        for lease_id in withdrawal.lease_ids
-                    )
-                    count = await session.release([release.encode() for release in releases])
-                    ended += count
-
-    await _each(list(withdrawals), tell)
-    return ended
-
-
-async def _each(items: Sequence[_Item], act: Callable[[_Item], Awaitable[object]]) -> None:
+async def for_each(items: Sequence[_Item], act: Callable[[_Item], Awaitable[object]]) -> None:
     """Run `act` for all items, some at a time; a holder's failure ends its own only."""
     limiter = trio.CapacityLimiter(AT_ONCE)
 
