@@ -19,6 +19,7 @@ from enum import IntEnum
 
 from node import limits
 from node.chunks.store.compaction import Compactor
+from node.chunks.store.incoming_put import IncomingPut, PutShard, check_lease, check_lease_fields
 from node.chunks.store.shard_index import (
     FORMAT,
     FORMAT_KEY,
@@ -54,16 +55,7 @@ from node.chunks.store.shard_log import (
     new_record,
 )
 from node.chunks.store.shard_recovery import recover
-from node.chunks.store.shard_writer import (
-    Charge,
-    IncomingPut,
-    Mutation,
-    PutShard,
-    Reservation,
-    StoreWriter,
-    check_lease,
-    check_lease_fields,
-)
+from node.chunks.store.shard_writer import Charge, Mutation, Reservation, StoreWriter
 from node.chunks.store.space import SpaceBudget
 from node.errors import CorruptBlockError, NotFoundError, ProtocolError, StoreError
 from node.ports import Entropy, Files, KeyValue, WriteTransaction
