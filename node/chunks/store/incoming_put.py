@@ -12,15 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from node import limits
-from node.chunks.store.shard_index import (
-    BlockPlace,
-    CommitFields,
-    CommitShard,
-    IndexReader,
-    LeaseFields,
-    encode_commit,
-    places_in_order,
-)
+from node.chunks.store.log_payloads import CommitFields, CommitShard, LeaseFields, encode_commit
+from node.chunks.store.shard_index import BlockPlace, IndexReader, places_in_order
 from node.chunks.store.shard_log import Location, Position, Record, RecordKind, new_record, record_bytes
 from node.chunks.store.shard_writer import Charge, Mutation, Reservation, StoreWriter
 from node.errors import ProtocolError

@@ -20,6 +20,16 @@ from enum import IntEnum
 from node import limits
 from node.chunks.store.compaction import Compactor
 from node.chunks.store.incoming_put import IncomingPut, PutShard, check_lease, check_lease_fields
+from node.chunks.store.log_payloads import (
+    CommitFields,
+    LeaseFields,
+    decode_commit,
+    decode_object,
+    encode_end,
+    encode_lease,
+    encode_object,
+    encode_quarantine,
+)
 from node.chunks.store.shard_index import (
     FORMAT,
     FORMAT_KEY,
@@ -32,17 +42,9 @@ from node.chunks.store.shard_index import (
     SALT_KEY,
     SEGMENT_OBJECTS,
     SHARDS,
-    CommitFields,
     IndexReader,
     LeaseEntry,
-    LeaseFields,
     ShardEntry,
-    decode_commit,
-    decode_object,
-    encode_end,
-    encode_lease,
-    encode_object,
-    encode_quarantine,
     shard_key,
 )
 from node.chunks.store.shard_log import (

@@ -18,12 +18,8 @@ from enum import Enum
 from typing import Protocol
 
 from node import limits
-from node.chunks.store.shard_index import (
-    SHARDS,
-    BlockPlace,
-    IndexReader,
-    IndexWriter,
-)
+from node.chunks.store.index_writer import IndexWriter
+from node.chunks.store.shard_index import SHARDS, BlockPlace, IndexReader
 from node.chunks.store.shard_log import (
     Location,
     Position,
