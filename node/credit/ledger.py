@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from node import limits
 from node.credit.admission import Policy, Standing
-from node.credit.closing import fold_of, is_too_old, last_closed, split
+from node.credit.closing import fold_of, is_over, last_closed, split, stood_for
 from node.credit.fold import FOLD_TAG, Amounts, Fold, amounts_of
 from node.credit.ledger_store import (
     GIFT_TAG,
@@ -205,7 +205,7 @@ class Ledger:
             if isinstance(record, Gift):
                 new += self._add_gift(change, other, record, terms)
                 continue
-            if is_too_old(record, terms.closed):
+            if is_over(record, terms.fold):
                 continue
             entry = entry_of(record, self.period_of(change, other, record))
             if entry.entry_id in terms.ids or not self._note(change, other, record, entry, terms):
@@ -258,7 +258,7 @@ class Ledger:
         terms = self._books[other][1]
         if not terms.closed < period <= last_closed(today):
             return None
-        ended = split(self._evidence(view, other), terms.gifts, period).ended
+        ended = split(self._evidence(view, other), terms.gifts, period, before=terms.fold).ended
         if not ended:
             return None
         agreed: tuple[dict[int, int], dict[int, int]] = ({}, {})
@@ -278,7 +278,7 @@ class Ledger:
         terms = self._books[other][1]
         if fold.period <= terms.closed:
             return False
-        gone = split(self._evidence(change, other), terms.gifts, fold.period).ended
+        gone = stood_for(self._evidence(change, other), terms.gifts, fold)
         leases = {record.record_id() for record in gone if isinstance(record, Lease)}
         for record in gone:
             change.drop_entry(other, record.record_id())

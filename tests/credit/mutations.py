@@ -57,7 +57,7 @@ def _one_sided_net(self: pair_ledger.Balance, account: Any) -> int:
     return self.low.claim - self.high.claim
 
 
-def _clears_of_low(pair: Any, records: Any, claims: Any) -> None:
+def _clears_of_low(pair: Any, records: Any, claims: Any, folded: Any) -> None:
     for record in records.items:
         if isinstance(record, Clear) and (pair.high, pair.low) in set(record.debts()):
             claims[pair.low].cleared += record.amount
