@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -81,11 +82,21 @@ def test_an_unknown_scenario_is_refused_in_words(capsys: pytest.CaptureFixture[s
     assert "churn" in capsys.readouterr().err
 
 
-def test_the_document_has_the_names_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["--json", "simulate", "steady", "--seed", "2", "--brief"]) == 0
-    document = json.loads(capsys.readouterr().out)
+def test_the_document_has_the_names_of_the_contract_and_pictures_are_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["--json", "simulate", "steady", "--seed", "2", "--brief", "--plot", str(tmp_path / "new")]
+    assert cli.run(words) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
     assert document.keys() == {"scenario", "seed", "ok", "digest", "figures"}
     assert document["seed"] == 2
+    drawn = sorted((tmp_path / "new").iterdir())
+    assert [path.name for path in drawn] == [
+        f"steady-2-{name}.png" for name in ("get-seconds", "hosts-up", "put-seconds")
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    assert all(str(path) in captured.err for path in drawn)
 
 
 def test_help_names_every_scenario_and_model(capsys: pytest.CaptureFixture[str]) -> None:
