@@ -14,11 +14,12 @@ from trio.testing import MockClock
 from node import limits
 from node.credit.closing import check_fold, fold_of, is_too_old, last_closed, split
 from node.credit.fold import FOLD_TAG, Fold, FoldedSide
-from node.credit.ledger import Gift, Ledger
+from node.credit.ledger import Ledger
 from node.credit.ledger_store import LedgerStore, LedgerView, PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import Evidence, Given, Records, balance, unvested
+from node.credit.pair_set import Gift
 from node.credit.pairing import Pairing
 from node.credit.units import PERIOD_DAYS, period_of
 from node.errors import CreditError, ProtocolError
