@@ -291,8 +291,11 @@ class Mover:
     def _told(self, mine: Lease, other: Lease) -> Lease:
         """The other holder's lease, saying that this node gave its own up."""
         half = other.half
-        if half is not None and half.handover is not None:
-            return other  # it says that of a third one already: this lease ends by its date in rosters
+        known, today = None if half is None else half.handover, self._clock.now_s() // DAY_S
+        if known is not None and (
+            known.holder != self._healer.me or known.lease_id == mine.lease_id or known.day >= today
+        ):
+            return other  # it says so of this or another lease already: this one ends by its date in rosters
         handover = Handover(
             network=mine.network,
             lease_id=mine.lease_id,
@@ -300,7 +303,7 @@ class Mover:
             shard_index=mine.shard_index,
             holder=self._healer.me,
             successor=other.holder,
-            day=self._clock.now_s() // DAY_S,
+            day=today,
         )
         return other.with_handover(handover.sign(self._identity))
 
