@@ -3,20 +3,20 @@ VENV ?= .venv
 SEEDS ?= 1-20
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-INTEROP := tests/interop/node_modules/.package-lock.json
+NPM := tests/interop/node_modules/.package-lock.json tests/browser/node_modules/.package-lock.json
 
 .PHONY: demo test test-quick test-full simulate seeds bench check format lock clean
 
 demo: $(STAMP)
 	$(VENV)/bin/cairn demo
 
-test: $(STAMP) $(INTEROP) check
+test: $(STAMP) $(NPM) check
 	$(PY) -m pytest
 
 test-quick: $(STAMP) check  ## the part that runs in about a minute
-	$(PY) -m pytest -m "not swarm" --ignore=tests/interop --ignore=tests/simulations --ignore=tests/net
+	$(PY) -m pytest -m "not swarm" --ignore=tests/interop --ignore=tests/browser --ignore=tests/simulations --ignore=tests/net
 
-test-full: $(STAMP) $(INTEROP) check  ## the same tests with the large numbers
+test-full: $(STAMP) $(NPM) check  ## the same tests with the large numbers
 	CAIRN_TEST_FULL=1 $(PY) -m pytest
 
 check: $(STAMP)
@@ -41,8 +41,8 @@ bench: $(STAMP)
 $(STAMP): scripts/setup requirements.lock requirements-build.lock pyproject.toml
 	scripts/setup $(VENV)
 
-$(INTEROP): scripts/setup-interop tests/interop/package-lock.json | $(STAMP)
-	scripts/setup-interop $(VENV)
+$(NPM) &: scripts/setup-node tests/interop/package-lock.json tests/browser/package-lock.json | $(STAMP)
+	scripts/setup-node $(VENV)
 
 lock: $(STAMP)  ## after a change of dependencies in pyproject.toml or requirements-build.in
 	$(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements-build.lock requirements-build.in

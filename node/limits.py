@@ -30,6 +30,7 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 # --- transfers (protocol /cairn/shards/1) ---------------------------------------------------------------
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
+FILE_URLS_MAX: Final = 64  # files that have a loopback URL at once: each keeps its manifest, 4 MiB at worst
 RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
 LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases of either kind is 770 KB
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
@@ -195,6 +196,8 @@ PROTOCOL_PROPOSALS_MAX: Final = 8  # protocols that one stream may propose
 NEGOTIATION_TIMEOUT_S: Final = 10  # seconds from a stream's start to its protocol
 STREAMS_MAX_PER_CONNECTION: Final = 256  # streams that a peer may hold open: 5 KB and a task each
 STREAMS_SUBNET_PART: Final = 4  # a quarter of a protocol's streams for one /24 (IPv6 /48), local ones exempt
+STREAM_FIRST_WINDOW_BYTES: Final = 256 * 1024  # bytes a stream begins with, by the specification of Yamux
+STREAM_PACED_WINDOW_BYTES: Final = 512  # bytes, the same under a rate: a request; many at once are within 5 %
 STREAM_WINDOW_BYTES_MAX: Final = 1024 * 1024  # bytes: 20 MB/s a stream at 50 ms
 UNREAD_BYTES_MAX_PER_CONNECTION: Final = 8 * 1024 * 1024  # bytes: 32 streams with a full first window
 UNREAD_BYTES_MAX: Final = 32 * 1024 * 1024  # bytes over all connections, however many attack

@@ -256,6 +256,8 @@ class NetsAgree:
             return  # something is still on its way: an exchange waits for the next connection
         world.figures.add("pairs with one set of records")
         today = max(ledger.today(0) for ledger, _, _ in ends)
+        for ledger, _, _ in ends:
+            ledger.today(today)  # or its books would be ahead of it, which nothing in a node makes them
         nets = [
             ledger.store.read(partial(ledger.book, other=theirs)).balance(today=today).net(mine)
             for ledger, mine, theirs in ends

@@ -1,14 +1,11 @@
-"""Pictures of one run: who was up, and how long puts and gets took.
-
-Needs matplotlib, which is an extra: `pip install 'cairn[plot]'`.
-"""
+"""Pictures of one run: who was up, and how long puts and gets took."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from node.errors import UsageError
 from node.units import HOUR_S
+from simulations.drawing import sheet
 from simulations.scenario import Result
 
 _TITLES = {
@@ -20,16 +17,10 @@ _TITLES = {
 
 def draw(result: Result, folder: Path) -> list[Path]:
     """One PNG a series, into `folder`; their paths. Raises `UsageError` without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("--plot needs matplotlib: install it with `pip install 'cairn[plot]'`") from error
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, samples in sorted(result.series.items()):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = sheet(8, 3.2)
         axes = figure.add_subplot()
         hours, values = [at_s / HOUR_S for at_s, _ in samples], [value for _, value in samples]
         if name == "hosts up":

@@ -1,9 +1,11 @@
 """What holders have promised: an observer beside every holder writes down each lease that it countersigned.
 
-The books of the nodes are not asked: a promise begins when the signed lease is about to leave the holder,
-also one under a repair grant. It ends when the owner's signed release has been answered, when its time is
+The books of a running node are not asked: a promise begins when the signed lease is about to leave the
+holder, also one under a repair grant. It ends when the owner's signed release has ended it, when its time is
 over, or when the holder gives it up while another one has promised the same shard; a holder that gives up the
-only promise breaks it.
+only promise breaks it. A holder that died between making a lease durable and answering has promised as well:
+after its next start it shows that lease to whoever asks, and others rely on it. Where it died in the midst of
+ending one, its next start shows whether the lease has ended.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from node.units import LeaseId, PeerId, SegmentId
 from simulations.host import Host
 
 ShardName = tuple[SegmentId, int]
+PAGE_SEGMENTS = 256
 
 
 @dataclass
@@ -44,10 +47,13 @@ class Promises:
     """Told of each lease that a holder signs without the owner, before it counts as a promise."""
     is_gone: Callable[[PeerId], bool] = lambda peer_id: False
     """Whether a holder is lost for good: what it promised keeps nothing."""
-    _releasing: set[LeaseId] = field(default_factory=set)
+    _releasing: dict[LeaseId, Release] = field(default_factory=dict)
+    _ending: dict[PeerId, list[tuple[LeaseId, Release | None]]] = field(default_factory=dict)
+    """What each holder was about to end, or was ending when it died."""
 
     def observe(self, host: Host, node: Node) -> None:
         """Watch one new node; a hook for `Host.on_up`."""
+        self._take_stock(host, node)
         keeper = node.server.keeper
         setattr(keeper, "close_put", self._noting(keeper.close_put, host.peer_id))  # noqa: B010
         setattr(keeper, "renew", self._noting(keeper.renew, host.peer_id))  # noqa: B010
@@ -55,14 +61,13 @@ class Promises:
 
         async def released(request: messages.Release) -> int:
             records = [Release.decode(record, network=NETWORK_ID) for record in request.records]
-            self._releasing.update(record.lease_id for record in records)
+            names = {record.lease_id: record for record in records}
+            self._releasing |= names
             try:
-                count = await release(request)
+                return await release(request)
             finally:
-                self._releasing.difference_update(record.lease_id for record in records)
-            for record in records:
-                self._end(host.peer_id, record)
-            return count
+                for lease_id in names:
+                    self._releasing.pop(lease_id, None)
 
         async def kept(
             incoming: Any, manifest: Any, grant: Any, leases: Sequence[Lease], roster: Any, peer_id: Any
@@ -74,9 +79,12 @@ class Promises:
                 self._begin(host.peer_id, lease)
 
         def ended(lease_id: LeaseId) -> bool:
-            was_there = end_lease(lease_id)
-            if was_there and lease_id not in self._releasing:
-                self._give_up(host, lease_id)
+            under_way = self._ending.setdefault(host.peer_id, [])
+            under_way.append((lease_id, self._releasing.get(lease_id)))
+            was_there = end_lease(lease_id)  # where it raises, the next start shows what became of it
+            _, record = under_way.pop()
+            if was_there:
+                self._end(host, lease_id, record)
             return was_there
 
         setattr(keeper, "release", released)  # noqa: B010
@@ -114,11 +122,27 @@ class Promises:
         self.roots.setdefault(name, lease.root)
         self.made += 1
 
-    def _end(self, holder: PeerId, release: Release) -> None:
-        release.verify()
-        lease = self._find(holder, release.lease_id)
-        if lease is not None and release.signer == lease.owner_key:
-            self._forget(holder, lease)
+    def _take_stock(self, host: Host, node: Node) -> None:
+        """What a starting holder keeps leases of, and what it had ended when it died."""
+        for lease_id, record in self._ending.pop(host.peer_id, ()):
+            if node.store.lease(lease_id) is None:
+                self._end(host, lease_id, record)
+        cursor = b""
+        while page := node.store.segments(cursor, limit=PAGE_SEGMENTS):
+            for segment_id in page:
+                for held in node.store.leases(segment_id):
+                    if self._find(host.peer_id, held.lease.lease_id) is None:
+                        self._begin(host.peer_id, Lease.decode(held.lease.data, network=NETWORK_ID))
+            cursor = page[-1] + b"\0"
+
+    def _end(self, host: Host, lease_id: LeaseId, record: Release | None) -> None:
+        if record is None:
+            self._give_up(host, lease_id)
+            return
+        record.verify()
+        lease = self._find(host.peer_id, lease_id)
+        if lease is not None and record.signer == lease.owner_key:
+            self._forget(host.peer_id, lease)
 
     def _give_up(self, host: Host, lease_id: LeaseId) -> None:
         lease = self._find(host.peer_id, lease_id)

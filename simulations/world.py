@@ -197,7 +197,11 @@ class World:
 
     def _on_granted(self, host: Host, lease: Lease) -> None:
         """Without the owner a shard changes hands only for evidence: of a holder that was never away, in a
-        network that was never cut, there can be none."""
+        network that was never cut, there can be none.
+
+        A lease replaces those of earlier generations. One of the same was made for the same loss at the same
+        time: two repairers at once do harmless work twice.
+        """
         half = lease.half
         if self.internet.was_cut or (half is not None and half.handover is not None):
             return
@@ -205,6 +209,9 @@ class World:
         for peer_id in self.promises.holders(name):
             holder = self._by_peer[peer_id]
             if holder is host or holder.is_hostile or holder.has_rot or holder.starts > 1:
+                continue
+            replaced = self.promises.leases[peer_id][name].values()
+            if all(other.generation >= lease.generation for other in replaced):
                 continue
             if self.holds(holder, name, lease.root):
                 text = f"{host} took shard {name[1]} of {name[0].hex()[:8]}, and {holder} was there with it"

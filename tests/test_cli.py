@@ -178,7 +178,8 @@ def test_without_a_daemon_every_command_is_exit_4_and_says_how_to_start_one(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--web", "127.0.0.1:0"],
+        ["--web", "127.0.0.1"],
+        ["--web", "192.0.2.1:80"],
         ["--set", "lease.days=0"],
         ["--set", "x=1"],
         ["--announce", "203.0.113.7"],

@@ -379,4 +379,4 @@ def test_tables_of_the_home() -> None:
 
 def test_commands_of_the_control_api() -> None:
     rows = table("control-api.md", ["command", "request"])
-    assert {code_of(row[0])[0] for row in rows} == set(control_handlers(cast(Node, None)))
+    assert {code_of(row[0])[0] for row in rows} == {*control_handlers(cast(Node, None)), "url"}

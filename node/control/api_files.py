@@ -27,16 +27,25 @@ LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR 
 
 async def link(node: Node, request: Json, events: Events) -> Json:
     """The link of one of my files, or of the link given."""
-    given = parse_hash_or_link(required(request, "link", str))
-    if given.key is None and given.wrapped is None:
-        await wait_list(node, events)
-        entry = node.catalogue.get(given.file_hash)
-        if entry is None:
-            raise NotFoundError(f"{cid_text(given.file_hash)} isn't one of my files: see `cairn ls`")
-        given = parse_link(entry.link)
+    given = await own_link(node, required(request, "link", str), events)
     if field(request, "via", bool):
         given = Link(given.file_hash, given.key, _via(node, given.file_hash), given.wrapped)
     return {"link": str(given), "verify_link": str(given.verify_link())}
+
+
+async def own_link(node: Node, text: str, events: Events) -> Link:
+    """A link with its key: the one in `text`, or that of my file whose hash `text` is.
+
+    Raises `UsageError`, or `NotFoundError` for a hash that is not of my files.
+    """
+    given = parse_hash_or_link(text)
+    if given.key is not None or given.wrapped is not None:
+        return given
+    await wait_list(node, events)
+    entry = node.catalogue.get(given.file_hash)
+    if entry is None:
+        raise NotFoundError(f"{cid_text(given.file_hash)} isn't one of my files: see `cairn ls`")
+    return parse_link(entry.link)
 
 
 def _via(node: Node, file_hash: FileHash) -> tuple[Multiaddr, ...]:

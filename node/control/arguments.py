@@ -186,7 +186,13 @@ def _run(
             metavar="SIZE", help="disk to give, a hard cap that counts the whole home; from 16MiB on"
         ),
     ] = None,
-    web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="where to serve the page")] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="where to serve the page, on loopback; port 0 is any free one (default 127.0.0.1:0)",
+        ),
+    ] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="serve no page")] = False,
     no_mdns: Annotated[
         bool, typer.Option("--no-mdns", help="neither look for nor answer peers on this LAN")
@@ -252,6 +258,20 @@ def _link(
     via: Annotated[bool, typer.Option("--via", help="put addresses to join through into the link")] = False,
 ) -> None:
     """show the link of one of my files again"""
+
+
+@_command("url", "cairn url 'cairn:...#...'\nmpv \"$(cairn url bafk...)\"\ncairn url")
+def _url(
+    link: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LINK[/path]",
+            help="a link, an entry of a folder's link, or the hash of my file; without it, the page's URL",
+        ),
+    ] = None,
+    password_file: PasswordOption = None,
+) -> None:
+    """a URL on this machine for players and browsers"""
 
 
 @_command("ls", "cairn ls\ncairn ls 'cairn:...#...'")
@@ -404,11 +424,19 @@ def _demo(
     "simulate",
     "cairn simulate churn --seed 7\n"
     "cairn simulate partition --seed 3 --plot pictures\n"
-    "cairn simulate all --seeds 1-100",
+    "cairn simulate all --seeds 1-100\n"
+    "cairn simulate attack --json",
 )
 def _simulate(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="a module of simulations/scenarios, or `all`")
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="real nodes in a simulated world: churn, eclipse, filling, flash_crowd, hostile_holders, "
+            "mass_failure, partition, slow_disks, steady, upgrade, or `all` of them; or what is computed: "
+            "attack (300 attackers against the rules of credit), availability, durability, lookups, sweep, "
+            "year",
+        ),
     ],
     seed: Annotated[int, typer.Option(metavar="N", help="which history")] = 1,
     seeds: Annotated[str, typer.Option(metavar="A-B", help="of `all`: which")] = "1-10",
@@ -427,4 +455,4 @@ def _simulate(
         int | None, typer.Option(metavar="N", help="of `all`: runs at once (default: cores)")
     ] = None,
 ) -> None:
-    """run a scenario of the simulated world: one seed, one history"""
+    """run a scenario of the simulated world, or a model: one seed, one history"""

@@ -18,7 +18,7 @@ from node.control.arguments import Options
 from node.control.client import Json, call
 from node.control.streams import flush_stdout, stdout_errors, write_stdout
 from node.daemon.home import Home
-from node.errors import ConfigError, NotEnoughPeersError, UsageError
+from node.errors import NotEnoughPeersError, UsageError
 from node.units import format_count, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ Outcome = tuple[Json | None, int]
 
 def run(options: Options) -> Outcome:
     """The daemon, in the foreground."""
-    if options.web is not None:
-        raise ConfigError("this release has no page to serve: leave out --web")
     donate_bytes = None if options.donate is None else parse_size(options.donate)
+    from node.control.web import PageAddress
     from node.daemon.supervisor import RunOptions, run_node
     from node.units import Multiaddr
+
+    page = PageAddress() if options.web is None else PageAddress.parse(options.web)
 
     def on_ready(ready: Ready) -> None:
         if options.json:
@@ -47,7 +48,7 @@ def run(options: Options) -> Outcome:
                 "peer_id": ready.peer_id,
                 "addresses": list(ready.addresses),
                 "account": ready.account,
-                "web": None,
+                "web": ready.web,
                 "pid": ready.pid,
             }
             with stdout_errors():
@@ -66,6 +67,7 @@ def run(options: Options) -> Outcome:
             bootstrap=tuple(options.bootstrap) if options.bootstrap else None,
             donate_bytes=donate_bytes,
             mdns=not options.no_mdns,
+            web=None if options.no_web else page,
             overrides=tuple(options.overrides or ()),
             verbose=options.verbose,
             passphrase=_passphrase(options),
@@ -114,6 +116,12 @@ def get(options: Options) -> Outcome:
 def link(options: Options) -> Outcome:
     """Show a link again."""
     return _call(options, "link", {"link": _argument(options.link), "via": options.via}), 0
+
+
+def url(options: Options) -> Outcome:
+    """A loopback URL of a file; without a link that of the page."""
+    text = None if options.link is None else _argument(options.link)
+    return _call(options, "url", {"link": text, "password": _password(options.password_file)}), 0
 
 
 def ls(options: Options) -> Outcome:
@@ -219,6 +227,7 @@ COMMANDS: Mapping[str, Callable[[Options], Outcome]] = {
     "put": put,
     "get": get,
     "link": link,
+    "url": url,
     "ls": ls,
     "health": health,
     "renew": renew,

@@ -145,9 +145,10 @@ class LocalSwarm:
         donate: str | None = None,
         bootstrap: Sequence[NodeProcess] = (),
         arguments: Sequence[str] = (),
+        page: bool = False,
     ) -> NodeProcess:
         """Start a node without waiting for it. Without `bootstrap` it knows nobody."""
-        words = ["--listen", LOOPBACK, "--no-mdns", "--no-web", *arguments]
+        words = ["--listen", LOOPBACK, "--no-mdns", *([] if page else ["--no-web"]), *arguments]
         for peer in bootstrap:
             words += ["--bootstrap", peer.address]
         if donate is not None:

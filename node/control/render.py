@@ -52,6 +52,8 @@ def render_ready(ready: Ready, home: Home) -> None:
     print(f"Cairn node {ready.peer_id} is ready.")
     for address in ready.addresses:
         print(f"  listening on {address}")
+    if ready.web is not None:
+        print(f"  page {ready.web}")
     print(f"  home {home.path}")
     gives = f"gives {format_size(ready.gives_bytes)} to others" if ready.gives_bytes else "gives no disk yet"
     print(f"  {gives} (`cairn donate 20GiB` changes that)")
@@ -147,6 +149,10 @@ def _link(options: Options, result: Json) -> None:
         segno.make(result["link"], error="l").terminal(out=sys.stdout, compact=True)
     print(result["link"])
     _say(f"whoever has this one can check it, not read it: {result['verify_link']}")
+
+
+def _url(_options: Options, result: Json) -> None:
+    print(result["url"])
 
 
 def _ls(_options: Options, result: Json) -> None:
@@ -384,6 +390,7 @@ _RENDERERS: Mapping[str, Callable[[Options, Json], None]] = {
     "put": _put,
     "get": _get,
     "link": _link,
+    "url": _url,
     "ls": _ls,
     "health": _health,
     "renew": _renew,

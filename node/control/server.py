@@ -1,5 +1,7 @@
 """The local API: HTTP/1.1 over a Unix socket that only its owner can open. Layer 5.
 
+The page (node/control/web.py) makes the same calls over TCP, behind a token.
+
 Invariants: the socket has mode 0600 in a folder of mode 0700 before it listens; a request's body is bounded
 before it is read; a client that goes away cancels what it asked for; an answer is a sequence of events
 (node/control/client.py) that ends with exactly one result or error; keys and links are neither in a path
@@ -21,7 +23,7 @@ from typing import Any
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
 from node import limits
 from node.errors import NodeError, UsageError
@@ -98,7 +100,7 @@ class ControlApp:
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """One request, or (ASGI's "lifespan") the life of the server."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await live(receive, send)
         if scope["type"] != "http":
             return
         try:
@@ -110,7 +112,7 @@ class ControlApp:
         await _start(send, 200)
         events = Events(send)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_disconnect, receive, nursery.cancel_scope)
+            nursery.start_soon(cancel_on_disconnect, receive, nursery.cancel_scope)
             nursery.start_soon(events.pump_progress)
             name, value = await self._run(handler, request, events)
             await events.finish(name, value)
@@ -169,7 +171,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """Nothing to prepare: say so when asked."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
@@ -186,7 +188,8 @@ async def _finish(send: ASGISendCallable) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _cancel_on_disconnect(receive: ASGIReceiveCallable, scope: trio.CancelScope) -> None:
+async def cancel_on_disconnect(receive: ASGIReceiveCallable, scope: trio.CancelScope) -> None:
+    """Cancel what a client that has gone away had asked for."""
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
@@ -198,7 +201,16 @@ async def serving(path: Path, handlers: Mapping[str, Handler], *, log_path: Path
 
     The caller holds the home's lock, so a socket that is already there is a dead one.
     """
-    listener = _listen(path)
+    try:
+        async with answering(_listen(path), ControlApp(handlers, log_path=log_path)):
+            yield
+    finally:
+        _remove(path)
+
+
+@asynccontextmanager
+async def answering(listener: socket.socket, app: ASGIFramework) -> AsyncIterator[None]:
+    """Serve an application on a socket that listens already, until the context ends."""
     config = HypercornConfig()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
@@ -207,16 +219,12 @@ async def serving(path: Path, handlers: Mapping[str, Handler], *, log_path: Path
     config.graceful_timeout = _STOP_GRACE_S
     config.h11_max_incomplete_size = limits.CONTROL_REQUEST_BYTES_MAX
     stop = trio.Event()
-    app = ControlApp(handlers, log_path=log_path)
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, app, config, shutdown_trigger=stop.wait, mode="asgi"))
-            try:
-                yield
-            finally:
-                stop.set()
-    finally:
-        _remove(path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, app, config, shutdown_trigger=stop.wait, mode="asgi"))
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 def _remove(path: Path) -> None:

@@ -23,6 +23,7 @@ from node import limits
 from node.chunks.store.space import check_cap
 from node.control.api import control_handlers
 from node.control.server import serving
+from node.control.web import PageAddress, no_page, serving_page
 from node.crypto.identity import account_text, peer_id_text
 from node.crypto.keystore import NodeKeys, open_or_create
 from node.daemon.compose import Node, NodePorts, open_node
@@ -56,6 +57,8 @@ class RunOptions:
     """Replaces the lists in files; None leaves them."""
     donate_bytes: int | None = None
     mdns: bool = True
+    web: PageAddress | None = None
+    """Where the page is served; None serves none."""
     overrides: tuple[str, ...] = ()
     verbose: int = 0
     passphrase: str | None = field(default=None, repr=False)
@@ -71,6 +74,8 @@ class Ready:
     account: str
     pid: int
     gives_bytes: int
+    web: str | None
+    """The page's URL, with its token."""
 
 
 OnReady = Callable[[Ready], None]
@@ -112,9 +117,17 @@ async def _run(options: RunOptions, config: Config, listed: Sequence[Contact], o
 
 async def _serve(options: RunOptions, config: Config, listed: Sequence[Contact], on_ready: OnReady) -> None:
     async with _opened(options, config, listed) as node:
-        path = options.home.place_socket()
-        async with serving(path, control_handlers(node), log_path=options.home.log_path):
-            on_ready(_ready(node))
+        handlers, log_path = control_handlers(node), options.home.log_path
+        async with AsyncExitStack() as stack:
+            page = None
+            if options.web is not None:
+                page = await stack.enter_async_context(
+                    serving_page(node, handlers, options.web, log_path=log_path)
+                )
+            calls = {**handlers, "url": no_page if page is None else page.url_handler}
+            path = options.home.place_socket()
+            await stack.enter_async_context(serving(path, calls, log_path=log_path))
+            on_ready(_ready(node, None if page is None else page.url))
             await trio.sleep_forever()
 
 
@@ -189,7 +202,7 @@ def _listed_peers(options: RunOptions) -> tuple[Contact, ...]:
     return load_bootstrap_peers(options.home.path)
 
 
-def _ready(node: Node) -> Ready:
+def _ready(node: Node, web: str | None) -> Ready:
     network, keys = node.ports.network, node.keys
     return Ready(
         peer_id=peer_id_text(keys.peer_id),
@@ -197,6 +210,7 @@ def _ready(node: Node) -> Ready:
         account=account_text(keys.account_id),
         pid=os.getpid(),
         gives_bytes=node.donation().cap_bytes,
+        web=web,
     )
 
 

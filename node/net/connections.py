@@ -40,6 +40,10 @@ class ConnectionTable:
         """All connections of a peer, oldest first."""
         return tuple(self._by_peer.get(peer_id, ()))
 
+    def all(self) -> tuple[Connection, ...]:
+        """Every connection."""
+        return tuple(connection for siblings in self._by_peer.values() for connection in siblings)
+
     def live(self, peer_id: PeerId) -> Connection | None:
         """The newest connection that has not ended: an older one may be of a life before a restart."""
         for connection in reversed(self._by_peer.get(peer_id, ())):

@@ -2,9 +2,10 @@
 
 Every stream has a flow in each direction, and a flow pays from one or more buckets (the node's upload and
 what it gives to others, say). A turn is granted once every bucket of its flow is above zero, and may leave it
-in debt by one piece. Invariants, for a bucket of rate r:
-- In any span of T seconds at most r * T + r * (BURST_S + PIECE_S) bytes are granted (at rates under 2.5 kB/s:
-  `PIECE_BYTES_MIN` in place of the piece): 3 % over the rate in ten seconds.
+in debt by one piece. What passed without a turn (`Bucket.owe`) is paid before the next one. Invariants, for a
+bucket of rate r:
+- In any span of T seconds at most r * T + r * (BURST_S + PIECE_S) bytes are granted (at rates under 5 kB/s:
+  `PIECE_BYTES_MIN` in place of the piece): 2 % over the rate in ten seconds.
 - Of the flows that wait and may go, the one goes first that would be done first if all went at once (weighted
   fair queueing: Demers, Keshav and Shenker, SIGCOMM 1989, all weights equal): streams get equal shares, and a
   short message of a stream that was quiet passes in front of bulk, so that lookups and control never starve.
@@ -19,17 +20,21 @@ from typing import Final
 
 from node.limits import STREAM_WRITE_BYTES_MAX
 
-BURST_S: Final = 0.2
-"""What a quiet bucket saves up, in seconds of its rate: 2 % of ten seconds."""
-PIECE_S: Final = 0.1
+BURST_S: Final = 0.1
+"""What a quiet bucket saves up, in seconds of its rate: 1 % of ten seconds."""
+PIECE_S: Final = 0.05
 """The longest that one piece may keep the others waiting."""
 PIECE_BYTES_MIN: Final = 256
+DEBT_S: Final = 10.0
+"""The longest that others wait for what came unasked."""
 FRAMING_BYTES: Final = 30
 """What a piece costs beside itself: 12 bytes of Yamux, 18 of Noise."""
+OPENING_BYTES: Final = 160
+"""What a stream costs each way beside its bytes: its beginning, its end, the protocol's name."""
 
 
 class Bucket:
-    """One rate. Tokens are bytes; they may be negative: a debt of at most one piece."""
+    """One rate. Tokens are bytes; they may be negative: a debt."""
 
     def __init__(self, rate_bytes_s: int | None = None) -> None:
         self._rate_bytes_s = rate_bytes_s
@@ -71,6 +76,13 @@ class Bucket:
         """Pay; the caller has asked `ready_in_s`."""
         if self._rate_bytes_s is not None:
             self._tokens -= byte_count
+
+    def owe(self, byte_count: int) -> None:
+        """Bytes passed that nobody asked for: what comes next waits for them, but never longer than it takes
+        until no span of ten seconds has them in it."""
+        if self._rate_bytes_s is not None:
+            debt_max = self._rate_bytes_s * DEBT_S
+            self._tokens = min(self._tokens, max(self._tokens - byte_count, -debt_max))
 
     def _fill(self, now_s: float) -> None:
         if self._rate_bytes_s is not None:

@@ -12,7 +12,7 @@ connection's faults never reach another; whatever a peer makes this node keep ha
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +31,7 @@ from node.net.noise import ChannelError, Handshake, SecureChannel
 from node.net.reachability import Reachability, Standing
 from node.net.stream import NetworkStream
 from node.net.upgrade import upgrade_accepted, upgrade_dialled
+from node.net.windows import Unpaced, WindowPacer
 from node.net.yamux import UnreadBytes, YamuxConnection
 from node.net.yamux_stream import YamuxStream
 from node.ports import Stream, StreamHandler
@@ -78,6 +79,16 @@ async def open_network(
             await trio.aclose_forcefully(listener)
 
 
+async def open_tcp(endpoint: Endpoint) -> tuple[trio.SocketStream, Endpoint]:
+    """A connection, and the address that it got. Raises `OSError`."""
+    stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    try:
+        return stream, endpoint_of_socket(*stream.socket.getpeername()[:2])
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
 @dataclass(slots=True, eq=False)
 class _Dial:
     tried: set[Endpoint] = field(default_factory=set)
@@ -103,12 +114,15 @@ class Libp2pNetwork:
         listeners: Sequence[trio.SocketListener],
         announced: Sequence[Endpoint],
         nursery: trio.Nursery,
+        open_tcp: Callable[[Endpoint], Awaitable[tuple[trio.abc.Stream, Endpoint]]] = open_tcp,
     ) -> None:
+        """`open_tcp` makes a connection, and says which address it got: tests bring a wire of their own."""
         self._handshake = handshake
         self._listeners = listeners
         self._bound = tuple(endpoint_of_socket(*listener.socket.getsockname()[:2]) for listener in listeners)
         self._announced = tuple(announced)
         self._nursery = nursery
+        self._open_tcp = open_tcp
         self._connections = ConnectionTable()
         self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
         self._dials: dict[PeerId, _Dial] = {}
@@ -116,6 +130,7 @@ class Libp2pNetwork:
         self._services: dict[str, Service] = {}
         self._callbacks: list[Callable[[PeerId], None]] = []
         self._unread = UnreadBytes()
+        self._windows: WindowPacer = Unpaced()
         self._reachability = Reachability()
         many = limits.IDENTIFY_STREAMS_MAX
         self.serve(identify.IDENTIFY, self._tell_identity, streams_max=many, streams_max_per_peer=4)
@@ -181,6 +196,12 @@ class Libp2pNetwork:
     def on_connected(self, callback: Callable[[PeerId], None]) -> None:
         """As the port says."""
         self._callbacks.append(callback)
+
+    def pace_windows(self, windows: WindowPacer) -> None:
+        """From now on let peers send what `windows` grants; again when what streams begin with changed."""
+        self._windows = windows
+        for connection in self._connections.all():
+            connection.yamux.announce_first_window()
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """As the port says."""
@@ -258,9 +279,8 @@ class Libp2pNetwork:
             dial.wake()
 
     async def _dial_one(self, endpoint: Endpoint, peer_id: PeerId) -> None:
-        stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        stream, remote = await self._open_tcp(endpoint)
         try:
-            remote = endpoint_of_socket(*stream.socket.getpeername()[:2])
             channel = await upgrade_dialled(stream, self._handshake, peer_id)
         except BaseException:
             await trio.aclose_forcefully(stream)
@@ -275,11 +295,14 @@ class Libp2pNetwork:
             await trio.serve_listeners(self._accept, list(self._listeners), handler_nursery=self._nursery)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        """One caller, to the end of the connection: `trio.serve_listeners` closes the socket then."""
         try:
             remote = endpoint_of_socket(*stream.socket.getpeername()[:2])
         except OSError:
             return
+        await self.take_caller(stream, remote)
+
+    async def take_caller(self, stream: trio.abc.Stream, remote: Endpoint) -> None:
+        """One caller, to the end of the connection: `trio.serve_listeners` closes the socket then."""
         if not self._connections.has_room_for(remote):
             return
         if len(self._handshakes) >= limits.HANDSHAKES_MAX:
@@ -358,7 +381,11 @@ class Libp2pNetwork:
             self._nursery.start_soon(self._on_stream, connection, muxed)
 
         yamux = YamuxConnection(
-            channel, dialled=dialled is not None, unread=self._unread, on_stream=on_stream
+            channel,
+            dialled=dialled is not None,
+            unread=self._unread,
+            on_stream=on_stream,
+            windows=lambda: self._windows,
         )
         peer_id = channel.peer_id
         connection = Connection(peer_id, yamux, remote, dialled)

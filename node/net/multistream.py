@@ -40,14 +40,20 @@ def refusal() -> bytes:
     return _line(_HEADER) + _line(_NOT_AVAILABLE)
 
 
-async def agree(stream: ByteStream, protocol: str) -> None:
-    """The dialler's side, for one protocol. Raises `ProtocolError` if the listener does not take it."""
-    wanted = proposal(protocol)
-    await stream.send_all(wanted)
-    # Byte by byte as far as it agrees: a refusal is shorter than most protocols' names.
-    for byte in wanted:
-        if bytes(await stream.read_exactly(1))[0] != byte:
-            raise ProtocolError(f"the peer does not speak {protocol}")
+async def agree(stream: ByteStream, protocols: Sequence[str]) -> str:
+    """The dialler's side: the first of `protocols` that the listener takes. Raises `ProtocolError`."""
+    await stream.send_all(proposal(protocols[0]))
+    if await _read_line(stream) != _HEADER:
+        raise ProtocolError("no multistream header")
+    for index, protocol in enumerate(protocols):
+        if index:
+            await stream.send_all(_line(protocol))
+        answer = await _read_line(stream)
+        if answer == protocol:
+            return protocol
+        if answer != _NOT_AVAILABLE:
+            break
+    raise ProtocolError(f"the peer does not speak {' or '.join(protocols)}")
 
 
 async def choose(

@@ -7,6 +7,7 @@ import trio
 from node.crypto.identity import peer_id_text
 from node.errors import RefusedError, UnreachableError
 from node.net import multistream
+from node.net.fair_queue import Flow
 from node.net.noise import ChannelError
 from node.net.yamux_stream import PEER_RESET, YamuxStream
 from node.ports import Buffer
@@ -72,6 +73,17 @@ class NetworkStream:
         except RefusedError as error:
             # The peer spoke this protocol a moment ago; only `open_stream` may refuse.
             raise UnreachableError(self.peer, "no longer takes streams of this protocol") from error
+
+    def pay_from(self, flow: Flow) -> None:
+        """Have what arrives paid from these buckets."""
+        self._stream.pay_from(flow)
+
+    async def wait_window(self, wanted_bytes: int) -> int:
+        """Wait until the peer takes some of `wanted_bytes`; how many. Raises `UnreachableError`."""
+        try:
+            return await self._stream.wait_window(wanted_bytes)
+        except ChannelError as error:
+            raise self._unreachable(error) from error
 
     async def close_write(self) -> None:
         """As the port says."""

@@ -1,4 +1,7 @@
-"""From a TCP connection to streams: Noise, then Yamux, each agreed by multistream-select. Layer 3."""
+"""From a TCP connection to streams: Noise, then Yamux, each agreed by multistream-select. Layer 3.
+
+A muxer is offered twice: as Cairn nodes speak it (node/net/yamux.py) and, to whoever does not, as specified.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,47 @@ from node.net.noise import ChannelError, Handshake, SecureChannel, SocketReader
 from node.units import PeerId
 
 _NOISE: Final = "/noise"
-_YAMUX: Final = "/yamux/1.0.0"
+YAMUX: Final = "/yamux/1.0.0"
+CAIRN_YAMUX: Final = "/cairn/yamux/1"
+_MUXERS: Final = (CAIRN_YAMUX, YAMUX)
 
 
-async def upgrade_dialled(stream: trio.SocketStream, handshake: Handshake, peer_id: PeerId) -> SecureChannel:
-    """The dialler's side. Raises `ProtocolError` (another peer answers, say) and `ChannelError`."""
+async def upgrade_dialled(
+    stream: trio.abc.Stream, handshake: Handshake, peer_id: PeerId, *, muxers: Sequence[str] = _MUXERS
+) -> SecureChannel:
+    """The dialler's side, offering `muxers` in turn.
+
+    Raises `ProtocolError` (another peer answers, say) and `ChannelError`.
+    """
     reader = SocketReader(stream)
-    await multistream.agree(_Plain(stream, reader), _NOISE)
+    await multistream.agree(_Plain(stream, reader), (_NOISE,))
     channel = await handshake.dialled(stream, reader, peer_id)
     sealed = _Sealed(channel)
-    await multistream.agree(sealed, _YAMUX)
+    channel.muxer = await multistream.agree(sealed, muxers)
     channel.give_back(sealed.rest)
     return channel
 
 
-async def upgrade_accepted(stream: trio.SocketStream, handshake: Handshake) -> SecureChannel:
+async def upgrade_accepted(stream: trio.abc.Stream, handshake: Handshake) -> SecureChannel:
     """The listener's side. Raises `ProtocolError` and `ChannelError`."""
     reader = SocketReader(stream)
-    await _choose(_Plain(stream, reader), _NOISE)
+    await _choose(_Plain(stream, reader), (_NOISE,))
     channel = await handshake.accepted(stream, reader)
     sealed = _Sealed(channel)
-    await _choose(sealed, _YAMUX)
+    channel.muxer = await _choose(sealed, _MUXERS)
     channel.give_back(sealed.rest)
     return channel
 
 
-async def _choose(stream: multistream.ByteStream, only: str) -> None:
-    def served() -> Sequence[str]:
-        return (only,)
-
-    if await multistream.choose(stream, lambda wanted: wanted == only, served) is None:
-        raise ProtocolError(f"the peer does not speak {only}")
+async def _choose(stream: multistream.ByteStream, served: Sequence[str]) -> str:
+    chosen = await multistream.choose(stream, served.__contains__, lambda: served)
+    if chosen is None:
+        raise ProtocolError(f"the peer does not speak {' or '.join(served)}")
+    return chosen
 
 
 class _Plain:
-    def __init__(self, stream: trio.SocketStream, reader: SocketReader) -> None:
+    def __init__(self, stream: trio.abc.Stream, reader: SocketReader) -> None:
         self._stream = stream
         self._reader = reader
 

@@ -7,6 +7,14 @@ write that waits 5 s for window, or is cancelled, ends in a reset or in a dead c
 window every 10 ms; and a subclass can't mend it, since its negotiator makes the stock class whatever
 `muxer_opt` names (`MuxerMultistream.new_conn`).
 
+Between Cairn nodes it is `/cairn/yamux/1`, agreed like any muxer: Yamux and two kinds of frame more.
+- FIRST_WINDOW (4), on stream 0: what each stream opened from here on may begin with, whoever opens it.
+  Each side's first frame; again when it changes, and answered with ACK: a stream that the peer opens before
+  its answer begins with what held before. Until it is heard: 512 bytes.
+- BLOCKED (5): the sender has so many bytes ready beyond its window.
+So a node with a rate gives window for what is ready to come, when there is bandwidth, and nothing ahead.
+Yamux itself has a first window of 256 KiB for each stream, asked for or not.
+
 How this one works, per connection:
 - One task reads. It never waits for a write, so two peers can't block each other. What arrives goes to its
   stream's buffer at once; a byte beyond the window, or a malformed frame, ends the connection.
@@ -31,15 +39,19 @@ import trio
 from node import limits
 from node.errors import ProtocolError
 from node.net.noise import ChannelError, SecureChannel
-from node.net.yamux_stream import DATA, FIN, PEER_RESET, RST, WINDOW_UPDATE, StreamError, YamuxStream
+from node.net.upgrade import CAIRN_YAMUX
+from node.net.windows import Unpaced, WindowPacer
+from node.net.yamux_stream import BLOCKED, DATA, FIN, PEER_RESET, RST, WINDOW_UPDATE, StreamError, YamuxStream
 from node.ports import Buffer
 
 _HEADER: Final = struct.Struct(">BBHII")
 _PING: Final = 2
 _GO_AWAY: Final = 3
+_FIRST_WINDOW: Final = 4
 _SYN: Final = 1
 _ACK: Final = 2
 _MESSAGE_BYTES_MAX: Final = 65_519  # a Noise message without its tag
+_MESSAGES_AT_ONCE: Final = 64  # one read brings four full ones, or thousands that are nearly empty
 
 
 class UnreadBytes:
@@ -66,10 +78,13 @@ class YamuxConnection:
         dialled: bool,
         unread: UnreadBytes,
         on_stream: Callable[[YamuxStream], None],
+        windows: Callable[[], WindowPacer] = Unpaced,
     ) -> None:
         """`on_stream` is called for each stream that the peer opens, and must not block."""
         self.streams: dict[int, YamuxStream] = {}
         self.end_reason = ""
+        self.is_told_of_blocked = channel.muxer == CAIRN_YAMUX
+        self._windows = windows
         self._channel = channel
         self._next_id = 1 if dialled else 2
         self._unread_everywhere = unread
@@ -84,6 +99,17 @@ class YamuxConnection:
         self._last_used_s = trio.current_time()
         self._ended = False
         self._scope = trio.CancelScope()
+        self._first_send_bytes = limits.STREAM_FIRST_WINDOW_BYTES
+        self._first_receive_bytes = limits.STREAM_FIRST_WINDOW_BYTES
+        """What streams begin with that the peer opens, as far as it has confirmed."""
+        self._announced_bytes = limits.STREAM_FIRST_WINDOW_BYTES
+        self._has_heard_first = False
+        self._announcements: deque[int] = deque()  # not confirmed yet
+        if self.is_told_of_blocked:
+            self._first_send_bytes = limits.STREAM_PACED_WINDOW_BYTES
+            # The first one holds for streams that the peer opened before it heard it, too.
+            self._first_receive_bytes = self._announced_bytes = self._windows().first_window_bytes
+            self._announce()
 
     @property
     def ended(self) -> bool:
@@ -115,11 +141,18 @@ class YamuxConnection:
             raise StreamError(self.end_reason)
         if len(self.streams) - self._incoming_count >= limits.STREAMS_MAX_PER_CONNECTION:
             raise StreamError("too many open streams on one connection")
-        stream = YamuxStream(self, self._next_id, incoming=False)
+        # What was announced before the frame that opens the stream, the peer hears before it.
+        stream = self._new_stream(self._next_id, incoming=False, first_receive_bytes=self._announced_bytes)
         self._next_id += 2
-        self.streams[stream.stream_id] = stream
-        self.queue(WINDOW_UPDATE, _SYN, stream.stream_id, 0)
+        self.queue(WINDOW_UPDATE, _SYN, stream.stream_id, stream.first_grant())
         return stream
+
+    def announce_first_window(self) -> None:
+        """The node's rates have changed: tell the peer, if that changes what streams begin with."""
+        first_bytes = self._windows().first_window_bytes
+        if self.is_told_of_blocked and first_bytes != self._announced_bytes:
+            self._announced_bytes = first_bytes
+            self._announce()
 
     def end(self, reason: str) -> None:
         """End the connection and all streams. Idempotent."""
@@ -175,14 +208,10 @@ class YamuxConnection:
                 self._queue_filled = trio.Event()
                 await self._queue_filled.wait()
             messages, taken_bytes = self._next_messages()
-            with trio.move_on_after(limits.CONNECTION_SILENCE_S) as scope:
-                try:
-                    await self._channel.send(messages)
-                except ChannelError as error:
-                    self.end(str(error))
-                    return
-            if scope.cancelled_caught:
-                self.end("the peer takes no bytes")
+            try:
+                await self._channel.send(messages)
+            except ChannelError as error:
+                self.end(str(error))
                 return
             self._queued_bytes -= taken_bytes
             self._queue_drained.unpark_all()
@@ -227,42 +256,18 @@ class YamuxConnection:
             self.end(str(error))
 
     async def _read_frames(self) -> None:
-        rest = b""
-        body_stream: YamuxStream | None = None
-        body_left = 0
-        body_ends = False
+        # A peer that sends faster than this reads does not keep the other tasks from running: what is
+        # received at once is bounded, and receiving is a checkpoint wherever it reads from the socket.
+        parser = _FrameParser(self)
         while True:
-            message = await self._channel.receive()
+            messages = await self._channel.receive_some(_MESSAGES_AT_ONCE)
             self._last_heard_s = trio.current_time()
-            data = rest + message if rest else message
-            position = 0
-            while True:
-                if body_left:
-                    chunk = data[position : position + body_left]
-                    position += len(chunk)
-                    body_left -= len(chunk)
-                    if chunk and body_stream is not None:
-                        self._deliver(body_stream, chunk)
-                    if body_left:
-                        break
-                if body_ends and body_stream is not None:
-                    body_ends = False
-                    body_stream.on_end()
-                if len(data) - position < _HEADER.size:
-                    break
-                version, kind, flags, stream_id, length = _HEADER.unpack_from(data, position)
-                position += _HEADER.size
-                if version != 0:
-                    raise ProtocolError("an unknown version")
-                body_stream = self._on_frame(kind, flags, stream_id, length)
-                if kind == DATA:
-                    body_left = length
-                    body_ends = bool(flags & FIN)
-            rest = data[position:]
-            # A peer that sends faster than this reads must not keep the other tasks from running.
-            await trio.lowlevel.checkpoint()
+            for message in messages:
+                parser.feed(message)
+            if len(messages) == _MESSAGES_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
-    def _on_frame(self, kind: int, flags: int, stream_id: int, length: int) -> YamuxStream | None:
+    def on_frame(self, kind: int, flags: int, stream_id: int, length: int) -> YamuxStream | None:
         """Act on a header; the stream that a body of `length` bytes belongs to, if anyone wants it."""
         if kind == _PING:
             if flags & _SYN:
@@ -270,6 +275,13 @@ class YamuxConnection:
             return None
         if kind == _GO_AWAY:
             raise ChannelError("the peer closed the connection")
+        if kind == _FIRST_WINDOW and self.is_told_of_blocked:
+            self._on_first_window(flags, length)
+            return None
+        if kind == BLOCKED and self.is_told_of_blocked:
+            if (blocked := self.streams.get(stream_id)) is not None:
+                blocked.on_blocked(length)
+            return None
         if kind not in (DATA, WINDOW_UPDATE):
             raise ProtocolError("an unknown kind of frame")
         stream = self._on_new_stream(stream_id) if flags & _SYN else self.streams.get(stream_id)
@@ -285,9 +297,37 @@ class YamuxConnection:
             if flags & FIN:
                 stream.on_end()
             return None
-        if length > stream.receive_window_bytes:
-            raise ProtocolError("more bytes than the window allows")
-        stream.receive_window_bytes -= length
+        stream.on_header(length)
+        return stream
+
+    def _on_first_window(self, flags: int, length: int) -> None:
+        if flags & _ACK:
+            if not self._announcements or self._announcements[0] != length:
+                raise ProtocolError("an answer to a window that was not announced")
+            self._first_receive_bytes = self._announcements.popleft()
+            return
+        if length < limits.STREAM_PACED_WINDOW_BYTES:
+            raise ProtocolError("a first window that takes no message")
+        if not self._has_heard_first:
+            self._has_heard_first = True
+            for stream in self.streams.values():
+                stream.on_window(length - self._first_send_bytes)
+        self._first_send_bytes = length
+        self.queue(_FIRST_WINDOW, _ACK, 0, length)
+
+    def _announce(self) -> None:
+        self._announcements.append(self._announced_bytes)
+        self.queue(_FIRST_WINDOW, 0, 0, self._announced_bytes)
+
+    def _new_stream(self, stream_id: int, *, incoming: bool, first_receive_bytes: int) -> YamuxStream:
+        stream = self.streams[stream_id] = YamuxStream(
+            self,
+            stream_id,
+            incoming=incoming,
+            first_send_bytes=self._first_send_bytes,
+            first_receive_bytes=first_receive_bytes,
+            windows=self._windows(),
+        )
         return stream
 
     def _on_new_stream(self, stream_id: int) -> YamuxStream | None:
@@ -296,14 +336,14 @@ class YamuxConnection:
         if self._incoming_count >= limits.STREAMS_MAX_PER_CONNECTION:
             self.queue(WINDOW_UPDATE, RST, stream_id, 0)
             return None
-        stream = YamuxStream(self, stream_id, incoming=True)
-        self.streams[stream_id] = stream
+        first_bytes = self._first_receive_bytes
+        stream = self._new_stream(stream_id, incoming=True, first_receive_bytes=first_bytes)
         self._incoming_count += 1
-        self.queue(WINDOW_UPDATE, _ACK, stream_id, 0)
+        self.queue(WINDOW_UPDATE, _ACK, stream_id, stream.first_grant())
         self._on_stream(stream)
         return stream
 
-    def _deliver(self, stream: YamuxStream, chunk: bytes) -> None:
+    def deliver(self, stream: YamuxStream, chunk: bytes) -> None:
         stream.on_data(chunk)
         if self.unread_bytes > limits.UNREAD_BYTES_MAX_PER_CONNECTION:
             self.shed()
@@ -317,3 +357,42 @@ class YamuxConnection:
             self.end("too many unread bytes")
         else:
             fullest.reset()
+
+
+class _FrameParser:
+    """Where the connection's bytes are within frames."""
+
+    def __init__(self, connection: YamuxConnection) -> None:
+        self._connection = connection
+        self._rest = b""
+        self._body_stream: YamuxStream | None = None
+        self._body_left = 0
+        self._body_ends = False
+
+    def feed(self, message: bytes) -> None:
+        """Act on the frames in a message, and what it ends. Raises `ProtocolError`, `ChannelError`."""
+        data = self._rest + message if self._rest else message
+        position = 0
+        while True:
+            if self._body_left:
+                chunk = data[position : position + self._body_left]
+                position += len(chunk)
+                self._body_left -= len(chunk)
+                if chunk and self._body_stream is not None:
+                    self._connection.deliver(self._body_stream, chunk)
+                if self._body_left:
+                    break
+            if self._body_ends and self._body_stream is not None:
+                self._body_ends = False
+                self._body_stream.on_end()
+            if len(data) - position < _HEADER.size:
+                break
+            version, kind, flags, stream_id, length = _HEADER.unpack_from(data, position)
+            position += _HEADER.size
+            if version != 0:
+                raise ProtocolError("an unknown version")
+            self._body_stream = self._connection.on_frame(kind, flags, stream_id, length)
+            if kind == DATA:
+                self._body_left = length
+                self._body_ends = bool(flags & FIN)
+        self._rest = data[position:]

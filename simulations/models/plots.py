@@ -1,4 +1,4 @@
-"""The models' pictures, for someone who reads nothing else. Needs matplotlib."""
+"""The models' pictures, for someone who reads nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from node.errors import UsageError
+from simulations.drawing import sheet
 from simulations.models.report import Table
 
 if TYPE_CHECKING:
@@ -22,16 +22,10 @@ _INCHES = (8.0, 4.6)
 
 def draw(model: str, tables: Sequence[Table], folder: Path) -> list[Path]:
     """The PNGs of a model, into `folder`; their paths. Raises `UsageError` without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("--plot needs matplotlib: install it with `pip install 'cairn[plot]'`") from error
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, position, picture in _PICTURES[model]:
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = sheet(*_INCHES)
         picture(figure, [dict(record) for record in tables[position].records])
         paths.append(folder / f"{name}.png")
         figure.savefig(paths[-1], dpi=110, metadata={"Software": None})

@@ -2,7 +2,7 @@
 // stdout. The first line on stdout says who it is. It shares no code with Cairn: that is its use.
 import './polyfill.js'
 
-import { createInterface } from 'node:readline'
+import { answerCalls } from '../js_process.mjs'
 
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
@@ -106,16 +106,9 @@ const operations = {
     (await node.peerRouting.findPeer(peerIdFromString(peer), options())).multiaddrs.map(String)
 }
 
-const say = (value) => process.stdout.write(JSON.stringify(value) + '\n')
-
-say({ peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) })
-
-for await (const line of createInterface({ input: process.stdin })) {
-  const { id, op, ...input } = JSON.parse(line)
-  operations[op](input).then(
-    (result) => say({ id, ok: true, result }),
-    (error) => say({ id, ok: false, error: `${error.name}: ${error.message}` })
-  )
-}
+await answerCalls(
+  { peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) },
+  operations
+)
 await node.stop()
 process.exit(0)

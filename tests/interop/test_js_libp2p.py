@@ -11,7 +11,8 @@ from node.net.bootstrap import peer_multiaddr
 from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.ports import Stream
 from node.units import Contact, Multiaddr
-from tests.interop.js_peer import JsError, JsPeer, js_peer
+from tests.interop.js_peer import JsPeer, js_peer
+from tests.js_process import JsError
 from tests.patience import PATIENCE_S
 
 ECHO = "/cairn/echo/1"

@@ -17,11 +17,11 @@ from node.errors import NodeError
 from node.net import multistream
 from node.net.addresses import parse_endpoint
 from node.net.noise import ChannelError, Handshake, SecureChannel
-from node.net.upgrade import upgrade_dialled
+from node.net.upgrade import CAIRN_YAMUX, YAMUX, upgrade_dialled
 from node.units import Contact
 from tests.patience import PATIENCE_S
 
-DATA, WINDOW_UPDATE, PING = 0, 1, 2
+DATA, WINDOW_UPDATE, PING, FIRST_WINDOW, BLOCKED = 0, 1, 2, 4, 5
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 WINDOW_BYTES = 256 * 1024
 NOTHING: Mapping[str, Any] = {}
@@ -34,11 +34,11 @@ async def tcp(victim: Contact) -> trio.SocketStream:
 
 
 @asynccontextmanager
-async def secure_channel(victim: Contact, seed: bytes) -> AsyncIterator[SecureChannel]:
-    """A channel on which Yamux has been agreed and nothing been sent."""
+async def secure_channel(victim: Contact, seed: bytes, *, muxer: str = YAMUX) -> AsyncIterator[SecureChannel]:
+    """A channel on which a muxer has been agreed and nothing been sent."""
     stream = await tcp(victim)
     async with stream:
-        yield await upgrade_dialled(stream, Handshake(seed.ljust(32)), victim.peer_id)
+        yield await upgrade_dialled(stream, Handshake(seed.ljust(32)), victim.peer_id, muxers=(muxer,))
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, body: bytes = b"") -> bytes:
@@ -76,10 +76,10 @@ async def send_until_cut_off(
     return False
 
 
-async def ignore_window(victim: Contact, protocol: str, *, byte_count: int) -> bool:
+async def ignore_window(victim: Contact, protocol: str, *, byte_count: int, muxer: str = YAMUX) -> bool:
     """Send on one stream without ever being given window; whether the victim cut it off."""
     block = bytes(65_000)
-    async with secure_channel(victim, b"ignores window") as channel:
+    async with secure_channel(victim, b"ignores window", muxer=muxer) as channel:
         await channel.send([opening(1, protocol)])
         flood = [frame(DATA, 0, 1, len(block), block)] * (byte_count // len(block))
         return await send_until_cut_off(channel, flood)
@@ -165,9 +165,28 @@ async def garbage_on_protocols(
 
 async def garbage_in_yamux(victim: Contact, rng: Random, *, rounds: int) -> None:
     """Frames of random headers, a connection each."""
-    for _ in range(rounds):
-        async with secure_channel(victim, b"breaks yamux") as channel:
+    for index in range(rounds):
+        muxer = (YAMUX, CAIRN_YAMUX)[index % 2]
+        async with secure_channel(victim, b"breaks yamux", muxer=muxer) as channel:
             await send_until_cut_off(channel, [rng.randbytes(rng.randint(1, 300))])
+
+
+async def confuse_windows(victim: Contact, protocol: str, *, length: int, flags: int) -> bool:
+    """Speak of a first window that can't be; whether the victim cut it off."""
+    async with secure_channel(victim, b"confuses windows", muxer=CAIRN_YAMUX) as channel:
+        # A right answer, to the victim's own first frame; so one of the same length is one too many.
+        right = frame(FIRST_WINDOW, ACK, 0, WINDOW_BYTES)
+        wrong = frame(FIRST_WINDOW, flags, 0, length)
+        asking = [frame(PING, SYN, 0, 7)] * 100_000
+        return await send_until_cut_off(channel, [right + opening(1, protocol), wrong, *asking])
+
+
+async def wish_for_windows(victim: Contact, protocol: str, *, count: int) -> None:
+    """Say that much is ready, on streams that are open and on others; and never send it."""
+    async with secure_channel(victim, b"wishes", muxer=CAIRN_YAMUX) as channel:
+        wishes = b"".join(frame(BLOCKED, 0, 1 + 2 * (index % 40), 2**32 - 1) for index in range(1_000))
+        openings = [opening(1 + 2 * index, protocol) for index in range(20)]
+        await send_until_cut_off(channel, [*openings, *[wishes] * (count // 1_000)])
 
 
 async def garbage_in_tcp(victim: Contact, rng: Random, *, rounds: int) -> None:

@@ -18,6 +18,7 @@ from node.crypto.identity import parse_peer_id
 from node.errors import UnreachableError
 from node.net import identify
 from node.net.libp2p_network import open_network
+from node.net.upgrade import CAIRN_YAMUX, YAMUX
 from node.ports import Network
 from node.units import MIB, Contact, Multiaddr
 from tests.net import attackers
@@ -145,10 +146,26 @@ async def test_the_librarys_own_unsafe_dial_is_refused(victim: Victim, security:
             await upgrader.upgrade_security(connection, True, ID(victim.contact.peer_id))
 
 
-async def test_a_peer_that_ignores_its_window_is_cut_off(victim: Victim) -> None:
+@pytest.mark.parametrize("muxer", [YAMUX, CAIRN_YAMUX])
+async def test_a_peer_that_ignores_its_window_is_cut_off(victim: Victim, muxer: str) -> None:
     async with costing_little(victim):
         byte_count = 200_000_000 if IS_FULL else 60_000_000
-        assert await attackers.ignore_window(victim.contact, DEAF, byte_count=byte_count)
+        assert await attackers.ignore_window(victim.contact, DEAF, byte_count=byte_count, muxer=muxer)
+
+
+@pytest.mark.parametrize(
+    ("length", "flags"),
+    [(0, 0), (511, 0), (262_144, attackers.ACK), (7, attackers.ACK)],
+    ids=["no window", "too small a window", "an answer too many", "an answer to nothing"],
+)
+async def test_a_peer_that_confuses_first_windows_is_cut_off(victim: Victim, length: int, flags: int) -> None:
+    async with costing_little(victim):
+        assert await attackers.confuse_windows(victim.contact, ECHO, length=length, flags=flags)
+
+
+async def test_any_number_of_wishes_for_window_cost_little(victim: Victim) -> None:
+    async with costing_little(victim):
+        await attackers.wish_for_windows(victim.contact, DEAF, count=300_000 if IS_FULL else 100_000)
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 60_000])

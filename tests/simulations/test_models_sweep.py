@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
+import cli
 from node import limits
 from node.errors import UsageError
 from node.units import DAY_S
-from simulations.models import __main__ as command
-from simulations.models import sweep
+from simulations.models import availability, plots, sweep
 from simulations.models.report import Table, percentile
 from simulations.models.sweep import Settings
 
@@ -47,12 +49,12 @@ def test_a_lookup_that_finds_few_because_others_left_does_not_end_the_round() ->
 
 
 def test_the_command_prints_a_table_or_records(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["availability", "--seed", "3"]) == 0
+    assert cli.run(["simulate", "availability", "--seed", "3"]) == 0
     assert "10/30" in capsys.readouterr().out
-    assert command.main(["availability", "--json"]) == 0
+    assert cli.run(["--json", "simulate", "availability"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["model"] == "availability"
-    assert all(printed["tables"].values())
+    assert printed["scenario"] == "availability"
+    assert all(printed["figures"].values())
 
 
 def test_a_table_is_aligned_and_percentiles_are_values() -> None:
@@ -63,17 +65,13 @@ def test_a_table_is_aligned_and_percentiles_are_values() -> None:
     assert percentile([], 50) == 0
 
 
-def test_plots_need_matplotlib_or_draw(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from simulations.models import availability, plots
-
-    folder = tmp_path_factory.mktemp("plots")
-    tables = availability.tables(seed=1)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        with pytest.raises(UsageError, match="matplotlib"):
-            plots.draw("availability", tables, folder)
-        return
-    for path in plots.draw("availability", tables, folder):
+def test_plots_are_pictures_small_enough_for_a_page(tmp_path: Path) -> None:
+    for path in plots.draw("availability", availability.tables(seed=1), tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size < 150_000
+
+
+def test_plots_need_matplotlib_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match="matplotlib"):
+        plots.draw("availability", availability.tables(seed=1), tmp_path)

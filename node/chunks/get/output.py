@@ -213,7 +213,7 @@ class FileOutput:
         with disk_errors(self._target):
             os.fsync(self._file)
             publish(self._folder, self._part, self._target, force=self._force)
-            unlink_if_there(self._folder, self._resume)
+            remove_resume_point(self._folder, self._resume)
             os.fsync(self._folder)
         self._close_descriptors()
         return self._target
@@ -238,7 +238,7 @@ class FileOutput:
 
     def _unlink(self) -> None:
         unlink_if_there(self._folder, self._part)
-        unlink_if_there(self._folder, self._resume)
+        remove_resume_point(self._folder, self._resume)
 
     def _recover(self) -> None:
         point = load_resume_point(self._folder, self._resume)
@@ -301,9 +301,18 @@ def save_resume_point(folder: int, name: str, point: ResumePoint) -> None:
     try:
         write_all(descriptor, point.encode())
         os.fsync(descriptor)
+    except OSError:
+        unlink_if_there(folder, temporary)  # the one before it stays, and is right
+        raise
     finally:
         os.close(descriptor)
     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def remove_resume_point(folder: int, name: str) -> None:
+    """Remove the resume file, and what a crash may have left of its replacement."""
+    unlink_if_there(folder, name)
+    unlink_if_there(folder, name + "~")
 
 
 def load_resume_point(folder: int, name: str) -> ResumePoint | None:

@@ -32,6 +32,7 @@ from node.chunks.get.output import (
     lock,
     open_folder,
     read_at,
+    remove_resume_point,
     save_resume_point,
     side_names,
     unlink_if_there,
@@ -133,7 +134,7 @@ class TreeOutput:
                 self._merge()
             else:
                 self._publish()
-            unlink_if_there(self._parent, self._resume)
+            remove_resume_point(self._parent, self._resume)
         self._close_descriptors()
         return self._target
 
@@ -145,7 +146,7 @@ class TreeOutput:
             if self._done_bytes:
                 self.checkpoint()
             else:
-                unlink_if_there(self._parent, self._resume)
+                remove_resume_point(self._parent, self._resume)
                 with contextlib.suppress(OSError):  # not empty: of another file, or of empty ones
                     os.rmdir(self._part, dir_fd=self._parent)
         finally:
@@ -156,7 +157,7 @@ class TreeOutput:
         with disk_errors(self._target):
             self._tree.close()
             shutil.rmtree(self._part, dir_fd=self._parent)  # below descriptors, past no link
-            unlink_if_there(self._parent, self._resume)
+            remove_resume_point(self._parent, self._resume)
         self._close_descriptors()
 
     # --- writing ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -207,6 +208,29 @@ def test_a_full_disk_is_said_and_leaves_a_resumable_part(
             out.write(DATA[10:])
     out.close()
     assert _open(tmp_path / "x").done_bytes == 10
+
+
+def test_a_disk_too_full_for_the_resume_point_leaves_the_one_before_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _partial(tmp_path / "x", 1000)
+    out = _open(tmp_path / "x")
+    out.write(DATA[1000:2000])
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "write_all", full)
+        with pytest.raises(StoreFullError):
+            out.close()
+    assert _names(tmp_path) == sorted(side_names("x"))
+    out = _open(tmp_path / "x")
+    assert out.done_bytes == 1000
+    (tmp_path / (side_names("x")[1] + "~")).write_bytes(b"cut off by a crash")
+    out.write(DATA[1000:])
+    out.finish()
+    out.close()
+    assert _names(tmp_path) == ["x"]
 
 
 def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:

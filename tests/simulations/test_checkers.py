@@ -1,0 +1,81 @@
+"""The checkers look at nodes without changing what they do next, and take twins for what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from random import Random
+
+import trio
+
+from node.chunks.geometry import Code
+from node.daemon.compose import NETWORK_ID
+from node.records.lease import Lease, granted_nonce
+from node.records.repair import RepairGrant
+from node.units import DAY_S, MIB
+from simulations.checkers import NetsAgree, settle_accounts
+from simulations.determinism import run_deterministically
+from simulations.host import HostSettings
+from simulations.network import Link
+from simulations.scenario import JOIN_S
+from simulations.workload import Actions, Workload
+from simulations.world import World, open_world
+
+
+def run_in_world(act: Callable[[World, Actions], Awaitable[None]]) -> None:
+    """Run `act(world, actions)` with a donor and somebody who puts."""
+
+    async def main() -> None:
+        async with open_world("test", link=Link(latency_s=0.01)) as world:
+            world.add_host(HostSettings(donated_bytes=32 * MIB, is_private=True))
+            world.add_host(HostSettings(is_private=True))
+            for host in world.hosts:
+                await world.start(host)
+            await trio.sleep(JOIN_S)
+            with trio.fail_after(DAY_S):
+                await act(world, Actions(world, Workload(code=Code(1, 1)), Random(0)))
+
+    run_deterministically(main, seed="test")
+
+
+def test_looking_at_balances_moves_no_book_ahead_of_its_ledger() -> None:
+    async def act(world: World, actions: Actions) -> None:
+        donor, putter = world.hosts
+        assert await actions.put(putter, Random(0)) is not None
+        assert donor.node is not None
+        assert putter.node is not None
+        putter.node.credit.ledger.today(donor.node.credit.admission.day + 1)  # its clock is fast
+        await settle_accounts(world)
+        NetsAgree().finish(world)
+        assert world.figures.counts["pairs with one set of records"] > 0
+        ledger, other = donor.node.credit.ledger, putter.keys.account_id
+        day = donor.node.credit.admission.day
+        ledger.update(lambda change: ledger.refresh(change, other, day=day))
+        assert not world.violations
+
+    run_in_world(act)
+
+
+def test_two_repairers_of_one_loss_are_told_from_one_that_takes_what_is_there() -> None:
+    async def act(world: World, actions: Actions) -> None:
+        holder, putter = world.hosts
+        file = await actions.put(putter, Random(0))
+        assert file is not None
+        assert holder.node is not None
+        (segment_id,) = file.segments
+        encoded = holder.node.store.grant(segment_id)
+        assert encoded is not None
+        grant = RepairGrant.decode(encoded, network=NETWORK_ID)
+        held = world.promises.leases[holder.peer_id][segment_id, 0]
+        (first,) = held.values()
+
+        def of_generation(number: int) -> Lease:
+            return replace(first, nonce=granted_nonce(number, bytes(12))).under_grant(grant)
+
+        held[first.lease_id] = of_generation(1)
+        world.promises.on_granted(putter, of_generation(1))
+        assert not world.violations
+        world.promises.on_granted(putter, of_generation(2))
+        assert [violation.checker for violation in world.violations] == ["evidence"]
+
+    run_in_world(act)
