@@ -178,17 +178,23 @@ class HeldSegments:
         copies = self._copies(segment_id, leases)
         return [lease for lease, copy in copies.items() if copy.silent_since_s is not None]
 
-    def overdue(self, code: Code, segment_id: SegmentId, leases: Iterable[Lease]) -> set[LeaseId]:
-        """Leases whose holder's silence counts by now, for what this node knows: nobody proved them for
-        `dead_after_s`, or it has been silent for as long as the segment allows. Blocks on the disk."""
+    def unproved(self, segment_id: SegmentId, leases: Iterable[Lease]) -> set[LeaseId]:
+        """Leases that nobody proved to this node for `dead_after_s`. Blocks on the disk."""
+        now_s, evidence = self._clock.now_s(), self._evidence.of_segment(segment_id)
+        return {
+            lease.lease_id
+            for lease in leases
+            if now_s - self._proved_s(lease, evidence) >= self._dead_after_s
+        }
+
+    def lost(self, code: Code, segment_id: SegmentId, leases: Iterable[Lease]) -> set[LeaseId]:
+        """Leases whose holder has been silent for as long as the segment allows. Blocks on the disk."""
         now_s, copies = self._clock.now_s(), self._copies(segment_id, leases)
-        evidence = self._evidence.of_segment(segment_id)
         allowed_s = self.patience_s(code, copies.values())
         return {
             lease.lease_id
             for lease, copy in copies.items()
-            if now_s - self._proved_s(lease, evidence) >= self._dead_after_s
-            or standing(copy, now_s=now_s, dead_after_s=allowed_s) is Standing.LOST
+            if standing(copy, now_s=now_s, dead_after_s=allowed_s) is Standing.LOST
         }
 
     def _copies(self, segment_id: SegmentId, leases: Iterable[Lease]) -> dict[Lease, Copy]:

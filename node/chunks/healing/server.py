@@ -229,13 +229,14 @@ class RepairServer:
         manifest, leases = await self._offload.run(lambda: self._held_roster(segment_id))
         asked = set(request.lease_ids)
         silent = await self._offload.run(partial(self._held.silent, segment_id, leases))
+        overdue = await self._offload.run(partial(self._held.unproved, segment_id, leases))
         looked_at = {lease for lease in leases if lease.lease_id in asked} | set(silent)
         async with self._witnessing:
             seen = await self._prober.probe(
                 manifest, [lease for lease in leases if lease in looked_at and lease.holder != self._peer_id]
             )
         self._held.note(Survey(seen))
-        overdue = await self._offload.run(partial(self._held.overdue, manifest.code, segment_id, leases))
+        overdue |= await self._offload.run(partial(self._held.lost, manifest.code, segment_id, leases))
         now_s = self._clock.now_s()
         told = {
             lease: state
