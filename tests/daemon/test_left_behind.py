@@ -70,6 +70,9 @@ async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockC
         checks = donor.healing.service.statistics.checks
         assert await comes_true(lambda: donor.healing.service.statistics.checks > checks + 4, LONG_S)
         assert set(donor.store.shards_of(segment_id)) == {index}
+        # Nor is it for one that leaves.
+        await donor.healing.drain(lambda _moved, _remaining: None)
+        assert set(donor.store.shards_of(segment_id)) == {index}
 
 
 async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
