@@ -153,7 +153,7 @@ def _manifest_not_attached(stack: ExitStack) -> None:
     async def each(items: Sequence[Any], act: Any) -> None:
         return None
 
-    _replace(stack, publish, "_each", each)
+    _replace(stack, publish, "for_each", each)
 
 
 def _repair_trusts_records(stack: ExitStack) -> None:
