@@ -223,7 +223,10 @@ class Actions:
             missing += code.total_shards - len(shards)
             for shard_index, holders in shards.items():
                 for peer_id in holders:
-                    if self._world.root_of(peer_id, (segment_id, shard_index)) is None:
+                    name = (segment_id, shard_index)
+                    # A put that takes long may return when a holder has moved what it took at the beginning.
+                    was_moved = self._world.promises.given_up[peer_id, name] > 0
+                    if self._world.root_of(peer_id, name) is None and not was_moved:
                         self._world.violate("quorum", f"put counts shard {shard_index} that nobody promised")
         if missing != report.missing_shards:
             self._world.violate("quorum", f"{missing} shards are missing, put says {report.missing_shards}")
