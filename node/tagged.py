@@ -57,6 +57,8 @@ class Table(Generic[M]):
 
 
 def _plain(value: object) -> Value:
+    if value is None or isinstance(value, bytes | int | str):
+        return value  # nearly all are, and to ask a protocol costs more than all else here
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return value.as_value() if isinstance(value, Compound) else cast(Value, value)

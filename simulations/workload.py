@@ -66,6 +66,11 @@ class Workload:
     readers: tuple[int, ...] | None = None
 
 
+async def _stay(node: Node) -> None:
+    """Give disk again after a drain."""
+    node.healing.leaving.set(False)
+
+
 class Actions:
     """The acts, and what they must show."""
 
@@ -304,8 +309,7 @@ class Actions:
             await self._try("drain", host, act, DRAIN_ENDS_S)
         finally:
             self._draining = False
-            if host.node is not None:
-                host.node.healing.leaving.set(False)
+            await host.use(_stay)  # its disk may be due to fail
 
     async def restore(self, owner: Host, spare: Host) -> None:
         """Lose an owner's machine, put its words into an empty one, and have that list and get its files."""

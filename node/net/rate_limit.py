@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import cache
+from typing import Any, Protocol, cast, runtime_checkable
 
 import trio
 
@@ -238,6 +239,12 @@ class RateLimitedNetwork(WrappedNetwork):
         super().serve(protocol, paced, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer)
 
 
+@cache
+def _is_gated(kind: type) -> bool:
+    """Whether streams of a class are gated; to ask each one takes longer than to open it."""
+    return issubclass(kind, GatedStream)
+
+
 class PacedStream:
     """A stream that waits for its turns while a rate is set."""
 
@@ -247,7 +254,7 @@ class PacedStream:
         self._stream = stream
         self._pacer = pacer
         self._sends, self._receives = pacer.flows(for_others=for_others)
-        self._gated = stream if isinstance(stream, GatedStream) else None
+        self._gated = cast(GatedStream, stream) if _is_gated(type(stream)) else None
         if self._gated is not None:
             self._gated.pay_from(self._receives)
         self._taken = b""  # from a stream without a gate, not paid for yet
