@@ -107,17 +107,20 @@ class FramedStream:
         if values:
             await self._send(b"".join(_message(value) for value in values))
 
-    async def send_block(self, header: Value, block: Buffer) -> None:
+    async def send_block(
+        self, header: Value, block: Buffer, *, deadline_s: float | None = limits.SEND_DEADLINE_S
+    ) -> None:
         """Send a block with a header whose encoding takes at most 30 bytes, in one write.
 
-        Raises `ProtocolError` if either is too large, `UnreachableError`.
+        Without a `deadline_s` the caller has one of its own, for many blocks. Raises `ProtocolError` if
+        either is too large, `UnreachableError`.
         """
         packed = wire.encode(header)
         if len(packed) > limits.BLOCK_HEADER_BYTES_MAX or len(block) > limits.BLOCK_BYTES:
             raise ProtocolError(f"a block frame of {len(packed)} + {len(block)} bytes is too large")
         size = 1 + len(packed) + len(block)
         length = wire.frame_header(size, size_max=limits.FRAME_BYTES_MAX)
-        await self._send(b"".join((length, bytes((len(packed),)), packed, block)))
+        await self._send(b"".join((length, bytes((len(packed),)), packed, block)), deadline_s)
 
     async def send_error(self, code: str, message: str) -> None:
         """Decline in words and close the sending side; an absent listener is no error."""
@@ -181,20 +184,25 @@ class FramedStream:
             unsent, self._unsent = self._unsent, b""
             await self._send_all(unsent)
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, frame: bytes, deadline_s: float | None = limits.SEND_DEADLINE_S) -> None:
         if len(self._unsent) + len(frame) > limits.STREAM_WRITE_BYTES_MAX:
             await self._flush()
         unsent, self._unsent = self._unsent, b""
-        await self._send_all(unsent + frame if unsent else frame)
+        await self._send_all(unsent + frame if unsent else frame, deadline_s)
 
-    async def _send_all(self, data: bytes) -> None:
+    async def _send_all(self, data: bytes, deadline_s: float | None = limits.SEND_DEADLINE_S) -> None:
         """A peer that answers pings and takes nothing would otherwise hold the sender for ever."""
-        with trio.move_on_after(limits.SEND_DEADLINE_S) as scope:
+        if deadline_s is None:
+            await self._stream.send_all(data)
+            return
+        with trio.move_on_after(deadline_s) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:
-            raise UnreachableError(self.peer, f"took nothing for {limits.SEND_DEADLINE_S:g} s")
+            raise UnreachableError(self.peer, f"took nothing for {deadline_s:g} s")
 
     async def _receive(self, deadline_s: float, size_max: int, *, end_allowed: bool) -> Frame | None:
+        if not self._unsent and (body := self._take_buffered(size_max)) is not None:
+            return self._parse(body)
         with trio.move_on_after(deadline_s):
             await self._flush()
             header = await self._take(wire.FRAME_HEADER_BYTES, end_allowed=end_allowed)
@@ -205,6 +213,18 @@ class FramedStream:
             assert body is not None
             return self._parse(body)
         raise UnreachableError(self.peer, f"nothing whole came within {deadline_s:g} s")
+
+    def _take_buffered(self, size_max: int) -> memoryview | None:
+        """The next frame, where all of it came with the one before: no wait, and no deadline to set up."""
+        unread = self._unread
+        if len(unread) < wire.FRAME_HEADER_BYTES:
+            return None
+        size = wire.frame_size(bytes(unread[: wire.FRAME_HEADER_BYTES]), size_max=size_max)
+        end = wire.FRAME_HEADER_BYTES + size
+        if len(unread) < end:
+            return None
+        self._unread = unread[end:]
+        return unread[wire.FRAME_HEADER_BYTES : end]
 
     async def _take(self, count: int, *, end_allowed: bool) -> memoryview | None:
         """Exactly `count` bytes; None at a clean end before the first one, where that is allowed."""

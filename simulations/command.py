@@ -1,4 +1,4 @@
-"""`cairn simulate`: run scenarios by seed, replay and shrink what fails, draw what happened.
+"""`cairn simulate`: run scenarios by seed, replay and shrink what fails, draw what happened; or a model.
 
 The result of one run is a JSON document with `scenario, seed, ok, digest, figures`; everything in it but
 `wall_s` and `cpu_s` depends on the seed alone. A failure prints the line that replays it.
@@ -20,6 +20,7 @@ from typing import Any
 from node.control.arguments import Options
 from node.errors import UsageError
 from simulations import scenarios
+from simulations.models.command import MODELS, run_model
 from simulations.scenario import Result, Scenario, run_scenario, shrink
 
 Json = dict[str, Any]
@@ -36,7 +37,8 @@ def scenario_names() -> list[str]:
 def find_scenario(name: str) -> Scenario:
     """The scenario of a module. Raises `UsageError`."""
     if name not in scenario_names():
-        raise UsageError(f"there is no scenario {name!r}: known are {', '.join(scenario_names())}, {ALL}")
+        worlds, models = ", ".join(scenario_names()), ", ".join(MODELS)
+        raise UsageError(f"there is no scenario {name!r}: known are {worlds}, {ALL}; and the models {models}")
     scenario: Scenario = importlib.import_module(f"simulations.scenarios.{name}").SCENARIO
     return scenario
 
@@ -45,6 +47,9 @@ def simulate(options: Options) -> tuple[Json | None, int]:
     """The command: what to print as JSON (None: all is said), and the exit code. Raises `UsageError`."""
     if options.scenario == ALL:
         document, exit_code = _simulate_all(options)
+    elif options.scenario in MODELS:
+        document, is_ok = run_model(options)
+        exit_code = 0 if is_ok else FAILED
     else:
         document, exit_code = _simulate_one(options)
     return (document if options.json else None), exit_code

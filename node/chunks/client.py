@@ -78,8 +78,9 @@ class HolderSession(Session[messages.Message]):
         return await self._accepted(resume, len(request.shard_indexes), request.stripe_count)
 
     async def send_block(self, slot: int, block_index: int, block: Buffer) -> None:
-        """Send one block; nothing is answered."""
-        await self._framed.send_block(messages.encode_block_header(slot, block_index), block)
+        """Send one block; nothing is answered. The caller has the deadline: one for many blocks."""
+        header = messages.encode_block_header(slot, block_index)
+        await self._framed.send_block(header, block, deadline_s=None)
 
     async def close_put(
         self,

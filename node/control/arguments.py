@@ -424,11 +424,19 @@ def _demo(
     "simulate",
     "cairn simulate churn --seed 7\n"
     "cairn simulate partition --seed 3 --plot pictures\n"
-    "cairn simulate all --seeds 1-100",
+    "cairn simulate all --seeds 1-100\n"
+    "cairn simulate attack --json",
 )
 def _simulate(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="a module of simulations/scenarios, or `all`")
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="real nodes in a simulated world: churn, eclipse, filling, flash_crowd, hostile_holders, "
+            "mass_failure, partition, slow_disks, steady, upgrade, or `all` of them; or what is computed: "
+            "attack (300 attackers against the rules of credit), availability, durability, lookups, sweep, "
+            "year",
+        ),
     ],
     seed: Annotated[int, typer.Option(metavar="N", help="which history")] = 1,
     seeds: Annotated[str, typer.Option(metavar="A-B", help="of `all`: which")] = "1-10",
@@ -447,4 +455,4 @@ def _simulate(
         int | None, typer.Option(metavar="N", help="of `all`: runs at once (default: cores)")
     ] = None,
 ) -> None:
-    """run a scenario of the simulated world: one seed, one history"""
+    """run a scenario of the simulated world, or a model: one seed, one history"""

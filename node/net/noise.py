@@ -18,12 +18,15 @@ import trio
 
 from node import limits
 from node.errors import NodeError, ProtocolError
+from node.net.byte_wire import wire_over
 from node.net.libp2p_parts import ID, KeyType, NoiseTransport, create_new_key_pair, create_noise_key_pair
+from node.ports import Buffer
 from node.units import PeerId
 
 _LENGTH_BYTES: Final = 2
 _TAG_BYTES: Final = 16
 _ED25519_PEER_ID_BYTES: Final = 38
+_FAULTS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class ChannelError(NodeError):
@@ -31,27 +34,37 @@ class ChannelError(NodeError):
 
 
 class SocketReader:
-    """Exact reads from a TCP stream, without a copy where one read brought all of it."""
+    """Exact reads from a wire, without a copy where one read brought all of it."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
+        self.wire = wire_over(stream)
         self._unread = memoryview(b"")
 
     async def read_exactly(self, count: int) -> memoryview:
         """`count` bytes. Raises `ChannelError` at the end of the stream."""
-        if len(self._unread) < count:
-            parts = [self._unread] if self._unread else []
-            have = len(self._unread)
-            while have < count:
-                try:
-                    chunk = await self._stream.receive_some(limits.SOCKET_READ_BYTES)
-                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise ChannelError("the connection broke") from error
-                if not chunk:
-                    raise ChannelError("the connection was closed")
-                parts.append(memoryview(chunk))
-                have += len(chunk)
-            self._unread = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        while len(self._unread) < count:
+            await self.fill()
+        return self._take(count)
+
+    def take_message(self) -> memoryview | None:
+        """The next message behind a length, if all of it is here; without waiting."""
+        unread = self._unread
+        if len(unread) < _LENGTH_BYTES:
+            return None
+        end = _LENGTH_BYTES + int.from_bytes(unread[:_LENGTH_BYTES], "big")
+        return self._take(end)[_LENGTH_BYTES:] if len(unread) >= end else None
+
+    async def fill(self) -> None:
+        """Wait for bytes and take what is there. A checkpoint. Raises `ChannelError` at the end."""
+        try:
+            chunk = await self.wire.read()
+        except _FAULTS as error:
+            raise ChannelError("the connection broke") from error
+        if not chunk:
+            raise ChannelError("the connection was closed")
+        self._unread = memoryview(b"".join((self._unread, chunk)) if self._unread else chunk)
+
+    def _take(self, count: int) -> memoryview:
         taken, self._unread = self._unread[:count], self._unread[count:]
         return taken
 
@@ -74,32 +87,41 @@ class SecureChannel:
     async def send(self, messages: Sequence[bytes]) -> None:
         """Send messages of at most 65,519 bytes each in one write. One caller at a time.
 
-        Raises `ChannelError`. A cancellation leaves the channel unusable.
+        Waits only where the system takes no more. Raises `ChannelError`, also where the peer takes too long.
+        A cancellation leaves the channel unusable.
         """
-        parts: list[bytes] = []
+        parts: list[Buffer] = []
         for message in messages:
             sealed = self._encrypt(None, message)
             parts.append(len(sealed).to_bytes(_LENGTH_BYTES, "big"))
             parts.append(sealed)
+        wire = self._reader.wire
         try:
-            await self._stream.send_all(b"".join(parts))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            rest = wire.write_nowait(parts)
+            if rest:
+                with trio.move_on_after(limits.CONNECTION_SILENCE_S) as scope:
+                    await wire.write(rest)
+                if scope.cancelled_caught:
+                    raise ChannelError("the peer takes no bytes")
+        except _FAULTS as error:
             raise ChannelError("the connection broke") from error
 
     async def receive(self) -> bytes:
         """The next message. Raises `ChannelError` when the connection ended, for whatever reason."""
+        return (await self.receive_some(1))[0]
+
+    async def receive_some(self, count_max: int) -> list[bytes]:
+        """The messages that are here, at least one, for which it waits. Raises as `receive` does."""
         if self._returned:
             returned, self._returned = self._returned, b""
-            return returned
-        size = int.from_bytes(await self._reader.read_exactly(_LENGTH_BYTES), "big")
-        if size < _TAG_BYTES:
-            raise ChannelError("a sealed message is too short")
-        sealed = await self._reader.read_exactly(size)
-        try:
-            plain: bytes = self._decrypt(None, sealed)
-        except Exception as error:  # cryptography's InvalidTag, or noise's own: each means forged bytes
-            raise ChannelError("bytes that do not decrypt") from error
-        return plain
+            return [returned]
+        messages: list[bytes] = []
+        while True:
+            while len(messages) < count_max and (sealed := self._reader.take_message()) is not None:
+                messages.append(self._open(sealed))
+            if messages:
+                return messages
+            await self._reader.fill()
 
     def give_back(self, data: bytes) -> None:
         """Have `receive` return `data` first: what negotiation read beyond its end."""
@@ -108,6 +130,15 @@ class SecureChannel:
     async def aclose(self) -> None:
         """Close the socket, at once."""
         await trio.aclose_forcefully(self._stream)
+
+    def _open(self, sealed: memoryview) -> bytes:
+        if len(sealed) < _TAG_BYTES:
+            raise ChannelError("a sealed message is too short")
+        try:
+            plain: bytes = self._decrypt(None, sealed)
+        except Exception as error:  # cryptography's InvalidTag, or noise's own: each means forged bytes
+            raise ChannelError("bytes that do not decrypt") from error
+        return plain
 
 
 class Handshake:

@@ -51,6 +51,7 @@ _FIRST_WINDOW: Final = 4
 _SYN: Final = 1
 _ACK: Final = 2
 _MESSAGE_BYTES_MAX: Final = 65_519  # a Noise message without its tag
+_MESSAGES_AT_ONCE: Final = 64  # one read brings four full ones, or thousands that are nearly empty
 
 
 class UnreadBytes:
@@ -207,14 +208,10 @@ class YamuxConnection:
                 self._queue_filled = trio.Event()
                 await self._queue_filled.wait()
             messages, taken_bytes = self._next_messages()
-            with trio.move_on_after(limits.CONNECTION_SILENCE_S) as scope:
-                try:
-                    await self._channel.send(messages)
-                except ChannelError as error:
-                    self.end(str(error))
-                    return
-            if scope.cancelled_caught:
-                self.end("the peer takes no bytes")
+            try:
+                await self._channel.send(messages)
+            except ChannelError as error:
+                self.end(str(error))
                 return
             self._queued_bytes -= taken_bytes
             self._queue_drained.unpark_all()
@@ -259,42 +256,18 @@ class YamuxConnection:
             self.end(str(error))
 
     async def _read_frames(self) -> None:
-        rest = b""
-        body_stream: YamuxStream | None = None
-        body_left = 0
-        body_ends = False
+        # A peer that sends faster than this reads does not keep the other tasks from running: what is
+        # received at once is bounded, and receiving is a checkpoint wherever it reads from the socket.
+        parser = _FrameParser(self)
         while True:
-            message = await self._channel.receive()
+            messages = await self._channel.receive_some(_MESSAGES_AT_ONCE)
             self._last_heard_s = trio.current_time()
-            data = rest + message if rest else message
-            position = 0
-            while True:
-                if body_left:
-                    chunk = data[position : position + body_left]
-                    position += len(chunk)
-                    body_left -= len(chunk)
-                    if chunk and body_stream is not None:
-                        self._deliver(body_stream, chunk)
-                    if body_left:
-                        break
-                if body_ends and body_stream is not None:
-                    body_ends = False
-                    body_stream.on_end()
-                if len(data) - position < _HEADER.size:
-                    break
-                version, kind, flags, stream_id, length = _HEADER.unpack_from(data, position)
-                position += _HEADER.size
-                if version != 0:
-                    raise ProtocolError("an unknown version")
-                body_stream = self._on_frame(kind, flags, stream_id, length)
-                if kind == DATA:
-                    body_left = length
-                    body_ends = bool(flags & FIN)
-            rest = data[position:]
-            # A peer that sends faster than this reads must not keep the other tasks from running.
-            await trio.lowlevel.checkpoint()
+            for message in messages:
+                parser.feed(message)
+            if len(messages) == _MESSAGES_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
-    def _on_frame(self, kind: int, flags: int, stream_id: int, length: int) -> YamuxStream | None:
+    def on_frame(self, kind: int, flags: int, stream_id: int, length: int) -> YamuxStream | None:
         """Act on a header; the stream that a body of `length` bytes belongs to, if anyone wants it."""
         if kind == _PING:
             if flags & _SYN:
@@ -370,7 +343,7 @@ class YamuxConnection:
         self._on_stream(stream)
         return stream
 
-    def _deliver(self, stream: YamuxStream, chunk: bytes) -> None:
+    def deliver(self, stream: YamuxStream, chunk: bytes) -> None:
         stream.on_data(chunk)
         if self.unread_bytes > limits.UNREAD_BYTES_MAX_PER_CONNECTION:
             self.shed()
@@ -384,3 +357,42 @@ class YamuxConnection:
             self.end("too many unread bytes")
         else:
             fullest.reset()
+
+
+class _FrameParser:
+    """Where the connection's bytes are within frames."""
+
+    def __init__(self, connection: YamuxConnection) -> None:
+        self._connection = connection
+        self._rest = b""
+        self._body_stream: YamuxStream | None = None
+        self._body_left = 0
+        self._body_ends = False
+
+    def feed(self, message: bytes) -> None:
+        """Act on the frames in a message, and what it ends. Raises `ProtocolError`, `ChannelError`."""
+        data = self._rest + message if self._rest else message
+        position = 0
+        while True:
+            if self._body_left:
+                chunk = data[position : position + self._body_left]
+                position += len(chunk)
+                self._body_left -= len(chunk)
+                if chunk and self._body_stream is not None:
+                    self._connection.deliver(self._body_stream, chunk)
+                if self._body_left:
+                    break
+            if self._body_ends and self._body_stream is not None:
+                self._body_ends = False
+                self._body_stream.on_end()
+            if len(data) - position < _HEADER.size:
+                break
+            version, kind, flags, stream_id, length = _HEADER.unpack_from(data, position)
+            position += _HEADER.size
+            if version != 0:
+                raise ProtocolError("an unknown version")
+            self._body_stream = self._connection.on_frame(kind, flags, stream_id, length)
+            if kind == DATA:
+                self._body_left = length
+                self._body_ends = bool(flags & FIN)
+        self._rest = data[position:]

@@ -30,6 +30,9 @@ _FAST_READ_S: Final = 1.0  # half a window in less: even with a round trip of 0.
 _SEND_WINDOW_BYTES_MAX: Final = 2**32 - 1
 _SMALL_CHUNK_BYTES: Final = 16 * 1024  # smaller pieces are joined: none costs more than it holds
 _JOINED_CHUNK_BYTES: Final = 64 * 1024
+_READS_IN_A_ROW_MAX: Final = (
+    16  # then other tasks get their turn: what is here may be a megabyte of small frames
+)
 
 
 class StreamError(ChannelError):
@@ -90,6 +93,7 @@ class YamuxStream:
         self._connection = connection
         self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._window_target_bytes = limits.STREAM_FIRST_WINDOW_BYTES
+        self._reads_in_a_row = 0  # without waiting
         self._renewed_s = trio.current_time()
         self._gate = windows.gate(self._grant)
         self._paid_bytes = 0  # of the window
@@ -108,12 +112,12 @@ class YamuxStream:
     async def send_all(self, data: Buffer) -> None:
         """Queue all of `data`, in frames of one sealed message each. Raises `StreamError`.
 
-        A cancellation resets the stream.
+        Waits only for window and for room in the queue: what several calls queue leaves in one write. A
+        cancellation while it waits resets the stream.
         """
         view = memoryview(data)
         start = 0
         try:
-            await trio.lowlevel.checkpoint()
             while start < len(view):
                 size = min(len(view) - start, limits.STREAM_WRITE_BYTES_MAX)
                 self._check_sendable()
@@ -146,7 +150,10 @@ class YamuxStream:
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """1 to `max_bytes` bytes, or b"" at the end. Raises `StreamError`."""
-        await trio.lowlevel.checkpoint()
+        self._reads_in_a_row += 1
+        if self._chunks and self._reads_in_a_row >= _READS_IN_A_ROW_MAX:
+            self._reads_in_a_row = 0
+            await trio.lowlevel.checkpoint()
         while not self._chunks:
             if self.fault is not None:
                 raise StreamError(self.fault)
@@ -154,6 +161,7 @@ class YamuxStream:
                 raise StreamError("this end closed the stream")
             if self._fin_received:
                 return b""
+            self._reads_in_a_row = 0
             await self._changed.park()
         chunk = self._chunks[0]
         if len(chunk) <= max_bytes:
@@ -249,7 +257,8 @@ class YamuxStream:
             self._chunks.append(bytearray(chunk))
         self.unread_bytes += len(chunk)
         self._connection.count_unread(len(chunk))
-        self._changed.unpark_all()
+        if self._changed:
+            self._changed.unpark_all()
 
     def on_end(self) -> None:
         """The peer will send nothing more."""

@@ -426,6 +426,11 @@ def table(figures: Sequence[AttackFigures]) -> Table:
         rows,
         [asdict(row) | {"gain": row.gain} for row in figures],
         (f"An allowance is what one newcomer may have at one donor: {figures[0].allowance:,.0f} credits.",),
+        [
+            f"{row.attack}: {row.gain:,.0f} credits gained, the rules allow {row.bound:,.0f}"
+            for row in figures
+            if row.gain > row.bound
+        ],
     )
 
 

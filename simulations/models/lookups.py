@@ -197,7 +197,7 @@ def search(
 
 
 def suite(*, lookups: int) -> list[Settings]:
-    """What `python -m simulations.models lookups` runs."""
+    """What `cairn simulate lookups` runs."""
     sizes = (1_000, 10_000, 100_000, 1_000_000)
     settled = [Settings(nodes, lookups) for nodes in sizes]
     fewer = max(1, lookups // 4)

@@ -16,6 +16,8 @@ class Table:
     rows: Sequence[Sequence[str]]
     records: Sequence[Mapping[str, object]]
     notes: Sequence[str] = ()
+    violations: Sequence[str] = ()
+    """What must not be and is; empty where the model only measures."""
 
     def text(self) -> str:
         """Aligned columns, the first to the left."""

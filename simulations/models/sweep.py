@@ -200,7 +200,7 @@ def message_bytes() -> tuple[int, int]:
 
 
 def suite() -> list[Settings]:
-    """What `python -m simulations.models sweep` runs."""
+    """What `cairn simulate sweep` runs."""
     return [
         Settings(nodes, shards)
         for nodes in (1_000, 10_000, 100_000, 1_000_000)

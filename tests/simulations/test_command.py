@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 
@@ -10,11 +11,13 @@ import pytest
 
 import cli
 from node.chunks.geometry import Code
+from node.credit.clearing import ClearBook
 from node.errors import UsageError
 from node.units import MIB
 from simulations.command import as_json, describe, find_scenario, parse_numbers, replay_line, scenario_names
 from simulations.faults import Fault
 from simulations.host import HostSettings
+from simulations.models.command import MODELS
 from simulations.scenario import Plan, Scenario, run_scenario, shrink
 from simulations.workload import Workload
 
@@ -94,3 +97,44 @@ def test_the_document_has_the_names_of_the_contract_and_pictures_are_drawn(
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     assert all(str(path) in captured.err for path in drawn)
+
+
+def test_help_names_every_scenario_and_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.run(["simulate", "--help"])
+    words = re.findall(r"\w+", capsys.readouterr().out)
+    assert {*scenario_names(), *MODELS} <= set(words)
+    assert not set(scenario_names()) & MODELS.keys()
+
+
+def test_300_attackers_are_measured_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["simulate", "attack"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^all of it at once +300 ", printed, re.MULTILINE)
+    assert "one newcomer" in printed
+    assert "violation" not in printed
+
+
+def test_a_model_has_the_document_of_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    documents = []
+    for _ in range(2):
+        assert cli.run(["--json", "simulate", "attack", "--seed", "3"]) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    assert documents[0] == documents[1]
+    assert documents[0].keys() == {"scenario", "seed", "ok", "digest", "figures"}
+    (attacks,) = documents[0]["figures"].values()
+    assert all(attack["gain"] <= attack["bound"] for attack in attacks)
+
+
+def test_a_bound_that_is_broken_fails_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClearBook, "reserved", lambda self, debtor, creditor: 0)
+    assert cli.run(["simulate", "attack"]) == 1
+    assert "violation: one debt cleared many times" in capsys.readouterr().out
+
+
+def test_options_of_worlds_are_refused_for_models(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--brief"], ["--days", "3"], ["--faults", "1"], ["--shrink"], ["--jobs", "2"]):
+        assert cli.run(["simulate", "attack", *option]) == 2
+        assert option[0] in capsys.readouterr().err

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import cli
 from node import limits
 from node.errors import UsageError
 from node.units import DAY_S
-from simulations.models import __main__ as command
 from simulations.models import availability, plots, sweep
 from simulations.models.report import Table, percentile
 from simulations.models.sweep import Settings
@@ -49,12 +49,12 @@ def test_a_lookup_that_finds_few_because_others_left_does_not_end_the_round() ->
 
 
 def test_the_command_prints_a_table_or_records(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["availability", "--seed", "3"]) == 0
+    assert cli.run(["simulate", "availability", "--seed", "3"]) == 0
     assert "10/30" in capsys.readouterr().out
-    assert command.main(["availability", "--json"]) == 0
+    assert cli.run(["--json", "simulate", "availability"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["model"] == "availability"
-    assert all(printed["tables"].values())
+    assert printed["scenario"] == "availability"
+    assert all(printed["figures"].values())
 
 
 def test_a_table_is_aligned_and_percentiles_are_values() -> None:

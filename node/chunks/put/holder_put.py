@@ -22,7 +22,7 @@ from node.chunks.client import HolderClient, HolderSession
 from node.chunks.geometry import SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.put import journal as records
-from node.chunks.put.journal import Journal
+from node.chunks.put.journal_queue import JournalQueue
 from node.crypto.identity import peer_id_text
 from node.crypto.signing import KeyPair
 from node.errors import (
@@ -53,7 +53,7 @@ class HolderPutContext:
     """What all puts of one segment share."""
 
     client: HolderClient
-    journal: Journal
+    journal: JournalQueue
     owner: KeyPair
     lease_days: int
     geometry: SegmentGeometry
@@ -112,6 +112,7 @@ class HolderPut:
         self._asked = journalled.asked if journalled else ()
         self._queue: deque[tuple[int, Sequence[Buffer], SharedStripe | None]] = deque()
         self._next_blocks: tuple[int, ...] = ()
+        self._noted_stripes = 0
         self._wake = trio.Event()
         self._manifest: SegmentManifest | None = None
 
@@ -217,35 +218,47 @@ class HolderPut:
                 self.contact.addresses[: limits.PLACEMENT_ADDRESSES_MAX],
                 self.shard_indexes,
             )
-            await context.offload.run(lambda: context.journal.append(opened))
+            await context.journal.append(opened)
             self._next_blocks = await session.open_put(request)
             self._known = True
         self.next_stripe = min(self._next_blocks)
+        self._note_sent(self.next_stripe)  # an earlier run sent these
         self.ready = True
         context.on_change()
 
     async def _send_blocks(self, session: HolderSession) -> None:
         started_s, sent_bytes = trio.current_time(), 0
         while self.wants_stripes or self._queue:
-            if not self._queue:
+            if self._queue:
+                sent_bytes += await self._send_queued(session)
+            else:
                 await self._wait()
-                continue
-            stripe_index, blocks, _ = self._queue[0]
-            for slot, block in enumerate(blocks):
-                if stripe_index < self._next_blocks[slot]:
-                    continue
-                await self._send_block(session, slot, stripe_index, block)
-                sent_bytes += len(block)
-                self._context.on_sent(len(block))
-            self._pop()
-            self._context.on_change()
         self._context.on_delivered(self.contact, sent_bytes, trio.current_time() - started_s)
 
-    async def _send_block(self, session: HolderSession, slot: int, stripe_index: int, block: Buffer) -> None:
-        with trio.move_on_after(self._context.stall_s) as scope:
-            await session.send_block(slot, stripe_index, block)
+    async def _send_queued(self, session: HolderSession) -> int:
+        """Send all that is queued, each block within `stall_s`; how many bytes."""
+        stall_s, sent_bytes = self._context.stall_s, 0
+        with trio.move_on_after(stall_s) as scope:
+            while self._queue:
+                stripe_index, blocks, _ = self._queue[0]
+                for slot, block in enumerate(blocks):
+                    if stripe_index < self._next_blocks[slot]:
+                        continue
+                    await session.send_block(slot, stripe_index, block)
+                    scope.deadline = trio.current_time() + stall_s
+                    sent_bytes += len(block)
+                self._note_sent(stripe_index + 1)
+                self._pop()
+                self._context.on_change()
         if scope.cancelled_caught:
-            raise StalledError(self._name, f"took nothing for {self._context.stall_s:g} s")
+            raise StalledError(self._name, f"took nothing for {stall_s:g} s")
+        return sent_bytes
+
+    def _note_sent(self, next_stripe: int) -> None:
+        """Tell of the blocks of stripes before `next_stripe`, of each once, however often it is sent."""
+        noted, self._noted_stripes = self._noted_stripes, max(next_stripe, self._noted_stripes)
+        new_bytes = sum(map(self._context.geometry.block_bytes, range(noted, self._noted_stripes)))
+        self._context.on_sent(new_bytes * len(self.shard_indexes))
 
     async def _ask_leases(self) -> None:
         """Journal the owner's halves, once the segment's manifest is known."""
@@ -272,7 +285,7 @@ class HolderPut:
             )
             asked.append(lease.sign_as_owner(context.owner).encode())
         closing = records.PutClosing(context.segment_index, self._put_id, tuple(asked))
-        await context.offload.run(lambda: context.journal.append(closing))
+        await context.journal.append(closing)
         self._asked = tuple(asked)
 
     async def _close(self, session: HolderSession) -> tuple[Lease, ...]:
@@ -286,7 +299,7 @@ class HolderPut:
         )
         leases = self._verified(replies)
         closed = records.PutClosed(context.segment_index, self._put_id, tuple(replies))
-        await context.offload.run(lambda: context.journal.append(closed))
+        await context.journal.append(closed)
         if context.payer is not None:
             context.payer.dealt_with(self.contact)
         return leases
@@ -317,7 +330,7 @@ class HolderPut:
         """Begin again under a new name: nobody may mistake blocks of the old put for the new one's."""
         context = self._context
         dropped = records.PutDropped(context.segment_index, self._put_id)
-        await context.offload.run(lambda: context.journal.append(dropped))
+        await context.journal.append(dropped)
         self._put_id = messages.PutId(context.entropy.random_bytes(16))
         self._known, self._asked = False, ()
 

@@ -34,6 +34,78 @@ BUSY_PAUSE_S: Final = 0.5
 WITHDRAW_DEADLINE_S: Final = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentNews:
+    """What the holders of a placed segment are to know: each other's leases, and the owner's grant."""
+
+    segment_id: SegmentId
+    leases: Sequence[Lease]
+    contacts: Mapping[PeerId, Contact]
+    grant: RepairGrant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one holder is told of one segment."""
+
+    segment_id: SegmentId
+    others: Sequence[bytes]
+    grant: bytes | None
+    announces: bool
+
+
+async def publish_segments(client: HolderClient, clock: Clock, news: Sequence[SegmentNews]) -> int:
+    """Tell the holders of segments each other's leases and the owner's grants, and have five announce each.
+
+    One stream to each holder for all of the segments, and one announcement: what a holder sends to a node of
+    the DHT it sends once, whatever the number of keys. Returns how many announcements were taken, at most one
+    a holder. A holder that fails here keeps its shards all the same.
+    """
+    told: dict[PeerId, list[_Told]] = {}
+    contacts: dict[PeerId, Contact] = {}
+    for each in news:
+        contacts.update(each.contacts)
+        encoded = [(lease.holder, lease.encode()) for lease in each.leases]
+        holders = [peer for peer in dict.fromkeys(holder for holder, _ in encoded) if peer in each.contacts]
+        chosen = set(announcers(each.segment_id, holders, now_s=clock.now_s())[:ANNOUNCERS])
+        grant = None if each.grant is None else each.grant.encode()
+        for peer_id in holders:
+            others = [data for holder, data in encoded if holder != peer_id]
+            told.setdefault(peer_id, []).append(_Told(each.segment_id, others, grant, peer_id in chosen))
+    announced = 0
+
+    async def tell(peer_id: PeerId) -> None:
+        nonlocal announced
+        took = await _tell(client, contacts[peer_id], told[peer_id])
+        announced += took
+
+    await _each(list(told), tell)
+    return announced
+
+
+async def _tell(client: HolderClient, contact: Contact, told: Sequence[_Told]) -> bool:
+    """Tell one holder all of it; whether it announced. A segment that it refuses keeps no other from it."""
+    waiting, announced = list(told), False
+    to_announce: list[SegmentId] = []
+    while waiting:
+        try:
+            async with client.session(contact) as session:
+                while waiting:
+                    each = waiting.pop(0)
+                    if each.others:
+                        await session.merge_roster(each.segment_id, each.others)
+                    if each.grant is not None:
+                        await session.give_grant(each.segment_id, each.grant)
+                    if each.announces:
+                        to_announce.append(each.segment_id)
+                if to_announce:
+                    announced = await session.announce(segment_ids=to_announce) > 0
+        except RefusedError:
+            if not waiting:
+                raise
+    return announced
+
+
 async def publish_segment(
     client: HolderClient,
     clock: Clock,
@@ -43,29 +115,8 @@ async def publish_segment(
     *,
     grant: RepairGrant | None = None,
 ) -> int:
-    """Tell the holders of a segment each other's leases and the owner's grant, and have five announce it.
-
-    Returns how many announced. A holder that fails here keeps its shards all the same.
-    """
-    encoded = [lease.encode() for lease in leases]
-    holders = [peer for peer in dict.fromkeys(lease.holder for lease in leases) if peer in contacts]
-    chosen = set(announcers(segment_id, holders, now_s=clock.now_s())[:ANNOUNCERS])
-    announced = 0
-
-    async def tell(peer_id: PeerId) -> None:
-        nonlocal announced
-        others = [data for data, lease in zip(encoded, leases, strict=True) if lease.holder != peer_id]
-        async with client.session(contacts[peer_id]) as session:
-            if others:
-                await session.merge_roster(segment_id, others)
-            if grant is not None:
-                await session.give_grant(segment_id, grant.encode())
-            if peer_id in chosen:
-                took = await session.announce(segment_ids=[segment_id])
-                announced += took > 0
-
-    await _each(holders, tell)
-    return announced
+    """`publish_segments` for one."""
+    return await publish_segments(client, clock, [SegmentNews(segment_id, leases, contacts, grant)])
 
 
 @dataclass(frozen=True, slots=True)

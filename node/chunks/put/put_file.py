@@ -23,13 +23,14 @@ from node.chunks.geometry import Code, FileGeometry
 from node.chunks.header import FileHeader
 from node.chunks.manifest import FileManifest, encode_bundle
 from node.chunks.pipeline import BufferPool
-from node.chunks.put import journal as records
 from node.chunks.put.donors import DonorPool
 from node.chunks.put.granting import make_grant
 from node.chunks.put.journal import Journal
-from node.chunks.put.publish import Published, publish_file, publish_segment
+from node.chunks.put.journal_queue import JournalQueue
+from node.chunks.put.publish import Published, publish_file
 from node.chunks.put.put_summary import PutSummary, done_segments, segment_price
-from node.chunks.put.segment_upload import PutContext, SegmentUpload
+from node.chunks.put.segment_publisher import SegmentPublisher
+from node.chunks.put.segment_upload import PlacedSegment, PutContext, SegmentUpload
 from node.chunks.put.source import Source
 from node.chunks.roster import Placement
 from node.chunks.scores import Scoreboard
@@ -38,6 +39,7 @@ from node.crypto.signing import KeyPair
 from node.errors import NodeError
 from node.ports import Clock, Directory, Entropy, Network, Offload
 from node.records.placement_hint import PlacementHint
+from node.records.repair import RepairGrant
 from node.units import FileHash, OwnerKey
 
 SUITE: Final = Suite.XCHACHA20_POLY1305
@@ -150,10 +152,14 @@ class FilePut:
             limit = 1
         limiter = trio.CapacityLimiter(limit)
 
+        publisher = self._publisher(context)
+
         async def place(index: int, nursery: trio.Nursery) -> None:
             nonlocal failure
             try:
-                await self._place(context, index)
+                segment = await SegmentUpload(context, index).run()
+                context.placed.add(index)
+                await publisher.add(segment)
             except NodeError as error:
                 failure = failure or error
                 nursery.cancel_scope.cancel()
@@ -164,22 +170,18 @@ class FilePut:
             for index in todo:
                 await limiter.acquire_on_behalf_of(index)
                 nursery.start_soon(place, index, nursery)
+        # Where one segment failed, the others are safe all the same: they are kept for the next try.
+        await publisher.flush()
         if failure is not None:
             raise failure
 
-    async def _place(self, context: PutContext, index: int) -> None:
-        segment = await SegmentUpload(context, index).run()
+    def _publisher(self, context: PutContext) -> SegmentPublisher:
         services = self._services
-        await publish_segment(
-            services.client,
-            services.clock,
-            segment.manifest.segment_id,
-            segment.leases,
-            segment.contacts,
-            grant=make_grant(segment.manifest, segment.leases, self._owner, self._account),
-        )
-        done = records.SegmentDone(index, segment.manifest.segment_id)
-        await services.offload.run(lambda: self._journal.append(done))
+
+        def grant_of(segment: PlacedSegment) -> RepairGrant:
+            return make_grant(segment.manifest, segment.leases, self._owner, self._account)
+
+        return SegmentPublisher(services.client, services.clock, context.journal_queue, grant_of)
 
     async def _context(self, stored_bytes: int) -> PutContext:
         services = self._services
@@ -200,6 +202,7 @@ class FilePut:
             client=services.client,
             donors=donors,
             journal=self._journal,
+            journal_queue=JournalQueue(self._journal, services.offload),
             reader=self._source.reader,
             read_lock=threading.Lock(),
             geometry=self._geometry,
@@ -216,6 +219,7 @@ class FilePut:
             stall_s=services.stall_s,
             straggler_s=services.straggler_s,
             on_sent=self._note_sent,
+            placed=set(self._journal.done),
             payer=services.payer,
         )
 

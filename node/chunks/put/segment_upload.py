@@ -25,11 +25,12 @@ from node.chunks.client import HolderClient
 from node.chunks.erasure import CodingEngine
 from node.chunks.geometry import FileGeometry
 from node.chunks.manifest import SegmentManifest
-from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentBuilder, SegmentCodec, stripes_per_call
+from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.put import journal as records
 from node.chunks.put.donors import CreditRefusals, DonorPool
 from node.chunks.put.holder_put import HolderPut, HolderPutContext, SharedStripe, is_fatal
 from node.chunks.put.journal import Journal
+from node.chunks.put.journal_queue import JournalQueue
 from node.chunks.put.put_summary import file_price, segment_price
 from node.chunks.put.source import Reader
 from node.chunks.scores import Scoreboard
@@ -45,6 +46,8 @@ PATIENCE_S: Final = 2.0
 """How long a stripe waits for holders without room before it is made for the others alone."""
 QUEUE_BYTES: Final = 12 * 1024 * 1024
 """Encoded bytes that may wait for the holders of one segment."""
+MAKE_BYTES: Final = 4 * 1024 * 1024
+"""Encoded bytes that a thread makes, and the journal syncs the hashes of, at a time."""
 CREDIT_DAYS: Final = 30
 """The days for which a person is told what to give."""
 WATCH_S: Final = 1.0
@@ -58,6 +61,7 @@ class PutContext:
     client: HolderClient
     donors: DonorPool
     journal: Journal
+    journal_queue: JournalQueue
     reader: Reader
     read_lock: threading.Lock
     geometry: FileGeometry
@@ -74,6 +78,8 @@ class PutContext:
     stall_s: float
     straggler_s: float
     on_sent: Callable[[int], None]
+    placed: set[int]
+    """Segments that need nothing more but that their holders are told of each other."""
     payer: Payer | None = None
 
 
@@ -113,10 +119,10 @@ class SegmentUpload:
         self._lag_since_s: float | None = None
         self._started_s = trio.current_time()
         stripe_bytes = self._code.total_shards * limits.BLOCK_BYTES
-        self._batch = max(1, min(stripes_per_call(self._code), QUEUE_BYTES // 2 // stripe_bytes))
+        self._batch = max(1, MAKE_BYTES // stripe_bytes)
         self._holder_context = HolderPutContext(
             client=put.client,
-            journal=put.journal,
+            journal=put.journal_queue,
             owner=put.owner,
             lease_days=put.lease_days,
             geometry=self._geometry,
@@ -185,6 +191,7 @@ class SegmentUpload:
         for put in list(self._state.puts.values()):
             if put.leases:
                 self._keep([Lease.decode(lease, network=network) for lease in put.leases], put.contact)
+                self._put.on_sent(len(put.leases) * self._geometry.shard_bytes)
             elif not put.dropped:
                 self._start(
                     nursery,
@@ -264,7 +271,7 @@ class SegmentUpload:
             and not put.dropped
         ]
         if dropped:
-            await self._put.offload.run(lambda: self._put.journal.append(*dropped))
+            await self._put.journal_queue.append(*dropped)
 
     def _replace(self, nursery: trio.Nursery) -> set[int]:
         """Give shards without a holder to others; those that find none."""
@@ -324,7 +331,7 @@ class SegmentUpload:
 
     def _no_credit(self, refused: CreditRefusals) -> CreditError:
         put = self._put
-        need = file_price(put.geometry, put.lease_days, without=put.journal.done)
+        need = file_price(put.geometry, put.lease_days, without=put.placed)
         price = segment_price(self._geometry, put.lease_days) // self._code.total_shards
         missing = max(price, need - refused.have)
         given_bytes = -(-missing // (CREDIT_DAYS * PRICE_MICROCREDITS)) * MIB
@@ -444,7 +451,7 @@ class SegmentUpload:
             return True
         manifest = self._builder.build(OwnerKey(self._put.owner.public), self._put.journal.started.owner_salt)
         made = records.SegmentMade(self._index, manifest.encoded)
-        await self._put.offload.run(lambda: self._put.journal.append(made))
+        await self._put.journal_queue.append(made)
         self._manifest = manifest
         for holder in self._live():
             holder.set_manifest(manifest)

@@ -203,6 +203,34 @@ async def test_when_too_many_die_the_put_fails_clearly_and_nothing_stays_reserve
         assert swarm.leases() == 0
 
 
+async def test_segments_that_were_placed_before_a_failure_are_kept_for_the_next_try(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = write_file(tmp_path, 3 * SEGMENT)
+    async with swarm_of(5, link=HOME_LINE) as swarm:
+        putter = Putter(swarm, settings=PutSettings(segments_in_flight=1))
+        async with putter.running() as uploader, trio.open_nursery() as nursery:
+
+            async def kill() -> None:
+                await until(lambda: swarm.bytes_received() > 6 * SHARD)
+                for donor in swarm.donors:
+                    await donor.die()
+
+            nursery.start_soon(kill)
+            with pytest.raises(NotEnoughPeersError):
+                await uploader.put(path, PutOptions(code=SMALL))
+        assert len(putter.home.list(Path("puts"))) == 1
+        for donor in swarm.donors:
+            await swarm.nursery.start(donor.run)
+        assert swarm.leases() == 5  # the first segment's
+        before = swarm.bytes_received()
+        async with putter.running() as uploader:
+            report = await uploader.put(path, PutOptions(code=SMALL))
+        assert swarm.bytes_received() - before <= 10 * SHARD
+        assert read_back(swarm, report) == path.read_bytes()
+        assert swarm.leases() == 15
+
+
 async def test_without_donors_it_fails_before_anything_is_sent(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
