@@ -307,6 +307,7 @@ CREDIT_ENTRIES_PER_PAIR_MAX: Final = (
 )
 PAIR_STATES_KEPT_MAX: Final = 64  # states of a pair that are remembered: what forks are found among
 FOLD_BYTES_MAX: Final = 32 * 1024  # bytes: what closed periods came to, 7 bytes for each day and direction
+FOLD_CLEARS_MAX: Final = 256  # clears that a fold names, 34 bytes each; what is more stays in the pair's set
 FOLD_AMOUNTS_MAX: Final = (
     WIRE_ARRAY_ITEMS_MAX // 2
 )  # days of a fold: five years of every day; then none closes

@@ -125,9 +125,17 @@ class HolderSession(Session[messages.Message]):
 
     async def attach(self, kind: str, file_hash: FileHash, segment_id: SegmentId, body: bytes) -> None:
         """Have an attachment kept with segment 0."""
-        await self._send(messages.Attach(kind, file_hash, segment_id, len(body)))
-        await send_body(self._framed, body)
-        await self._reply(messages.Done, deadline_s=limits.CLOSE_DEADLINE_S)
+        await self.attach_all([(kind, body)], file_hash, segment_id)
+
+    async def attach_all(
+        self, attachments: Sequence[tuple[str, bytes]], file_hash: FileHash, segment_id: SegmentId
+    ) -> None:
+        """Have (kind, body) kept with segment 0, in order; one round trip for all."""
+        for kind, body in attachments:
+            await self._send(messages.Attach(kind, file_hash, segment_id, len(body)))
+            await send_body(self._framed, body)
+        for _ in attachments:
+            await self._reply(messages.Done, deadline_s=limits.CLOSE_DEADLINE_S)
 
     async def merge_roster(self, segment_id: SegmentId, leases: Sequence[bytes]) -> int:
         """Tell the holder of others' leases; how many leases of the segment it knows now."""

@@ -3,11 +3,13 @@
 The policy alone: services gather the evidence and do what this says, a model runs it over years.
 
 Invariants: a short outage repairs nothing, since a holder counts as lost only when it has been silent for
-`dead_after_s`; that nobody has proved a copy says nothing of it, since small shards are proved once a month
-and a pass is told to few; a contradicted shard is lost at once, whatever its holder says later; a segment
-that was repaired stays open, so that deaths of the same hour that become known later are made good as well;
-every holder that knows the same roster gets the same order and opens the same segments; of the copies of a
-shard exactly one stays, and all holders agree which. Source: credit.md, "Repair".
+`dead_after_s`, or, where much of its segment fell silent together, for most of `urgent_after_s`; one holder
+alone never shortens its own patience; that nobody has proved a copy says nothing of it, since small shards
+are proved once a month and a pass is told to few; a contradicted shard is lost at once, whatever its holder
+says later; a segment that was repaired stays open, so that deaths of the same hour that become known later
+are made good as well; every holder that knows the same roster gets the same order and opens the same
+segments; of the copies of a shard exactly one stays, and all holders agree which. Source: credit.md,
+"Repair".
 """
 
 from __future__ import annotations
@@ -36,13 +38,32 @@ OPEN_SHARE: Final = 0.5
 did, each shard that an open segment gets would keep it open, and where somebody leaves every third day all
 repairs would be of one shard: `data_shards` fetched for each instead of for ten."""
 
+URGENT_SHARE: Final = 0.5
+"""Share of the parity that must be lost, or silent for `urgent_after_s`, to make a segment urgent. It is no
+setting, so that nodes that repair at other thresholds agree on who is dead."""
+URGENT_NEW_SHARE: Final = 0.25
+"""Share of those that must have fallen silent within `dead_after_s`: what was lost long ago is no haste, so a
+segment near its trigger waits through the next outage as long as ever. A disaster takes more of it."""
+URGENT_HOLDERS_MIN: Final = 2
+"""One machine may keep several shards, and codes may have little parity: an outage of one is never urgent."""
+URGENT_SPREAD: Final = 0.75
+"""Of an urgent segment who has been silent for this share of `urgent_after_s` counts as lost as well: deaths
+of one hour are noticed within some hours, and those remade first would end the urgency for the others."""
+
+PULSE_PEERS: Final = 16
+"""Co-holders that a node looks at in an interval: 4 KiB each where a dial is needed, 1.5 MB a day at most. If
+half of a network is gone, fewer than four of sixteen are missed once in a hundred times."""
+ALARM_SHARE: Final = 0.25
+"""Share of those looked at whose absence is no chance: of always-on machines one in 25 is away at a time."""
+ALARM_PEERS_MIN: Final = 2
+
 
 class Standing(Enum):
     """What one holder's copy of a shard counts as."""
 
     ALIVE = "alive"
     SUSPENDED = "suspended"
-    """Silent, for less than `dead_after_s`: neither proved nor to be replaced."""
+    """Silent, for less than its segment's patience: neither proved nor to be replaced."""
     LOST = "lost"
 
 
@@ -75,6 +96,55 @@ def lost_shards(code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s:
         if standing(copy, now_s=now_s, dead_after_s=dead_after_s) is not Standing.LOST
     }
     return frozenset(range(code.total_shards)) - kept
+
+
+def patience_s(
+    code: Code, copies: Iterable[Copy], *, now_s: int, dead_after_s: int, urgent_after_s: int
+) -> int:
+    """How long a holder of this segment may be silent before what it keeps counts as lost: `dead_after_s`,
+    or `URGENT_SPREAD` of `urgent_after_s` where the segment is urgent.
+
+    It is urgent when at least `URGENT_SHARE` of its parity is lost or has been silent for `urgent_after_s`,
+    and enough of that at several holders for less than `dead_after_s`. Shards that nobody ever held say
+    nothing of who is dead.
+    """
+    if urgent_after_s >= dead_after_s:
+        return dead_after_s
+    known = list(copies)
+    held = {copy.shard_index for copy in known}
+    lost = held & lost_shards(code, known, now_s=now_s, dead_after_s=urgent_after_s)
+    lately = [
+        copy
+        for copy in known
+        if copy.shard_index in lost
+        and copy.silent_since_s is not None
+        and urgent_after_s <= now_s - copy.silent_since_s < dead_after_s
+    ]
+    count = _urgent_count(code)
+    is_urgent = (
+        len(lost) >= count
+        and len({copy.shard_index for copy in lately}) >= URGENT_NEW_SHARE * count
+        and len({copy.holder for copy in lately}) >= URGENT_HOLDERS_MIN
+    )
+    return math.floor(URGENT_SPREAD * urgent_after_s) if is_urgent else dead_after_s
+
+
+def is_alarming(looked: int, missed: int) -> bool:
+    """Whether so many of the peers looked at, none of them known to be away before, are too many."""
+    return missed >= max(ALARM_PEERS_MIN, math.ceil(ALARM_SHARE * looked))
+
+
+def may_become_urgent(code: Code, copies: Iterable[Copy]) -> bool:
+    """Whether a segment would be urgent if whoever is silent now stayed so."""
+    known = list(copies)
+    held = {copy.shard_index for copy in known}
+    there = {copy.shard_index for copy in known if copy.silent_since_s is None and not copy.is_contradicted}
+    silent = {copy.holder for copy in known if copy.silent_since_s is not None}
+    return len(held - there) >= _urgent_count(code) and len(silent) >= URGENT_HOLDERS_MIN
+
+
+def _urgent_count(code: Code) -> int:
+    return max(URGENT_HOLDERS_MIN, math.ceil(URGENT_SHARE * code.parity_shards))
 
 
 def eligible(copies: Iterable[Copy]) -> set[PeerId]:

@@ -66,12 +66,13 @@ def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
     """The union, each lease once, of each shard those that end last, at most
     `ROSTER_SIGNED_PER_SHARD_MAX` signed by an owner key and `ROSTER_GRANTED_PER_SHARD_MAX` under a grant.
 
-    The result depends on the set alone: it is the same for any order and grouping.
+    Of several records of one lease that with the latest handover counts. The result depends on the set alone:
+    it is the same for any order and grouping.
     """
     by_id: dict[LeaseId, Lease] = {}
     for lease in leases:
         known = by_id.get(lease.lease_id)
-        if known is None or lease.encode() > known.encode():
+        if known is None or _version(lease) > _version(known):
             by_id[lease.lease_id] = lease
     by_shard: dict[int, list[Lease]] = {}
     for lease in by_id.values():
@@ -145,6 +146,12 @@ def announcers(segment_id: SegmentId, holders: Iterable[PeerId], *, now_s: int) 
     """Holders in the order of H(segment id, week, holder): the first `ANNOUNCERS` announce the segment."""
     week = (now_s // WEEK_S).to_bytes(4, "big")
     return sorted(set(holders), key=lambda holder: blake3_256(segment_id + week + holder))
+
+
+def _version(lease: Lease) -> tuple[int, bytes]:
+    """Of two records of one lease the greater counts: the later handover, else that with the larger bytes."""
+    half = lease.half
+    return (-1 if half is None or half.handover is None else half.handover.day), lease.encode()
 
 
 def _rank(lease: Lease) -> tuple[int, int, LeaseId]:

@@ -27,9 +27,10 @@ from node.credit.admission import (
     exposure_of,
     line_of,
 )
-from node.credit.ledger import Gift, Ledger
+from node.credit.ledger import Ledger
 from node.credit.ledger_store import LedgerChange, LedgerView, PairRecord
 from node.credit.pair_chain import may_sign
+from node.credit.pair_set import Gift
 from node.credit.units import BILLED_EXTRA_BYTES, format_micros, granted_manifest_bytes, lease_value
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.ports import Clock, Network, Offload

@@ -10,14 +10,16 @@ takes for vouched may go, in favour of the debtor. Source: credit.md, "Records".
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from node import limits
 from node.credit.fold import Amounts, Fold, FoldedSide
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import LATE_PASS_DAYS, Evidence, Pair
 from node.credit.units import period_of
 from node.errors import CreditError
 from node.records.charge import Charge
+from node.records.clear import Clear
 from node.records.lease import Lease, Release
 from node.records.receipt import AuditReceipt, ServeReceipt
 from node.units import AccountId, LeaseId, PeerId
@@ -39,8 +41,17 @@ def last_closed(day: int) -> int:
     return period_of(day) - CLOSE_AFTER_PERIODS
 
 
+def is_over(record: Evidence, fold: Fold | None) -> bool:
+    """Whether a record belongs to what is folded: it comes too late, or once more."""
+    if fold is None:
+        return False
+    if isinstance(record, Clear):
+        return record.record_id() in fold.clears  # one that completes late counts, whenever that is
+    return is_too_old(record, fold.period)
+
+
 def is_too_old(record: Evidence, closed: int) -> bool:
-    """Whether a record belongs to the closed periods by itself: it comes too late, or once more."""
+    """Whether a record belongs to the closed periods by its dates."""
     match record:
         case Lease():
             return period_of(record.end_day + LATE_PASS_DAYS) <= closed
@@ -50,14 +61,18 @@ def is_too_old(record: Evidence, closed: int) -> bool:
             return False
 
 
-def split(records: Iterable[Evidence], gifts: Collection[LeaseId], period: int) -> Split:
-    """What goes when `period` is closed, and what stays.
+def split(
+    records: Iterable[Evidence], gifts: Collection[LeaseId], period: int, *, before: Fold | None = None
+) -> Split:
+    """What goes when `period` is closed, and what stays; `before` is the fold that is there already.
 
     Leases go once nothing more of them can vest, with all that is said of them alone; receipts for what was
-    served go with their day. States and clears stay: forks are found among the ones, the others are few. A
-    gift stays while a receipt that stays is for reading it.
+    served go with their day; complete clears go with the period in which they were to end, the oldest first,
+    as far as the fold has room for their names. States stay: forks are found among them. A gift stays while a
+    receipt that stays is for reading it.
     """
     every = tuple(records)
+    ended_clears = _ended_clears(every, period, before)
     read = {r.lease_id for r in every if isinstance(r, ServeReceipt) and not is_too_old(r, period)}
     gone: set[tuple[LeaseId, PeerId]] = set()
     staying: set[tuple[LeaseId, PeerId]] = set()
@@ -83,6 +98,8 @@ def split(records: Iterable[Evidence], gifts: Collection[LeaseId], period: int) 
                 keys = {(lease_id, record.donor) for lease_id in record.lease_ids()}
             case ServeReceipt():
                 return is_too_old(record, period)
+            case Clear():
+                return record.record_id() in ended_clears
             case _:
                 return False
         return bool(keys & gone) and not keys & staying
@@ -90,6 +107,27 @@ def split(records: Iterable[Evidence], gifts: Collection[LeaseId], period: int) 
     ended = tuple(record for record in every if goes(record))
     dropped = set(ended)
     return Split(ended, tuple(record for record in every if record not in dropped))
+
+
+def stood_for(records: Iterable[Evidence], gifts: Collection[LeaseId], fold: Fold) -> list[Evidence]:
+    """Which of a pair's records a fold stands for: of clears those that it names, since others may have
+    completed after it was signed."""
+    every = tuple(records)
+    ended = split(every, gifts, fold.period).ended
+    return [
+        *(record for record in ended if not isinstance(record, Clear)),
+        *(record for record in every if isinstance(record, Clear) and record.record_id() in fold.clears),
+    ]
+
+
+def _ended_clears(records: Iterable[Evidence], period: int, before: Fold | None) -> set[bytes]:
+    ended = sorted(
+        (record.end_period, record.record_id())
+        for record in records
+        if isinstance(record, Clear) and record.end_period <= period
+    )
+    room = limits.FOLD_CLEARS_MAX - (0 if before is None else len(before.clears))
+    return {name for _, name in ended[: max(0, room)]}
 
 
 def fold_of(
@@ -108,14 +146,18 @@ def fold_of(
     `agreed` is the most that both signed, by period, for the low and the high account.
     """
     book = PairBook(pair, before)
+    clears = set() if before is None else set(before.clears)
     for record in ended:
         book.add(record)
+        if isinstance(record, Clear):
+            clears.add(record.record_id())
     low, high = (
         _with_agreed(side, totals, period)
         for side, totals in zip(book.folded(today=today), agreed, strict=True)
     )
     previous = b"" if before is None else before.fold_id()
-    return Fold(network, pair.low, pair.high, period, previous, last_state, low, high)
+    named = tuple(sorted(clears))
+    return Fold(network, pair.low, pair.high, period, previous, last_state, low, high, named)
 
 
 def _with_agreed(side: FoldedSide, totals: Amounts, last: int) -> FoldedSide:
@@ -123,15 +165,7 @@ def _with_agreed(side: FoldedSide, totals: Amounts, last: int) -> FoldedSide:
     for period, total in totals:
         if period <= last and total:
             most[period] = max(most.get(period, 0), total)
-    return FoldedSide(
-        side.kept,
-        side.served,
-        side.gifts,
-        side.days,
-        side.evidence,
-        side.vouched,
-        tuple(sorted(most.items())),
-    )
+    return replace(side, agreed=tuple(sorted(most.items())))
 
 
 def check_fold(proposed: Fold, own: Fold, me: AccountId) -> None:
@@ -141,15 +175,15 @@ def check_fold(proposed: Fold, own: Fold, me: AccountId) -> None:
     """
     if proposed == own:
         return
-    names = (proposed.low, proposed.high, proposed.period, proposed.previous, proposed.last_state)
-    if names != (own.low, own.high, own.period, own.previous, own.last_state):
+    stripped = {replace(fold, low_side=FoldedSide(), high_side=FoldedSide()) for fold in (proposed, own)}
+    if len(stripped) > 1:
         raise CreditError("a fold that does not follow from the records of both")
     other = own.high if me == own.low else own.low
     theirs, theirs_here = proposed.side(other), own.side(other)
     mine, mine_here = proposed.side(me), own.side(me)
     for said, here in ((theirs, theirs_here), (mine, mine_here)):
-        if (said.served, said.gifts) != (here.served, here.gifts):
-            raise CreditError("a fold with other readings or gifts than the records have")
+        if (said.served, said.gifts, said.cleared) != (here.served, here.gifts, here.cleared):
+            raise CreditError("a fold with other readings, gifts or clears than the records have")
     if not _is_no_more(theirs, theirs_here, slack=0):
         raise CreditError("the other side claims more for closed periods than the records have")
     if not _is_no_more(mine_here, mine, slack=sum(micros for _, micros in mine_here.vouched)):

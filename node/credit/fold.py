@@ -3,8 +3,9 @@
 A fold is no signed record: it counts where a pair state that both accounts signed names it as `previous`.
 Invariants: what a pair's records and its fold come to together is what all records came to before; a fold
 names the one before it and the last agreed state, so the pair's chain has no gap; a fold's own numbers add
-up. Amounts stay by the day on which they vested, so that debts cancel and lapse as they would have.
-Source: credit.md, "Records".
+up. Amounts stay by the day on which they vested, so that debts cancel and lapse as they would have. What
+clears collected has no day, and a fold names the clears: one that was folded has no effect when it comes
+again, one that completes late is another and counts. Source: credit.md, "Records".
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from node.units import AccountId
 from node.wire import Value
 
 FOLD_TAG = "fold"
-VERSION = 1
+VERSION = 2
 
 Amounts = tuple[tuple[int, int], ...]
 """(day or period, micro-credits), in order, none of them zero."""
@@ -35,6 +36,8 @@ class FoldedSide:
     served: int = 0
     gifts: int = 0
     """The part given under a friend line."""
+    cleared: int = 0
+    """The part that complete clears collected, of those that the fold names."""
     days: Amounts = ()
     """What is owed for, by the day on which it vested."""
     evidence: Amounts = ()
@@ -47,20 +50,21 @@ class FoldedSide:
     def as_value(self) -> Value:
         """The array that is stored: days and periods as steps from the one before."""
         lists = (self.days, self.evidence, self.vouched, self.agreed)
-        return [self.kept, self.served, self.gifts, *(_packed(amounts) for amounts in lists)]
+        return [self.kept, self.served, self.gifts, self.cleared, *(_packed(amounts) for amounts in lists)]
 
     @classmethod
     def of_value(cls, value: Value) -> FoldedSide:
         """Raises `ProtocolError`, also for numbers that do not add up."""
-        kept, served, gifts, *lists = wire.expect_list(value, count=7)
-        days, evidence, vouched, agreed = (_unpacked(amounts) for amounts in lists)
-        side = cls(_micros(kept), _micros(served), _micros(gifts), days, evidence, vouched, agreed)
+        *sums, days, evidence, vouched, agreed = wire.expect_list(value, count=8)
+        kept, served, gifts, cleared = (_micros(micros) for micros in sums)
+        lists = (_unpacked(amounts) for amounts in (days, evidence, vouched, agreed))
+        side = cls(kept, served, gifts, cleared, *lists)
         total = side.kept + side.served
-        owed, whole = (sum(micros for _, micros in amounts) for amounts in (days, evidence))
-        of_period = dict(evidence)
+        owed, whole = (sum(micros for _, micros in amounts) for amounts in (side.days, side.evidence))
+        of_period = dict(side.evidence)
         if owed != total - side.gifts or whole != total:
             raise ProtocolError("a fold whose parts are not its whole")
-        if any(micros > of_period.get(period, 0) for period, micros in vouched):
+        if any(micros > of_period.get(period, 0) for period, micros in side.vouched):
             raise ProtocolError("a fold with more vouched for than there is")
         return side
 
@@ -79,6 +83,8 @@ class Fold:
     """The id of the last state that both had signed; b"" if none."""
     low_side: FoldedSide = FoldedSide()
     high_side: FoldedSide = FoldedSide()
+    clears: tuple[bytes, ...] = ()
+    """The ids of the complete clears that are part of it, in order: none of them counts again, ever."""
 
     def side(self, account: AccountId) -> FoldedSide:
         """That account's part. Raises `ValueError` for a stranger."""
@@ -90,7 +96,7 @@ class Fold:
         """The canonical encoding."""
         return wire.encode([
             FOLD_TAG, VERSION, self.network, self.low, self.high, self.period, self.previous,
-            self.last_state, self.low_side.as_value(), self.high_side.as_value(),
+            self.last_state, self.low_side.as_value(), self.high_side.as_value(), list(self.clears),
         ])  # fmt: skip
 
     def fold_id(self) -> bytes:
@@ -101,12 +107,16 @@ class Fold:
     def decode(cls, data: bytes, *, network: str) -> Fold:
         """Raises `ProtocolError`."""
         items = wire.decode(data, size_max=limits.FOLD_BYTES_MAX)
-        tag, version, of_network, *fields = wire.expect_list(items, count=10)
+        tag, version, of_network, *fields = wire.expect_list(items, count=11)
         if (tag, version, of_network) != (FOLD_TAG, VERSION, network):
             raise ProtocolError("no fold of this version and network")
         low, high = (AccountId(wire.expect_bytes(field, size=32)) for field in fields[:2])
         if not low < high:
             raise ProtocolError("a pair is two accounts in byte order")
+        named = wire.expect_list(fields[7], count_max=limits.FOLD_CLEARS_MAX)
+        clears = tuple(wire.expect_bytes(name, size=RECORD_ID_BYTES) for name in named)
+        if any(not one < other for one, other in pairwise(clears)):
+            raise ProtocolError("the clears of a fold stand in order, each once")
         previous, last_state = (wire.expect_bytes(field) for field in fields[3:5])
         return cls(
             network=network,
@@ -117,6 +127,7 @@ class Fold:
             last_state=last_state and wire.expect_bytes(last_state, size=RECORD_ID_BYTES),
             low_side=FoldedSide.of_value(fields[5]),
             high_side=FoldedSide.of_value(fields[6]),
+            clears=clears,
         )
 
 

@@ -9,13 +9,13 @@ cache of the store, dropped when a transaction fails. Source: credit.md, "Record
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from node import limits
 from node.credit.admission import Policy, Standing
-from node.credit.closing import fold_of, is_too_old, last_closed, split
+from node.credit.closing import fold_of, is_over, last_closed, split, stood_for
 from node.credit.fold import FOLD_TAG, Amounts, Fold, amounts_of
 from node.credit.ledger_store import (
     GIFT_TAG,
@@ -29,8 +29,8 @@ from node.credit.ledger_store import (
 )
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
-from node.credit.units import SERVE_MICROS_PER_MIB, granted_manifest_bytes, period_of, served_micros
-from node.crypto.hashing import blake3_256
+from node.credit.pair_set import Gift, Terms, add_gift, in_order, lease_of, load, note
+from node.credit.units import SERVE_MICROS_PER_MIB, period_of, served_micros
 from node.records.charge import Charge
 from node.records.clear import Clear
 from node.records.lease import Lease, Release
@@ -44,42 +44,6 @@ T = TypeVar("T")
 IsAssigned = Callable[[AuditReceipt, Lease], bool]
 NO_LAPSE: Final = limits.CREDIT_PERIOD_MAX
 """The period of an entry that closes with none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gift:
-    """The holder's word that nothing is owed for a lease: it only ever lowers what the holder claims."""
-
-    lease_record: bytes
-
-    def entry(self, period: int) -> Entry:
-        """As it stands in the pair's set."""
-        return Entry(GIFT_TAG, blake3_256(b"gift" + self.lease_record), self.lease_record, period)
-
-
-_Session = tuple[bytes, PeerId, AccountId, LeaseId]
-
-
-@dataclass(slots=True)
-class _Terms:
-    """What a pair's book reads, growing with the records."""
-
-    pair: Pair
-    manifest_bytes: dict[SegmentId, int]
-    gifts: set[LeaseId]
-    states: dict[bytes, PairState]
-    """Pair states, half-signed ones included, by the id of their entry."""
-    served: dict[_Session, tuple[bytes, int]]
-    """The entry of the largest receipt of each session, and its bytes."""
-    ids: set[bytes]
-    """Of all entries."""
-    fold: Fold | None = None
-    """What closed periods came to."""
-
-    @property
-    def closed(self) -> int:
-        """The last closed period, -1 for none."""
-        return -1 if self.fold is None else self.fold.period
 
 
 class Ledger:
@@ -101,7 +65,7 @@ class Ledger:
         self._peer_id = peer_id
         self._is_assigned = is_assigned
         self._serve_micros_per_mib = serve_micros_per_mib
-        self._books: OrderedDict[AccountId, tuple[PairBook, _Terms]] = OrderedDict()
+        self._books: OrderedDict[AccountId, tuple[PairBook, Terms]] = OrderedDict()
         self._books_max = books_max
         self._policy = Policy(0, 0, 0, 0)
         self._today = 0
@@ -151,7 +115,8 @@ class Ledger:
         """The book of the pair with `other`; from the store if it is not at hand."""
         known = self._books.get(other)
         if known is None:
-            known = self._load(view, other)
+            terms = self._terms(view, other)
+            known = load(view, other, terms), terms
             self._books[other] = known
             if len(self._books) > self._books_max:
                 self._books.popitem(last=False)
@@ -201,14 +166,14 @@ class Ledger:
         terms = self._books[other][1]
         new, before = 0, len(terms.ids)
         records = list(records)
-        for record in _in_order(records):
+        for record in in_order(records):
             if isinstance(record, Gift):
-                new += self._add_gift(change, other, record, terms)
+                new += add_gift(change, other, record, terms)
                 continue
-            if is_too_old(record, terms.closed):
+            if is_over(record, terms.fold):
                 continue
             entry = entry_of(record, self.period_of(change, other, record))
-            if entry.entry_id in terms.ids or not self._note(change, other, record, entry, terms):
+            if entry.entry_id in terms.ids or not note(change, other, record, entry, terms):
                 continue
             change.add_entry(other, entry)
             terms.ids.add(entry.entry_id)
@@ -258,7 +223,7 @@ class Ledger:
         terms = self._books[other][1]
         if not terms.closed < period <= last_closed(today):
             return None
-        ended = split(self._evidence(view, other), terms.gifts, period).ended
+        ended = split(self._evidence(view, other), terms.gifts, period, before=terms.fold).ended
         if not ended:
             return None
         agreed: tuple[dict[int, int], dict[int, int]] = ({}, {})
@@ -278,7 +243,7 @@ class Ledger:
         terms = self._books[other][1]
         if fold.period <= terms.closed:
             return False
-        gone = split(self._evidence(change, other), terms.gifts, fold.period).ended
+        gone = stood_for(self._evidence(change, other), terms.gifts, fold)
         leases = {record.record_id() for record in gone if isinstance(record, Lease)}
         for record in gone:
             change.drop_entry(other, record.record_id())
@@ -396,7 +361,7 @@ class Ledger:
             case Lease():
                 return period_of(record.end_day + LATE_PASS_DAYS)
             case Charge() | Release():
-                lease = self._lease_of(view, other, record)
+                lease = lease_of(view, other, record)
                 return NO_LAPSE if lease is None else period_of(lease.end_day + LATE_PASS_DAYS)
             case PairState():
                 return record.period
@@ -405,52 +370,9 @@ class Ledger:
             case _:
                 return period_of(record.day)
 
-    def _lease_of(self, view: LedgerView, other: AccountId, record: Charge | Release) -> Lease | None:
-        if isinstance(record, Charge):
-            entry = view.entry(other, record.lease_record)
-        else:
-            place = view.lease_place(record.lease_id, record.holder)
-            entry = None if place is None or place[0] != other else view.entry(other, place[1])
-        found = None if entry is None else entry.record(self.store.network)
-        return found if isinstance(found, Lease) else None
-
     # --- books --------------------------------------------------------------------------------------------
 
-    def _load(self, view: LedgerView, other: AccountId) -> tuple[PairBook, _Terms]:
-        terms = self._terms(view, other)
-        records: list[PairRecord | Gift] = []
-        gifts: list[bytes] = []
-        for entry in view.entries(other):
-            terms.ids.add(entry.entry_id)
-            if entry.tag == GIFT_TAG:
-                gifts.append(entry.data)
-                continue
-            if entry.tag == FOLD_TAG:
-                terms.fold = Fold.decode(entry.data, network=self.store.network)
-                continue
-            record = entry.record(self.store.network)
-            records.append(record)
-            if isinstance(record, PairState):
-                terms.states[entry.entry_id] = record
-            elif isinstance(record, ServeReceipt):
-                terms.served[_session(record)] = (entry.entry_id, record.byte_count)
-        leases = {record.record_id(): record for record in records if isinstance(record, Lease)}
-        terms.gifts.update(leases[gift].lease_id for gift in gifts if gift in leases)
-        for lease in leases.values():
-            if lease.is_granted:
-                terms.manifest_bytes[lease.segment_id] = granted_manifest_bytes(lease)
-        for each in records:
-            if isinstance(each, Charge) and each.lease_record in leases:
-                terms.manifest_bytes[leases[each.lease_record].segment_id] = each.manifest_bytes
-        book = PairBook(terms.pair, terms.fold)
-        for each in _in_order(records):
-            if isinstance(each, Gift):
-                continue
-            if not isinstance(each, PairState) or (each.low_signature and each.high_signature):
-                book.add(each)
-        return book, terms
-
-    def _terms(self, view: LedgerView, other: AccountId) -> _Terms:
+    def _terms(self, view: LedgerView, other: AccountId) -> Terms:
         mine = {self._peer_id, *(cert.peer_id for cert in view.certs(self.me))}
         theirs = {cert.peer_id for cert in view.certs(other)} - mine
         low, high = sorted((self.me, other))
@@ -462,90 +384,13 @@ class Ledger:
             frozenset(theirs if low == self.me else mine),
             manifest_bytes, self._is_assigned, gifts, self._serve_micros_per_mib,
         )  # fmt: skip
-        return _Terms(pair, manifest_bytes, gifts, {}, {}, set())
-
-    def _note(
-        self, change: LedgerChange, other: AccountId, record: PairRecord, entry: Entry, terms: _Terms
-    ) -> bool:
-        """Take in what a record says beside its amounts; whether it is worth keeping."""
-        match record:
-            case Lease():
-                change.place_lease(record, other)
-                if record.is_granted:
-                    terms.manifest_bytes.setdefault(record.segment_id, granted_manifest_bytes(record))
-            case Charge():
-                lease = self._lease_of(change, other, record)
-                if lease is not None:
-                    terms.manifest_bytes[lease.segment_id] = record.manifest_bytes
-            case ServeReceipt():
-                session = _session(record)
-                old, byte_count = terms.served.get(session, (b"", -1))
-                if record.byte_count <= byte_count:
-                    return False
-                if old:
-                    self._forget_entry(change, other, old, terms)
-                terms.served[session] = (entry.entry_id, record.byte_count)
-            case PairState():
-                return self._note_state(change, other, record, entry, terms)
-            case _:
-                pass
-        return True
-
-    def _note_state(
-        self, change: LedgerChange, other: AccountId, state: PairState, entry: Entry, terms: _Terms
-    ) -> bool:
-        """Keep a state in the place of what it supersedes, and the newest ones of a pair."""
-        same = {name: each for name, each in terms.states.items() if each.record_id() == state.record_id()}
-        if any(each.low_signature and each.high_signature for each in same.values()):
-            return False
-        terms.states[entry.entry_id] = state
-        superseded = set(same) if state.low_signature and state.high_signature else set()
-        # The state that closed the last period stays: for its sake whoever lost its disk believes the fold.
-        closing = b"" if terms.fold is None else terms.fold.fold_id()
-        ranked = sorted(
-            ((name, each) for name, each in terms.states.items() if not closing or each.previous != closing),
-            key=lambda item: (item[1].period, item[1].sequence, item[0]),
-        )
-        superseded.update(name for name, _ in ranked[: -limits.PAIR_STATES_KEPT_MAX])
-        for name in superseded - {entry.entry_id}:
-            self._forget_entry(change, other, name, terms)
-            terms.states.pop(name, None)
-        if entry.entry_id in superseded:
-            terms.states.pop(entry.entry_id)
-            return False
-        return True
-
-    def _forget_entry(self, change: LedgerChange, other: AccountId, name: bytes, terms: _Terms) -> None:
-        change.drop_entry(other, name)
-        terms.ids.discard(name)
-
-    def _add_gift(self, change: LedgerChange, other: AccountId, gift: Gift, terms: _Terms) -> int:
-        entry = change.entry(other, gift.lease_record)
-        lease = None if entry is None else entry.record(self.store.network)
-        if not isinstance(lease, Lease):
-            return 0
-        mark = gift.entry(period_of(lease.end_day + LATE_PASS_DAYS))
-        terms.gifts.add(lease.lease_id)
-        terms.ids.add(mark.entry_id)
-        return change.add_entry(other, mark)
+        return Terms(pair, manifest_bytes, gifts, {}, {}, set())
 
 
 def _amounts(totals: tuple[dict[int, int], dict[int, int]]) -> tuple[Amounts, Amounts]:
     return amounts_of(totals[0]), amounts_of(totals[1])
 
 
-def _session(receipt: ServeReceipt) -> _Session:
-    return receipt.session, receipt.donor, receipt.reader, receipt.lease_id
-
-
 def _charged(entry: Entry, network: str) -> bytes | None:
     record = entry.record(network)
     return record.lease_record if isinstance(record, Charge) else None
-
-
-_ORDER: Final = {Lease: 0, Gift: 1, Charge: 2}
-
-
-def _in_order(records: Iterable[PairRecord | Gift]) -> Sequence[PairRecord | Gift]:
-    """Leases, then what is said of them, then the rest."""
-    return sorted(records, key=lambda record: _ORDER.get(type(record), 3))

@@ -57,6 +57,7 @@ class _Side:
             kept=folded.kept,
             served=folded.served,
             gifts=folded.gifts,
+            cleared=folded.cleared,
             evidence=Counter(dict(folded.evidence)),
             vouched=Counter(dict(folded.vouched)),
             by_day=Counter(dict(folded.days)),
@@ -88,7 +89,7 @@ class PairBook:
     def __init__(self, terms: Pair, fold: Fold | None = None) -> None:
         """`fold` stands for the records of closed periods."""
         self.terms = terms
-        self._ids: set[bytes] = set()
+        self._ids: set[bytes] = set(() if fold is None else fold.clears)
         folded = [FoldedSide() if fold is None else fold.side(each) for each in (terms.low, terms.high)]
         self._sides = {terms.low: _Side.of(folded[0]), terms.high: _Side.of(folded[1])}
         self._leases: dict[bytes, Lease] = {}
@@ -98,7 +99,6 @@ class PairBook:
         self._receipts: dict[_Key, list[AuditReceipt]] = {}
         self._releases: set[_Key] = set()
         self._served: dict[tuple[bytes, PeerId, AccountId, LeaseId], int] = {}
-        self._clears: set[bytes] = set()
         self._waiting: list[AuditReceipt | ServeReceipt] = []
         """Dated later than the last day asked for."""
         self._today = 0
@@ -191,13 +191,14 @@ class PairBook:
         return Balance(self.terms, given[0], given[1])
 
     def folded(self, *, today: int) -> tuple[FoldedSide, FoldedSide]:
-        """All that it has come to, of the low and of the high account: clears stand beside it."""
+        """All that it has come to, of the low and of the high account."""
         self._come_to(today)
         low, high = (
             FoldedSide(
                 kept=side.kept,
                 served=side.served,
                 gifts=side.gifts,
+                cleared=side.cleared,
                 days=amounts_of(side.by_day),
                 evidence=amounts_of(side.evidence),
                 vouched=amounts_of(side.vouched),

@@ -178,6 +178,7 @@ class _Claims:
             kept=folded.kept,
             served=folded.served,
             gifts=folded.gifts,
+            cleared=folded.cleared,
             evidence=Counter(dict(folded.evidence)),
             vouched=Counter(dict(folded.vouched)),
             dated=list(folded.days),
@@ -203,7 +204,7 @@ def balance(pair: Pair, records: Records, *, today: int, fold: Fold | None = Non
     _add_kept(pair, records, claims, today)
     _add_served(pair, records, claims, today)
     agreed = _add_agreed(pair, records, claims, today, folded)
-    _add_clears(pair, records, claims)
+    _add_clears(pair, records, claims, () if fold is None else fold.clears)
     knows = {
         creditor: bool(
             claims[debtor].evidence.total() or claims[pair.low].cleared or claims[pair.high].cleared
@@ -415,11 +416,13 @@ def _add_agreed(
     return added
 
 
-def _add_clears(pair: Pair, records: Records, claims: dict[AccountId, _Claims]) -> None:
+def _add_clears(
+    pair: Pair, records: Records, claims: dict[AccountId, _Claims], folded: Collection[bytes]
+) -> None:
     amounts = {
         (record.record_id(), debtor, creditor): record.amount
         for record in records.items
-        if isinstance(record, Clear)
+        if isinstance(record, Clear) and record.record_id() not in folded
         for debtor, creditor in record.debts()
     }
     for (_, debtor, creditor), amount in amounts.items():

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from node import limits
-from node.credit.closing import check_fold, is_too_old, last_closed
+from node.credit.closing import check_fold, is_over, last_closed
 from node.credit.fold import FOLD_TAG, Fold
-from node.credit.ledger import Gift, Ledger
+from node.credit.ledger import Ledger
 from node.credit.ledger_store import GIFT_TAG, KINDS, LedgerChange, LedgerView, PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_chain import Chain
 from node.credit.pair_ledger import payer_by_grant
+from node.credit.pair_set import Gift
 from node.credit.reconcile import ID_BYTES
 from node.credit.units import PERIOD_DAYS, period_of
 from node.crypto.identity import peer_id_of
@@ -306,8 +307,7 @@ class Pairing:
         """What is about these two accounts, and within what a pair may have."""
         known = self._ledger.ids(view, other)
         fold = self._ledger.fold(view, other)
-        closed = -1 if fold is None else fold.period
-        records = [record for record in records if not is_too_old(record, closed)]
+        records = [record for record in records if not is_over(record, fold)]
         room = limits.CREDIT_ENTRIES_PER_PAIR_MAX - len(known)
         may_read = len(known) < limits.READER_RECEIPTS_MAX or not view.is_reader(other)
         mine, theirs = self._ledger.peers(view, other)

@@ -218,7 +218,7 @@ async def open_node(
             nursery.start_soon(node.file_list.run)
             nursery.start_soon(node.leases.run)
             node.server.keeper.on_released = node.housekeeping.note_released
-            node.housekeeping.on_outage = node.healing.held.was_away
+            node.housekeeping.on_outage = node.healing.was_away
             node.healing.evictor.on_freed = node.housekeeping.note_released
             try:
                 yield node

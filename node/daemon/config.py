@@ -15,7 +15,7 @@ from typing import Literal
 
 from node.errors import ConfigError, UsageError
 from node.limits import LEASE_DAYS_MAX, RATE_BYTES_S_MIN, TOTAL_SHARDS_MAX
-from node.units import DAY_S, GIB, parse_rate, parse_size
+from node.units import DAY_S, GIB, HOUR_S, parse_rate, parse_size
 
 ALL: Literal["all"] = "all"
 CONFIG_BYTES_MAX = 1024 * 1024  # a settings file is a page of text; more is a mistake
@@ -43,6 +43,7 @@ class RepairConfig:
 
     check_interval_s: int = 3600
     dead_after_s: int = 2 * DAY_S
+    urgent_after_s: int = 16 * HOUR_S
     stagger_s: int = 900
     threshold: float = 0.5
     evict_after_s: int = DAY_S
@@ -172,6 +173,7 @@ RULES: Mapping[str, Rule] = {
     "audit.samples": _whole(1, 64),
     "repair.check_interval_s": _whole(1, 30 * DAY_S),
     "repair.dead_after_s": _whole(1, 90 * DAY_S),
+    "repair.urgent_after_s": _whole(1, 90 * DAY_S),
     "repair.stagger_s": _whole(0, DAY_S),
     "repair.threshold": _share(),
     "repair.evict_after_s": _whole(0, 90 * DAY_S),

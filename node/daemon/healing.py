@@ -24,18 +24,19 @@ from node.chunks.healing.on_demand import FileRepairer
 from node.chunks.healing.owner_watch import OwnerWatch
 from node.chunks.healing.placing import Placer, PlacingContext
 from node.chunks.healing.prober import ProbeContext, Prober
+from node.chunks.healing.pulse import Pulse
 from node.chunks.healing.rebuild import Rebuilder
 from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
-from node.chunks.holders import Holders
+from node.chunks.holders import Holders, end
 from node.chunks.losses import LossTeller
 from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
 from node.daemon.parts import Parts
-from node.errors import StoreError
+from node.errors import RefusedError, RemoteError, StoreError
 from node.records.lease import Lease
-from node.units import AccountId
+from node.units import AccountId, PeerId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
@@ -71,12 +72,19 @@ class Healing:
     service: HealingService
     healer: Healer
     held: HeldSegments
+    pulse: Pulse
     mover: Mover
     repairer: FileRepairer
     owner_watch: OwnerWatch
     leaving: Leaving
     losses: LossTeller
     evictor: Evictor
+
+    def was_away(self, away_s: int) -> None:
+        """This node did nothing for so long, and could hear of nobody. Blocks on the disk. Raises
+        `StoreError`."""
+        self.held.was_away(away_s)
+        self.pulse.was_away(away_s)
 
     async def leave(self) -> int:
         """Take nothing new any more; how many shards are to be moved elsewhere. Raises `StoreError`."""
@@ -126,6 +134,24 @@ def build_healing(
     journal = HealingJournal(state)
     holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
     prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
+
+    async def is_reachable(peer_id: PeerId) -> bool:
+        try:
+            await end(await holders.open(prober.contact(peer_id)), clean=True)
+        except RefusedError:
+            return True
+        except RemoteError:
+            return False
+        return True
+
+    pulse = Pulse(
+        network=network,
+        is_reachable=is_reachable,
+        journal=journal,
+        clock=clock,
+        offload=offload,
+        away_s=away_s,
+    )
     held = HeldSegments(
         store=store,
         keeper=keeper,
@@ -134,8 +160,10 @@ def build_healing(
         clock=clock,
         network=preamble.network_id,
         dead_after_s=config.dead_after_s,
+        urgent_after_s=config.urgent_after_s,
         journal=journal,
         away_s=away_s,
+        absent_since=pulse.absent_since,
     )
     repair = RepairClient(network, preamble)
     intents = Intents(stagger_s=config.stagger_s)
@@ -160,7 +188,6 @@ def build_healing(
     )
     settings = HealingSettings(
         check_interval_s=config.check_interval_s,
-        dead_after_s=config.dead_after_s,
         stagger_s=config.stagger_s,
         threshold=config.threshold,
     )
@@ -187,6 +214,7 @@ def build_healing(
         offload=offload,
         mover=mover,
         budget=budget,
+        pulse=pulse,
     )
     server = RepairServer(
         network=network,
@@ -200,8 +228,7 @@ def build_healing(
         offload=offload,
         prober=prober,
         intents=intents,
-        last_proof_s=held.last_proof_s,
-        dead_after_s=config.dead_after_s,
+        held=held,
         is_leaving=leaving,
         take_loss=evidence.add_bad_answer,
     )
@@ -250,6 +277,7 @@ def build_healing(
         offload=offload,
         check_interval_s=config.check_interval_s,
         dead_after_s=config.dead_after_s,
+        urgent_after_s=config.urgent_after_s,
         wait_joined=parts.dht.wait_joined,
     )
     evictor = Evictor(
@@ -261,7 +289,9 @@ def build_healing(
         evict_after_s=config.evict_after_s,
         is_leaving=leaving,
     )
-    return Healing(server, service, healer, held, mover, repairer, owner_watch, leaving, losses, evictor)
+    return Healing(
+        server, service, healer, held, pulse, mover, repairer, owner_watch, leaving, losses, evictor
+    )
 
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:

@@ -6,10 +6,10 @@ nobody may say that they are kept.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 from node.chunks.geometry import Code
+from node.daemon.config import build_config
 from node.units import DAY_S, HOUR_S, MIB, MINUTE_S
 from simulations.faults import Fault
 from simulations.host import HostSettings
@@ -18,13 +18,15 @@ from simulations.workload import Workload
 
 FRAGILE = Code(6, 8)
 """Half of the machines take such a file along: nobody may say that it is kept."""
-PATIENT = replace(BRISK, repair=replace(BRISK.repair, dead_after_s=2 * HOUR_S))
-"""As with the two days of real nodes, nobody counts as dead before the hour is over: a grant replaces a shard
-once in seven days, so what is moved to a machine that dies as well stays missing."""
+DEFAULT = build_config({})
+"""As real nodes are: two days of patience with one of them, hours with half of a segment."""
+
+LEFT_MAX = 2
+"""Shards of 2/8 that may be missing in the end by the settings: repair begins with the third."""
 
 
 def _plan(random: Random, brief: bool) -> Plan:
-    count, config = (10, BRISK) if brief else (18, PATIENT)
+    count, config = (10, BRISK) if brief else (18, DEFAULT)
     first_s = JOIN_S + (5 if brief else 30) * MINUTE_S
     span_s = (8 if brief else 60) * MINUTE_S
     lost = random.sample(range(count), count // 2)
@@ -34,14 +36,16 @@ def _plan(random: Random, brief: bool) -> Plan:
             operations = random.randrange(1, 400)
             at_s = random.uniform(JOIN_S, first_s + span_s)
             faults.append(Fault(at_s, "crash-writing", index, lasts_s=120.0, amount=operations))
+    after_s = (6 if brief else 60) * MINUTE_S
     return Plan(
         hosts=[HostSettings(donated_bytes=64 * MIB, config=config) for _ in range(count)],
         faults=sorted(faults, key=lambda fault: fault.at_s),
-        duration_s=first_s + span_s + (6 if brief else 60) * MINUTE_S,
+        duration_s=first_s + span_s + after_s,
         workload=Workload(strike=0.3, code=Code(2, 8), mean_pause_s=40 if brief else 600),
         files_first=7 if brief else 5,
         first_codes=(Code(2, 8), Code(2, 8), FRAGILE),
-        heals_within_s=2.5 * HOUR_S if brief else DAY_S,
+        heals_within_s=2.5 * HOUR_S if brief else DAY_S - span_s - after_s,
+        missing_max=0 if brief else LEFT_MAX,
     )
 
 

@@ -37,7 +37,7 @@ class Paged:
 
 @pytest.fixture(scope="session")
 def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paged]:
-    """Tests that need another swarm than this make their own: nobody may stop a node of this one."""
+    """Tests that need another swarm than this make their own: this one keeps its nodes and its files."""
     folder = tmp_path_factory.mktemp("paged")
     with LocalSwarm(folder / "swarm") as swarm:
         (first,) = swarm.start(donate="300MB")
@@ -69,6 +69,7 @@ def _sources(folder: Path) -> list[Path]:
     return [
         _sound(folder / "sound.wav"),
         write_random(folder / "data.bin", 200_000),
+        write_random(folder / "empty.txt", 0),
         hostile,
         tree,
     ]

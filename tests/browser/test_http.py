@@ -171,9 +171,8 @@ def test_a_hostile_name_ends_no_header(paged: Paged) -> None:
     assert answer.headers["content-security-policy"] == "sandbox"
 
 
-def test_an_empty_file(paged: Paged, tmp_path: Path) -> None:
-    source = write_random(tmp_path / "empty", 0)
-    url = cairn_json(paged.node, "url", cairn_json(paged.node, "put", str(source))["link"])["url"]
+def test_an_empty_file(paged: Paged) -> None:
+    url = cairn_json(paged.node, "url", paged.links["empty.txt"])["url"]
     answer = Answer(url)
     assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "0")
     assert Answer(url, range="bytes=0-").status == 416

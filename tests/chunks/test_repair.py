@@ -16,10 +16,13 @@ from node.chunks.repair import (
     eligible,
     fair_share,
     intent_life_s,
+    is_alarming,
     is_due,
     is_open,
     lost_shards,
+    may_become_urgent,
     order,
+    patience_s,
     spread_to,
     standing,
     surplus,
@@ -182,3 +185,111 @@ def test_a_copy_that_answers_again_is_alive_again() -> None:
     assert standing(dead, now_s=NOW_S, dead_after_s=DEAD_S) is Standing.LOST
     back = replace(dead, silent_since_s=None)
     assert standing(back, now_s=NOW_S, dead_after_s=DEAD_S) is Standing.ALIVE
+
+
+HOUR = 3_600
+URGENT_S = 16 * HOUR
+
+
+def patience(copies: list[Copy], *, code: Code = CODE, urgent_s: int = URGENT_S) -> int:
+    return patience_s(code, copies, now_s=NOW_S, dead_after_s=DEAD_S, urgent_after_s=urgent_s)
+
+
+def segment_with(silent: dict[int, int], *, one_holder: bool = False) -> list[Copy]:
+    """All thirty, each at a holder of its own unless `one_holder` has what is silent; hours by shard."""
+    return [
+        copy(shard, silent_s=silent[shard] * HOUR, peer=0 if one_holder else shard)
+        if shard in silent
+        else copy(shard, peer=shard)
+        for shard in range(30)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("silent", "one_holder", "expected"),
+    [
+        (dict.fromkeys(range(10), 16), False, 12 * HOUR),
+        (dict.fromkeys(range(20), 47), False, 12 * HOUR),
+        # Less than half of the parity, or an office's night of 14 hours for two thirds of the holders.
+        (dict.fromkeys(range(9), 40), False, DEAD_S),
+        (dict.fromkeys(range(20), 15), False, DEAD_S),
+        # One machine that keeps much.
+        (dict.fromkeys(range(10), 30), True, DEAD_S),
+        # What was lost long ago is no haste for one or two that are away; three more at once are.
+        ({**dict.fromkeys(range(9), 100), 9: 20}, False, DEAD_S),
+        ({**dict.fromkeys(range(8), 100), 8: 20, 9: 20}, False, DEAD_S),
+        ({**dict.fromkeys(range(7), 100), 7: 20, 8: 20, 9: 20}, False, 12 * HOUR),
+        (dict.fromkeys(range(20), 100), False, DEAD_S),
+    ],
+)
+def test_patience_shortens_where_much_fell_silent_together(
+    silent: dict[int, int], one_holder: bool, expected: int
+) -> None:
+    assert patience(segment_with(silent, one_holder=one_holder)) == expected
+
+
+def test_deaths_noticed_some_hours_later_count_with_the_first() -> None:
+    copies = segment_with({**dict.fromkeys(range(10), 16), 10: 13, 11: 11, 12: 2})
+    lost = lost_shards(CODE, copies, now_s=NOW_S, dead_after_s=patience(copies))
+    assert lost == set(range(11))
+
+
+def test_what_lacks_is_no_silence_and_what_lies_is_lost() -> None:
+    """A put that placed few shards makes nothing urgent; shown losses count among those lost."""
+    placed = [each for each in segment_with({0: 20, 1: 20, 2: 20}) if each.shard_index < 20]
+    assert patience(placed) == DEAD_S
+    contradicted = [
+        replace(each, is_contradicted=3 <= each.shard_index < 10)
+        for each in segment_with({0: 20, 1: 20, 2: 20})
+    ]
+    assert patience(contradicted) == 12 * HOUR
+
+
+def test_a_second_copy_that_is_there_makes_a_silence_harmless() -> None:
+    copies = segment_with(dict.fromkeys(range(10), 20))
+    assert patience([*copies, copy(0, peer=35)]) == DEAD_S
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"), [(Code(1, 2), None), (Code(6, 8), 2), (Code(2, 6), 2), (Code(2, 8), 3)]
+)
+def test_small_codes_need_two_holders_at_least(code: Code, needed: int | None) -> None:
+    def silent(count: int) -> list[Copy]:
+        return [
+            copy(shard, silent_s=20 * HOUR if shard < count else None, peer=shard)
+            for shard in range(code.total_shards)
+        ]
+
+    urgent = [count for count in range(code.total_shards) if patience(silent(count), code=code) < DEAD_S]
+    assert urgent[:1] == ([] if needed is None else [needed])
+
+
+def test_a_patience_that_is_short_anyway_stays() -> None:
+    assert patience(segment_with(dict.fromkeys(range(15), 100)), urgent_s=DEAD_S) == DEAD_S
+
+
+@given(
+    st.dictionaries(st.integers(0, 29), st.integers(0, 100), max_size=30),
+    st.sets(st.integers(0, 29)),
+)
+def test_one_holder_alone_never_shortens_its_patience(silent: dict[int, int], bad: set[int]) -> None:
+    copies = [
+        replace(each, is_contradicted=each.shard_index in bad)
+        for each in segment_with(silent, one_holder=True)
+    ]
+    assert patience(copies) == DEAD_S
+
+
+@given(st.dictionaries(st.integers(0, 29), st.integers(0, 100), max_size=30))
+def test_an_urgent_segment_was_alarming(silent: dict[int, int]) -> None:
+    copies = segment_with(silent)
+    if patience(copies) < DEAD_S:
+        assert may_become_urgent(CODE, copies)
+
+
+@pytest.mark.parametrize(
+    ("looked", "missed", "expected"),
+    [(16, 3, False), (16, 4, True), (1, 1, False), (2, 2, True), (5, 1, False), (5, 2, True), (0, 0, False)],
+)
+def test_a_pulse_is_alarming_when_a_quarter_is_missed(looked: int, missed: int, expected: bool) -> None:
+    assert is_alarming(looked, missed) is expected

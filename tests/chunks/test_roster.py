@@ -14,6 +14,7 @@ from node.chunks.put.granting import make_grant
 from node.chunks.roster import (
     Placement,
     announcers,
+    begun_leases,
     check_grant_of,
     check_lease,
     holders_by_shard,
@@ -152,6 +153,39 @@ def test_the_fuller_encoding_of_a_lease_stays() -> None:
     told = signed.with_handover(mirrored)
     assert merge_leases([told, signed]) == merge_leases([signed, told]) == (told,)
     assert live_leases([told, plain], today=TODAY) == (told,)
+
+
+def test_a_copy_too_many_goes_where_its_rival_is_known_by_a_renewal_only() -> None:
+    """Of a holder that was renewed twice rosters drop the present lease: a handover stands on another."""
+    going = granted(1, 0, generation=1)
+    renewal = replace(
+        SAMPLE.lease(PEERS[0], 0, seed=78), start_day=TODAY + 30, end_day=TODAY + 60, owner_signature=b""
+    ).sign_as_owner(OWNER).countersign(HOLDERS[0])  # fmt: skip
+    handover = Handover(
+        going.network, going.lease_id, going.segment_id, 0, PEERS[1], PEERS[0], TODAY
+    ).sign(HOLDERS[1])  # fmt: skip
+    told = renewal.with_handover(handover)
+    check_lease(told, SAMPLE.manifest)
+    assert begun_leases([going, told], today=TODAY) == (told,)
+    with pytest.raises(CryptoError):
+        check_lease(
+            replace(granted(0, 0), start_day=TODAY + 30, end_day=TODAY + 60).with_handover(handover),
+            SAMPLE.manifest,
+        )
+
+
+def test_of_two_handovers_on_one_lease_the_later_counts() -> None:
+    lease, first, second = LEASES[0], granted(1, 0, generation=1), granted(1, 0, generation=2)
+    told = [
+        lease.with_handover(
+            Handover(lease.network, gone.lease_id, lease.segment_id, 0, PEERS[1], PEERS[0], day).sign(
+                HOLDERS[1]
+            )
+        )
+        for gone, day in ((first, TODAY), (second, TODAY + 1), (first, TODAY + 2), (second, TODAY + 3))
+    ]
+    for order in (told, told[::-1], told[2:] + told[:2]):
+        assert merge_leases(order) == (told[-1],)
 
 
 def test_whoever_was_replaced_announces_no_more() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -17,14 +17,26 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from node.chunks import repair, roster
 from node.chunks.store.space import PackUse, SpaceBudget
-from node.credit import admission, pair_chain, pair_ledger, reputation, standing
+from node.credit import (
+    admission,
+    closing,
+    ledger,
+    pair_book,
+    pair_chain,
+    pair_ledger,
+    pairing,
+    reputation,
+    standing,
+)
 from node.credit.clearing import ClearBook
+from node.credit.fold import FoldedSide
 from node.records.base import Record
 from node.records.clear import Clear
 from node.records.receipt import Outcome
 from tests.chunks.store.test_invariants_space import Uploaders
 from tests.chunks.test_invariants_partition import Partition
 from tests.credit.test_invariants import Adversaries, Wire
+from tests.credit.test_invariants_closing import ClosingPeriods
 from tests.credit.test_invariants_offline import HonestDonor
 from tests.credit.test_pair_chain import HonestSigner
 
@@ -57,7 +69,7 @@ def _one_sided_net(self: pair_ledger.Balance, account: Any) -> int:
     return self.low.claim - self.high.claim
 
 
-def _clears_of_low(pair: Any, records: Any, claims: Any) -> None:
+def _clears_of_low(pair: Any, records: Any, claims: Any, folded: Any) -> None:
     for record in records.items:
         if isinstance(record, Clear) and (pair.high, pair.low) in set(record.debts()):
             claims[pair.low].cleared += record.amount
@@ -119,6 +131,39 @@ def _decoded_as_it_comes(cls: Any, data: bytes, *, network: str) -> Any:
     return cls._from_fields(network, items[3:], signatures)
 
 
+def _only_too_old(record: Any, fold: Any) -> bool:
+    return fold is not None and closing.is_too_old(record, fold.period)
+
+
+def _knows_no_folded_clear(self: pair_book.PairBook, terms: Any, fold: Any = None) -> None:
+    _NEW_BOOK(self, terms, fold)
+    self._ids.clear()
+
+
+_NEW_BOOK = pair_book.PairBook.__init__
+
+
+def _folded_clears_count_again(stack: ExitStack) -> None:
+    for module in (ledger, pairing):
+        stack.enter_context(patch.object(module, "is_over", _only_too_old))
+    stack.enter_context(patch.object(pair_book.PairBook, "__init__", _knows_no_folded_clear))
+
+
+def _without_names(records: Any, gifts: Any, fold: Any) -> list[Any]:
+    return list(closing.split(records, gifts, fold.period).ended)
+
+
+def _agrees_to_any(proposed: Any, own: Any, me: Any) -> None:
+    """Any fold will do that follows the one before."""
+
+
+def _forgets_what_was_folded(*arguments: Any, **named: Any) -> Any:
+    return replace(_FOLD_OF(*arguments, **named), low_side=FoldedSide(), high_side=FoldedSide())
+
+
+_FOLD_OF = closing.fold_of
+
+
 def _away_is_a_failure(self: reputation.Reputation) -> reputation.Reputation:
     return self.failed()
 
@@ -155,6 +200,15 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("the larger set wins", (6,), Adversaries, _put(pair_ledger.Records, "merge", _larger_set)),
     Mutation(
         "what is over is free again", (7, 2), Adversaries, _put(ClearBook, "reserved", _reserved_while_open)
+    ),
+    Mutation("a folded clear counts again", (7, 2), ClosingPeriods, _folded_clears_count_again),
+    Mutation(
+        "a late clear goes with a fold", (2,), ClosingPeriods,
+        _put(ledger, "stood_for", _without_names),
+    ),
+    Mutation("any fold is signed", (11,), ClosingPeriods, _put(pairing, "check_fold", _agrees_to_any)),
+    Mutation(
+        "a closing forgets", (2, 11), ClosingPeriods, _put(ledger, "fold_of", _forgets_what_was_folded)
     ),
     Mutation(
         "signs two states of a number", (8,), HonestSigner,

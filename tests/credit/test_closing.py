@@ -14,15 +14,17 @@ from trio.testing import MockClock
 from node import limits
 from node.credit.closing import check_fold, fold_of, is_too_old, last_closed, split
 from node.credit.fold import FOLD_TAG, Fold, FoldedSide
-from node.credit.ledger import Gift, Ledger
+from node.credit.ledger import Ledger
 from node.credit.ledger_store import LedgerStore, LedgerView, PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import Evidence, Given, Records, balance, unvested
+from node.credit.pair_set import Gift
 from node.credit.pairing import Pairing
 from node.credit.units import PERIOD_DAYS, period_of
 from node.errors import CreditError, ProtocolError
 from node.records.charge import Charge
+from node.records.clear import Clear
 from node.records.lease import Lease, Release
 from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
@@ -133,10 +135,16 @@ def test_what_may_go_is_not_needed_by_what_stays() -> None:
 
 
 SIDE = FoldedSide(
-    kept=70, served=40, gifts=10, days=((3, 60), (40, 40)), evidence=((0, 70), (1, 40)), vouched=((1, 5),)
+    kept=70,
+    served=40,
+    gifts=10,
+    cleared=20,
+    days=((3, 60), (40, 40)),
+    evidence=((0, 70), (1, 40)),
+    vouched=((1, 5),),
 )
 LOW, HIGH = sorted((ONE.account, OTHER.account))
-FOLD = Fold(NETWORK, LOW, HIGH, 5, b"p" * 32, b"s" * 32, SIDE, SIDE)
+FOLD = Fold(NETWORK, LOW, HIGH, 5, b"p" * 32, b"s" * 32, SIDE, SIDE, (b"c" * 32, b"d" * 32))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +161,12 @@ def test_a_fold_whose_numbers_do_not_add_up_is_refused(side: FoldedSide) -> None
         Fold.decode(replace(FOLD, low_side=side).encode(), network=NETWORK)
     with pytest.raises(ProtocolError):
         Fold.decode(FOLD.encode(), network="elsewhere")
+
+
+def test_a_fold_names_its_clears_in_order_each_once() -> None:
+    for clears in ((b"d" * 32, b"c" * 32), (b"c" * 32, b"c" * 32), (b"c" * 31,)):
+        with pytest.raises(ProtocolError):
+            Fold.decode(replace(FOLD, clears=clears).encode(), network=NETWORK)
 
 
 def with_side(of_low: bool, **changes: object) -> Fold:
@@ -181,6 +195,9 @@ def with_side(of_low: bool, **changes: object) -> Fold:
         (replace(FOLD, period=4), False),
         (replace(FOLD, previous=b""), False),
         (replace(FOLD, last_state=b""), False),
+        (replace(FOLD, clears=FOLD.clears[:1]), False),
+        (with_side(False, cleared=19), False),
+        (with_side(True, cleared=21), False),
     ],
 )
 def test_what_is_signed(proposed: Fold, is_signed: bool) -> None:
@@ -400,6 +417,55 @@ def test_nothing_that_went_comes_back_and_no_fold_counts_by_itself() -> None:
         assert end.take([(record.TYPE, record.encode()) for record in late]) == 0
         assert end.fold() == fold
         assert end.given() == before
+
+
+def test_clears_are_folded_once_and_late_ones_count() -> None:
+    """One is withheld until both have closed its period, and everything comes again, twice."""
+    one, other = two_ends()
+    early, late = (signed_clear([ONE, OTHER, THIRD], amount, number=amount) for amount in (3, 5))
+
+    def cleared(end: End) -> int:
+        return sum(given.cleared for given in end.given())
+
+    def tell(*clears: Clear) -> None:
+        for end in (one, other):
+            end.take([(clear.TYPE, clear.encode()) for clear in clears])
+
+    tell(early)
+    assert close(one, other)
+    fold = one.fold()
+    assert fold is not None
+    assert fold.clears == (early.record_id(),)
+    assert not {early.record_id()} & (one.ids() | other.ids())
+    tell(early)
+    assert cleared(one) == cleared(other) == 3
+    tell(late, early)
+    assert cleared(one) == cleared(other) == 8
+    one.crash()
+    one.day = other.day = one.day + 30
+    exchange(one, other)
+    assert close(other, one)
+    tell(late, early)
+    for end in (one, other):
+        fold = end.fold()
+        assert fold is not None
+        assert fold.clears == tuple(sorted((early.record_id(), late.record_id())))
+        assert cleared(end) == 8
+        assert not {early.record_id(), late.record_id()} & end.ids()
+
+
+def test_clears_for_which_a_fold_has_no_room_stay_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FOLD_CLEARS_MAX", 3)
+    one, other = two_ends()
+    clears = [signed_clear([ONE, OTHER, THIRD], 1, number=number) for number in range(5)]
+    for end in (one, other):
+        end.take([(clear.TYPE, clear.encode()) for clear in clears])
+    assert close(one, other)
+    fold = one.fold()
+    assert fold is not None
+    assert set(fold.clears) == set(sorted(clear.record_id() for clear in clears)[:3])
+    assert one.ids() == other.ids() >= {clear.record_id() for clear in clears} - set(fold.clears)
+    assert sum(given.cleared for given in one.given()) == 5
 
 
 def test_a_fork_across_a_closing_is_found() -> None:

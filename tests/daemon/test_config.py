@@ -21,6 +21,7 @@ DOCUMENTED = {
     "audit.samples": 1,
     "repair.check_interval_s": 3600,
     "repair.dead_after_s": 172_800,
+    "repair.urgent_after_s": 57_600,
     "repair.stagger_s": 900,
     "repair.threshold": 0.5,
     "repair.evict_after_s": 86_400,

@@ -9,8 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
+from node.chunks.repair import surplus
 from node.credit.grants import REUSE_DAYS
 from node.daemon.compose import Node
+from node.records.lease import Lease
 from node.units import DAY_S, SegmentId
 from tests.daemon.healing_swarm import SETTINGS, Swarm, comes_true, put, swarm_of
 from tests.daemon.worlds import contact_of
@@ -68,6 +70,9 @@ async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockC
         checks = donor.healing.service.statistics.checks
         assert await comes_true(lambda: donor.healing.service.statistics.checks > checks + 4, LONG_S)
         assert set(donor.store.shards_of(segment_id)) == {index}
+        # Nor is it for one that leaves.
+        await donor.healing.drain(lambda _moved, _remaining: None)
+        assert set(donor.store.shards_of(segment_id)) == {index}
 
 
 async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
@@ -108,3 +113,49 @@ async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
         }
         assert await comes_true(lambda: not returned.store.shards_of(segment_id), LONG_S)
         assert swarm.shards(segment_id) == dict.fromkeys(range(4), 1)
+
+
+async def test_a_holder_missed_long_ago_is_looked_at_again(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """One of two holders of a shard looked in vain for the other, and no audit tells it that it is back."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    deaf = {**CALM, "audit.interval_s": 10 * DAY_S}
+    async with swarm_of(7, **deaf) as (swarm, _), AsyncExitStack() as stack:
+        _, (segment_id,) = await put(swarm, path, Code(1, 3))
+        # Donor 0 is whom the others join through: it stays.
+        first, helper = sorted(swarm.holders(segment_id), key=lambda number: -number)[:2]
+        (index,) = swarm.donors[first].store.shards_of(segment_id)
+        await swarm.kill(first)
+        for number in swarm.holders(segment_id):  # as audits would
+            healing = swarm.donors[number].healing
+            view = healing.held.view(segment_id)
+            assert view is not None
+            healing.held.note(await healing.healer.survey(view))
+        await trio.sleep(3 * SETTINGS["repair.dead_after_s"])
+        outcome = await swarm.donors[helper].healing.service.repair_now(segment_id)
+        assert outcome is not None
+        (lease,) = outcome.leases
+        (second,) = (number for number, node in enumerate(swarm.donors) if node.keys.peer_id == lease.holder)
+        by_peer = {swarm.donors[number].keys.peer_id: number for number in (first, second)}
+        (going,) = surplus(index, list(by_peer))
+        stays = next(number for number in (first, second) if by_peer[going] != number)
+        if by_peer[going] == second:
+            node = swarm.donors[second]
+        else:
+            await swarm.kill(second)
+            node = await back(swarm, stack, first)
+            node.server.rosters.learn_leases(segment_id, [lease])
+
+        def lease_that_stays() -> Lease:
+            known = node.server.rosters.known_leases(segment_id)
+            (found,) = (each for each in known if each.holder != going and each.shard_index == index)
+            return found
+
+        def misses() -> bool:
+            return bool(node.healing.held.silent(segment_id, [lease_that_stays()]))
+
+        assert await comes_true(misses, LONG_S)
+        other = await back(swarm, stack, stays)
+        assert misses()
+        assert await comes_true(lambda: not node.store.shards_of(segment_id), LONG_S)
+        assert set(other.store.shards_of(segment_id)) == {index}

@@ -177,6 +177,7 @@ async def test_a_witness_signs_what_it_sees_and_no_short_outage(
         assert await witnessed(at, witness, asked) == []
         emptied.store.end_lease(bad.lease_id)
         await at.swarm.kill(numbers[2])
+        await trio.sleep(5)  # what was seen in a second was there in it
         (receipt,) = await witnessed(at, witness, asked)
         assert (receipt.outcome, receipt.donor) == (Outcome.FAILED, bad.holder)
         await trio.sleep(400)  # longer than any outage that is suspended

@@ -22,8 +22,8 @@ from node.chunks.healing import cases
 from node.chunks.healing.prober import Prober, Seen
 from node.chunks.put import publish
 from node.chunks.serve.incoming import PutTable
+from node.chunks.store.incoming_put import IncomingPut
 from node.chunks.store.shard_log import ShardLog
-from node.chunks.store.shard_writer import IncomingPut
 from node.chunks.store.space import PackUse, SpaceBudget
 from node.credit import admission, ledger_store
 from node.crypto.hashing import blake3_256
@@ -153,7 +153,7 @@ def _manifest_not_attached(stack: ExitStack) -> None:
     async def each(items: Sequence[Any], act: Any) -> None:
         return None
 
-    _replace(stack, publish, "_each", each)
+    _replace(stack, publish, "for_each", each)
 
 
 def _repair_trusts_records(stack: ExitStack) -> None:

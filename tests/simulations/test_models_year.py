@@ -10,7 +10,7 @@ from node.chunks import repair
 from node.chunks.geometry import Code
 from node.units import DAY_S, HOUR_S
 from simulations.models import year
-from simulations.models.year import DISASTER, Settings
+from simulations.models.year import DISASTER, OFFICES, Settings
 from tests.conftest import FULL
 
 SEEDS = range(1, 101) if FULL else range(1, 4)
@@ -30,13 +30,31 @@ def test_a_year_loses_nothing() -> None:
 
 
 def test_half_of_the_machines_leave_in_one_hour() -> None:
-    """Who still has data_shards shards is repaired a day after the deaths being known, the rest is said."""
+    """Who still has data_shards shards is whole within a day by the default settings; the rest is said."""
     settings = replace(DISASTER, files=200 if FULL else 100, code=Code(10, 24))
     figures = year.run(settings, seeds=SEEDS[:3])
     assert figures.lost > 0
     assert figures.reported_lost == figures.lost
-    assert 0 < figures.whole_after_hours <= (settings.dead_after_s + DAY_S) / HOUR_S
-    assert figures.missing_after < repair.trigger_count(settings.code, settings.threshold)
+    assert 0 < figures.whole_after_hours <= DAY_S / HOUR_S
+    assert figures.urgent > 0
+    for missing in (figures.missing_a_day_after, figures.missing_after):
+        assert missing < repair.trigger_count(settings.code, settings.threshold)
+
+
+def test_without_haste_half_gone_takes_days() -> None:
+    settings = replace(DISASTER, files=40, urgent_after_s=DISASTER.dead_after_s)
+    figures = year.run(settings, seeds=[1])
+    assert figures.urgent == 0
+    assert figures.whole_after_hours > settings.dead_after_s / HOUR_S
+
+
+def test_nights_are_no_disaster() -> None:
+    """Half of the machines are off for 14 hours of 24: nobody hurries, and hardly more is repaired for it."""
+    nights = replace(OFFICES, days=60 if FULL else 30)
+    hasty = year.run(nights, seeds=[1])
+    patient = year.run(replace(nights, urgent_after_s=nights.dead_after_s), seeds=[1])
+    assert hasty.urgent == 0
+    assert hasty.repair_traffic <= 1.05 * patient.repair_traffic
 
 
 def test_without_repair_files_die() -> None:

@@ -19,11 +19,12 @@ UNDER_GRANT = {
     "lease under a grant and a handover": GRANTED.under_grant(GRANT, HANDOVER).countersign(HEIR),
 }
 SIDE = FoldedSide(
-    kept=70, served=40, gifts=10, days=((20_003, 60), (20_040, 40)), evidence=((666, 70), (667, 40)),
-    vouched=((667, 5),), agreed=((666, 80),),
+    kept=70, served=40, gifts=10, cleared=25, days=((20_003, 60), (20_040, 40)),
+    evidence=((666, 70), (667, 40)), vouched=((667, 5),), agreed=((666, 80),),
 )  # fmt: skip
 FOLD = Fold(
-    NETWORK, AccountId(b"a" * 32), AccountId(b"b" * 32), 668, b"p" * 32, b"s" * 32, SIDE, FoldedSide()
+    NETWORK, AccountId(b"a" * 32), AccountId(b"b" * 32), 668, b"p" * 32, b"s" * 32, SIDE, FoldedSide(),
+    (b"c" * 32, b"d" * 32),
 )  # fmt: skip
 FROZEN_PATH = Path(__file__).with_suffix(".json")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from node.chunks.store.shard_index import (
+from node.chunks.store.log_payloads import (
     CommitFields,
     CommitShard,
     LeaseFields,
@@ -16,8 +16,8 @@ from node.chunks.store.shard_index import (
     encode_lease,
     encode_object,
     encode_quarantine,
-    shard_key,
 )
+from node.chunks.store.shard_index import shard_key
 from node.chunks.store.shard_log import RecordKind, new_record, pack_header, pack_record
 from node.units import LeaseId, SegmentId
 

@@ -25,7 +25,7 @@ from node.chunks.get.locate import KnownHolders, LocatedFile, Locator
 from node.chunks.holders import Holders, blaming
 from node.chunks.manifest import FileManifest, SegmentManifest
 from node.chunks.put.granting import make_grant
-from node.chunks.put.publish import Withdrawal, withdraw
+from node.chunks.put.withdrawing import Withdrawal, withdraw
 from node.chunks.scores import Scoreboard
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair

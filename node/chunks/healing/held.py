@@ -7,18 +7,19 @@ services call it through `Offload`. Source: credit.md, "Repair".
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from node import limits
 from node.chunks import messages
 from node.chunks.evidence import Evidence, SegmentEvidence
+from node.chunks.geometry import Code
 from node.chunks.healing.healer import Attachments, SegmentView, Survey
 from node.chunks.healing.journal import HealingJournal
 from node.chunks.healing.prober import Seen
 from node.chunks.manifest import SegmentManifest
-from node.chunks.repair import Copy, Standing, standing, surplus
+from node.chunks.repair import Copy, Standing, patience_s, standing, surplus
 from node.chunks.roster import begun_leases, live_leases
 from node.chunks.serve.keeping import Keeper
 from node.chunks.serve.rosters import Rosters
@@ -27,7 +28,7 @@ from node.errors import CorruptBlockError
 from node.ports import Clock
 from node.records.lease import Lease
 from node.records.repair import RepairGrant
-from node.units import DAY_S, LeaseId, SegmentId
+from node.units import DAY_S, LeaseId, PeerId, SegmentId
 
 PROBED_MAX: Final = 20_000
 """Leases whose own probes are remembered: 3 MB."""
@@ -65,10 +66,13 @@ class HeldSegments:
         clock: Clock,
         network: str,
         dead_after_s: int,
+        urgent_after_s: int,
         journal: HealingJournal,
         away_s: int,
+        absent_since: Callable[[PeerId], int | None] = lambda peer_id: None,
     ) -> None:
-        """`away_s` is how long this node was not running before its start. Reads rows of the state."""
+        """`away_s` is how long this node was not running before its start; `absent_since` says since when it
+        knows that a peer can't be reached, called on any thread. Reads rows of the state."""
         self.store = store
         self.keeper = keeper
         self.rosters = rosters
@@ -76,6 +80,8 @@ class HeldSegments:
         self._clock = clock
         self.network = network
         self._dead_after_s = dead_after_s
+        self._urgent_after_s = urgent_after_s
+        self._absent_since = absent_since
         self._started_s = clock.now_s()
         self._probed: OrderedDict[LeaseId, int] = OrderedDict()
         self._heard: OrderedDict[LeaseId, int] = OrderedDict()
@@ -157,6 +163,40 @@ class HeldSegments:
         """The evidence on every live lease."""
         return self._copies(view.manifest.segment_id, view.leases)
 
+    def patience_s(self, code: Code, copies: Iterable[Copy]) -> int:
+        """How long a holder of the segment may be silent: less where much of it fell silent together."""
+        return patience_s(
+            code,
+            copies,
+            now_s=self._clock.now_s(),
+            dead_after_s=self._dead_after_s,
+            urgent_after_s=self._urgent_after_s,
+        )
+
+    def silent(self, segment_id: SegmentId, leases: Iterable[Lease]) -> list[Lease]:
+        """Those leases whose holders are missed now. Blocks on the disk."""
+        copies = self._copies(segment_id, leases)
+        return [lease for lease, copy in copies.items() if copy.silent_since_s is not None]
+
+    def unproved(self, segment_id: SegmentId, leases: Iterable[Lease]) -> set[LeaseId]:
+        """Leases that nobody proved to this node for `dead_after_s`. Blocks on the disk."""
+        now_s, evidence = self._clock.now_s(), self._evidence.of_segment(segment_id)
+        return {
+            lease.lease_id
+            for lease in leases
+            if now_s - self._proved_s(lease, evidence) >= self._dead_after_s
+        }
+
+    def lost(self, code: Code, segment_id: SegmentId, leases: Iterable[Lease]) -> set[LeaseId]:
+        """Leases whose holder has been silent for as long as the segment allows. Blocks on the disk."""
+        now_s, copies = self._clock.now_s(), self._copies(segment_id, leases)
+        allowed_s = self.patience_s(code, copies.values())
+        return {
+            lease.lease_id
+            for lease, copy in copies.items()
+            if standing(copy, now_s=now_s, dead_after_s=allowed_s) is Standing.LOST
+        }
+
     def _copies(self, segment_id: SegmentId, leases: Iterable[Lease]) -> dict[Lease, Copy]:
         evidence = self._evidence.of_segment(segment_id)
         today = self._clock.now_s() // DAY_S
@@ -189,15 +229,18 @@ class HeldSegments:
             self._unsaved.add(lease_id)
             since_s = None
         there_s = max(self._started_s - 1, seen_s)
+        absent_s = self._absent_since(lease.holder)
+        if absent_s is not None and absent_s <= seen_s:
+            absent_s = None
         missed = [each.time_s for each in known.no_answers] if known is not None else []
         missed = [time_s for time_s in (*missed, self._missed.get(lease_id, 0)) if time_s > there_s]
         if not missed:
-            return None
+            return absent_s
         first_s = min(missed) if since_s is None else min(since_s, *missed)
         if first_s != since_s and (since_s is not None or len(self._silent_since_s) < SILENT_MAX):
             self._silent_since_s[lease_id] = first_s
             self._unsaved.add(lease_id)
-        return first_s
+        return first_s if absent_s is None else min(first_s, absent_s)
 
     def save(self) -> None:
         """Write down what has changed of who is silent. Blocks on the disk. Raises `StoreError`."""
@@ -233,6 +276,11 @@ class HeldSegments:
             """Nobody has audited it yet, and this node has not looked in vain."""
             return lease.lease_id not in evidence.leases and lease.lease_id not in self._missed
 
+        def was_seen(lease: Lease) -> bool:
+            """Lately, and its holder is not missed: an urgent repair may have had no more patience."""
+            lately = now_s - self._seen_s(lease, evidence) < self._dead_after_s
+            return lately and self._silence(lease, evidence) is None
+
         def is_there(lease: Lease) -> bool:
             known = evidence.leases.get(lease.lease_id)
             is_lost = known is not None and known.is_lost
@@ -256,12 +304,7 @@ class HeldSegments:
                     for lease in leases
                     if lease.holder != mine.holder
                     and lease.owner_key == mine.owner_key
-                    and (
-                        now_s - self._seen_s(lease, evidence) < self._dead_after_s
-                        or is_news(lease)
-                        or is_there(lease)
-                        or may_be_back(lease)
-                    )
+                    and (was_seen(lease) or is_news(lease) or is_there(lease) or may_be_back(lease))
                 }
                 copies = {mine.holder: mine, **others}
                 going = surplus(shard_index, list(copies))
@@ -313,22 +356,22 @@ class HeldSegments:
         )
 
     def lost_after(
-        self, copies: Mapping[Lease, Copy], survey: Survey, total_shards: int, *, patiently: bool = True
+        self, copies: Mapping[Lease, Copy], survey: Survey, code: Code, *, patiently: bool = True
     ) -> tuple[dict[int, Lease], int]:
         """Shards to be remade with the lease that each replaces, and how many are gone in all.
 
         A shard is gone if this node found no copy of it, and none is silent for too short a time to tell; not
-        `patiently`, where a person asks for it: if nobody has proved it for that time. Blocks on the disk.
+        `patiently`, where a person asks for it: or if nobody has proved it for that time. Blocks on the disk.
         """
-        now_s = self._clock.now_s()
+        now_s, allowed_s = self._clock.now_s(), self.patience_s(code, copies.values())
         kept = set(survey.proved_shards())
         candidates: dict[int, Lease] = {}
         for lease, state in survey.seen.items():
             copy = copies.get(lease)
-            may_return = copy is not None and (
-                standing(copy, now_s=now_s, dead_after_s=self._dead_after_s) is not Standing.LOST
-                if patiently
-                else now_s - self.last_proof_s(lease.segment_id, lease) < self._dead_after_s
+            may_return = (
+                copy is not None
+                and standing(copy, now_s=now_s, dead_after_s=allowed_s) is not Standing.LOST
+                and (patiently or now_s - self.last_proof_s(lease.segment_id, lease) < self._dead_after_s)
             )
             if state is Seen.UNKNOWN or (state is Seen.SILENT and may_return):
                 kept.add(lease.shard_index)
@@ -337,7 +380,7 @@ class HeldSegments:
                 if known is None or lease.end_day > known.end_day:
                     candidates[lease.shard_index] = lease
         lost = {index: lease for index, lease in candidates.items() if index not in kept}
-        return lost, total_shards - len(kept)
+        return lost, code.total_shards - len(kept)
 
     def _proved_s(self, lease: Lease, evidence: SegmentEvidence) -> int:
         seen_s = max(self._seen_s(lease, evidence), self._heard.get(lease.lease_id, 0))

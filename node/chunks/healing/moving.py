@@ -162,12 +162,15 @@ class Mover:
 
     async def _hand_over(self, segment_id: SegmentId, only: Collection[int] | None) -> int:
         """Give shards of a segment to other donors, all unless `only` some; how many are gone."""
-        await self._held.keeper.stop_announcing(await self._offload.run(partial(self._finish, segment_id)))
+        view = await self._offload.run(partial(self._held.view, segment_id))
+        if view is None:
+            return 0
+        # What an earlier run had signed over already, and could not let go of.
+        await self._release(view, await self._offload.run(partial(self._held.left_behind, view)))
         own = await self._offload.run(partial(self._own, segment_id))
         if only is not None:
             own = {index: lease for index, lease in own.items() if index in only}
-        view = await self._offload.run(partial(self._held.view, segment_id)) if own else None
-        if view is None:
+        if not own:
             return 0
         others: dict[PeerId, int] = {}
         for lease in self._healer.live(view):
@@ -177,25 +180,6 @@ class Mover:
             view.manifest, own, kept=others, failed=(), grant=view.grant
         )
         return await self._move(view, own, chosen, donors)
-
-    def _finish(self, segment_id: SegmentId) -> list[bytes]:
-        """Let go of what an earlier run had moved already: the roster says so; keys that are held no longer.
-
-        Blocks on the disk.
-        """
-        known = self._held.rosters.known_leases(segment_id)
-        handed_over = {
-            half.handover.lease_id: lease
-            for lease in known
-            if (half := lease.half) is not None
-            and half.handover is not None
-            and half.handover.holder == self._healer.me
-        }
-        gone: list[bytes] = []
-        for held in self._held.store.leases(segment_id):
-            if held.lease.lease_id in handed_over:
-                gone += self._held.keeper.let_go(segment_id, held.shard_index)
-        return gone
 
     # --- spreading ----------------------------------------------------------------------------------------
 
@@ -262,23 +246,26 @@ class Mover:
             last = {going.shard_index: (going, stays) for going, stays in mine}
             surplus = {going: [stays] for going, stays in last.values()}
             surplus |= await self._offload.run(partial(self._held.left_behind, view))
-            asked = {stays for leases in surplus.values() for stays in leases}
-            if not asked:
-                return 0
-            seen = await self._prober.probe(view.manifest, asked)
-            self._held.note(Survey(seen))
-            there = {
-                going: [each for each in leases if seen[each] is Seen.PROVED]
-                for going, leases in surplus.items()
-            }
-            gone = {going: leases[0] for going, leases in there.items() if leases}
-            told = [self._told(mine, other) for mine, other in gone.items()]
-            if not told:
-                return 0
-            names = {lease.lease_id for lease in (*gone, *gone.values())}
-            rest = [lease for lease in self._healer.live(view) if lease.lease_id not in names]
-            await self._healer.tell(view, [*rest, *told], new=told)
-            return await self._let_go(view, rest, told)
+            return await self._release(view, surplus)
+
+    async def _release(self, view: SegmentView, surplus: Mapping[Lease, Sequence[Lease]]) -> int:
+        """Let go of own leases, each with those of others that may have its shard, where one is seen to."""
+        asked = {stays for leases in surplus.values() for stays in leases}
+        if not asked:
+            return 0
+        seen = await self._prober.probe(view.manifest, asked)
+        self._held.note(Survey(seen))
+        there = {
+            going: [each for each in leases if seen[each] is Seen.PROVED] for going, leases in surplus.items()
+        }
+        gone = {going: leases[0] for going, leases in there.items() if leases}
+        told = [self._told(mine, other) for mine, other in gone.items()]
+        if not told:
+            return 0
+        names = {lease.lease_id for lease in (*gone, *gone.values())}
+        rest = [lease for lease in self._healer.live(view) if lease.lease_id not in names]
+        await self._healer.tell(view, [*rest, *told], new=told)
+        return await self._let_go(view, rest, told)
 
     async def _let_know(self, going: Lease, stays: Lease) -> None:
         """Whoever was away while its shard was remade has not heard of that."""
@@ -291,8 +278,11 @@ class Mover:
     def _told(self, mine: Lease, other: Lease) -> Lease:
         """The other holder's lease, saying that this node gave its own up."""
         half = other.half
-        if half is not None and half.handover is not None:
-            return other  # it says that of a third one already: this lease ends by its date in rosters
+        known, today = None if half is None else half.handover, self._clock.now_s() // DAY_S
+        if known is not None and (
+            known.holder != self._healer.me or known.lease_id == mine.lease_id or known.day >= today
+        ):
+            return other  # it says so of this or another lease already: this one ends by its date in rosters
         handover = Handover(
             network=mine.network,
             lease_id=mine.lease_id,
@@ -300,7 +290,7 @@ class Mover:
             shard_index=mine.shard_index,
             holder=self._healer.me,
             successor=other.holder,
-            day=self._clock.now_s() // DAY_S,
+            day=today,
         )
         return other.with_handover(handover.sign(self._identity))
 

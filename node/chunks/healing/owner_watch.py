@@ -3,7 +3,8 @@
 While this node is online it waits for no turn and no threshold: what the evidence, or its own look, shows
 to be lost in two rounds, a check interval apart, is made again; what a put could not place is placed as soon
 as some donor has room. A shard is lost where its holder has not what it should, or is silent and nothing
-proved it for `dead_after_s`: a holder that is off for the night is waited for.
+proved it for `dead_after_s`: a holder that is off for the night is waited for. Where much of a segment is
+silent in this node's own looks, the shorter patience of `repair.patience_s` counts from the first of them.
 
 Invariants: a round looks at evidence, which costs no traffic, and at `LOOKS_PER_ROUND` segments in turn
 besides; rounds of many files are spread over the interval; what repair moves a day is capped; a node without
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 import trio
 
+from node.chunks import repair
 from node.chunks.catalogue import Catalogue, CatalogueEntry, CatalogueSegment
 from node.chunks.evidence import Evidence, SegmentEvidence
 from node.chunks.geometry import Code, FileGeometry
@@ -92,6 +94,7 @@ class OwnerWatch:
         offload: Offload,
         check_interval_s: float,
         dead_after_s: int,
+        urgent_after_s: int,
         wait_joined: Callable[[float], Awaitable[bool]],
     ) -> None:
         self._catalogue = catalogue
@@ -103,12 +106,17 @@ class OwnerWatch:
         self._offload = offload
         self._check_interval_s = check_interval_s
         self._dead_after_s = dead_after_s
+        self._urgent_after_s = urgent_after_s
         self._wait_joined = wait_joined
         self._started_s = clock.now_s()
         self._cursor = b""
         self._looks_left = 0
         self._suspects_left = 0
         self._proved: OrderedDict[LeaseId, int] = OrderedDict()
+        self._silent: OrderedDict[LeaseId, int] = OrderedDict()
+        """When this node first looked in vain for what it has not seen since."""
+        self._alarming: OrderedDict[_Key, None] = OrderedDict()
+        """Segments of which so much was silent that they are looked at in each round."""
         self._damaged: OrderedDict[_Key, int] = OrderedDict()
         """Segments below full health, with the round that found them so."""
         self._waiting: OrderedDict[_Key, None] = OrderedDict()
@@ -176,7 +184,7 @@ class OwnerWatch:
         for segment in self._catalogue.segments(entry.file_hash):
             suspicion = self._suspicion(entry, segment, today)
             key = (entry.file_hash, segment.segment_index)
-            if key in self._damaged:  # by an earlier look of this node's own
+            if key in self._damaged or key in self._alarming:  # by an earlier look of this node's own
                 suspicion = _Suspicion(suspicion.unplaced, lost=True)
             if suspicion.unplaced:
                 self._remember_waiting(key)
@@ -216,11 +224,7 @@ class OwnerWatch:
         look = await self._repairer.look(file, index, owner, patience_s=patience_s)
         if look is None:
             return
-        now_s = self._clock.now_s()
-        for lease in look.survey.proved:
-            self._proved[lease.lease_id] = now_s
-            self._proved.move_to_end(lease.lease_id)
-        _trim(self._proved)
+        self._note(key, look)
         lost = await self._offload.run(partial(self._lost, look))
         unplaced = look.unplaced()
         if unplaced:
@@ -236,13 +240,54 @@ class OwnerWatch:
         else:
             self._waiting.pop(key, None)
 
+    def _note(self, key: _Key, look: OwnedLook) -> None:
+        """Remember what was seen."""
+        now_s = self._clock.now_s()
+        for lease, state in look.survey.seen.items():
+            if state is Seen.SILENT:
+                self._silent.setdefault(lease.lease_id, now_s)
+            else:
+                self._silent.pop(lease.lease_id, None)
+            if state is Seen.PROVED:
+                self._proved[lease.lease_id] = now_s
+                self._proved.move_to_end(lease.lease_id)
+        for table in (self._proved, self._silent):
+            _trim(table)
+        code = look.view.manifest.code
+        if repair.may_become_urgent(code, self._copies(look).values()):
+            self._alarming[key] = None
+            _trim(self._alarming)
+        else:
+            self._alarming.pop(key, None)
+
+    def _copies(self, look: OwnedLook) -> dict[Lease, repair.Copy]:
+        """What this node's own looks say of each copy."""
+        return {
+            lease: repair.Copy(
+                lease.shard_index,
+                lease.holder,
+                silent_since_s=self._silent.get(lease.lease_id) if state is Seen.SILENT else None,
+                is_contradicted=state is Seen.BAD,
+            )
+            for lease, state in look.survey.seen.items()
+        }
+
     def _lost(self, look: OwnedLook) -> dict[int, Lease]:
         """Shards that are lost by what was seen and by the evidence. Blocks on the disk."""
         evidence = self._evidence.of_segment(look.view.manifest.segment_id)
+        now_s, copies = self._clock.now_s(), self._copies(look)
+        allowed_s = repair.patience_s(
+            look.view.manifest.code,
+            copies.values(),
+            now_s=now_s,
+            dead_after_s=self._dead_after_s,
+            urgent_after_s=self._urgent_after_s,
+        )
 
         def is_kept(lease: Lease, state: Seen) -> bool:
             if state is Seen.SILENT:
-                return not self._is_dead(lease, evidence)
+                lasts = repair.standing(copies[lease], now_s=now_s, dead_after_s=allowed_s)
+                return lasts is not repair.Standing.LOST and not self._is_dead(lease, evidence)
             return state is not Seen.BAD
 
         return look.lost(is_kept)

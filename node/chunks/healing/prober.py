@@ -1,8 +1,8 @@
 """Asks a holder for a random block of each of its shards, and signs what it saw. Layer 4.
 
 Invariants: a shard counts as proved only by a block under its leaf under the manifest's root, now; what is
-signed is what this node saw itself; that a holder is silent is signed only if nothing proved it for
-`dead_after_s`, so that nobody gets a short outage witnessed. Source: credit.md, "Repair".
+signed is what this node saw itself. Which silence is long enough to be signed for says `held`. Source:
+credit.md, "Repair".
 """
 
 from __future__ import annotations

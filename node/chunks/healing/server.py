@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +21,8 @@ from node.chunks.bodies import receive_body, send_body
 from node.chunks.geometry import SegmentGeometry
 from node.chunks.healing import messages
 from node.chunks.healing.cases import check_case, check_terms
+from node.chunks.healing.healer import Survey
+from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
 from node.chunks.healing.prober import Prober, Seen
 from node.chunks.manifest import SegmentManifest
@@ -35,16 +38,13 @@ from node.framing import FramedStream, Preamble
 from node.ports import Clock, Network, Offload, Stream
 from node.records.lease import Lease
 from node.records.repair import RepairGrant, RepairIntent
-from node.units import DAY_S, AccountId, LeaseId, SegmentId
+from node.units import DAY_S, AccountId, SegmentId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
 
 TakeLoss = Callable[[BadAnswer, SegmentId, SegmentGeometry], bool]
 """Keep a proof that a shard is lost, verified; whether it is news. Blocks on the disk."""
-LastProof = Callable[[SegmentId, Lease], int]
-"""When a leased shard was last proved, or first heard of here; blocks on the disk."""
-
 
 _logger = logging.getLogger(__name__)
 
@@ -66,8 +66,7 @@ class RepairServer:
         offload: Offload,
         prober: Prober,
         intents: Intents,
-        last_proof_s: LastProof,
-        dead_after_s: int,
+        held: HeldSegments,
         take_loss: TakeLoss,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -85,8 +84,7 @@ class RepairServer:
         self._offload = offload
         self._prober = prober
         self._intents = intents
-        self._last_proof_s = last_proof_s
-        self._dead_after_s = dead_after_s
+        self._held = held
         self._is_leaving = is_leaving
         self._replacing = 0
         self._witnessing = trio.CapacityLimiter(limits.REPAIR_WITNESSING_AT_ONCE)
@@ -222,27 +220,29 @@ class RepairServer:
     # --- witnesses and intents ----------------------------------------------------------------------------
 
     async def _witness(self, request: messages.Witness) -> bytes:
-        """Receipts for those of the leases whose shards are not proved now."""
-        manifest, leases = await self._offload.run(lambda: self._held_roster(request.segment_id))
+        """Receipts for those of the leases whose shards are not proved now.
+
+        Whoever else is silent is looked at as well: how many are decides how long each may be, and nobody
+        hurries because of a silence that was only told.
+        """
+        segment_id = request.segment_id
+        manifest, leases = await self._offload.run(lambda: self._held_roster(segment_id))
         asked = set(request.lease_ids)
-        wanted = [lease for lease in leases if lease.lease_id in asked and lease.holder != self._peer_id]
+        silent = await self._offload.run(partial(self._held.silent, segment_id, leases))
+        overdue = await self._offload.run(partial(self._held.unproved, segment_id, leases))
+        looked_at = {lease for lease in leases if lease.lease_id in asked} | set(silent)
         async with self._witnessing:
-            seen = await self._prober.probe(manifest, wanted)
+            seen = await self._prober.probe(
+                manifest, [lease for lease in leases if lease in looked_at and lease.holder != self._peer_id]
+            )
+        self._held.note(Survey(seen))
+        overdue |= await self._offload.run(partial(self._held.lost, manifest.code, segment_id, leases))
         now_s = self._clock.now_s()
-
-        def fresh() -> set[LeaseId]:
-            """What was proved so lately that silence says nothing."""
-            return {
-                lease.lease_id
-                for lease in wanted
-                if now_s - self._last_proof_s(request.segment_id, lease) < self._dead_after_s
-            }
-
-        recent = await self._offload.run(fresh)
         told = {
             lease: state
             for lease, state in seen.items()
-            if state is Seen.BAD or (state is Seen.SILENT and lease.lease_id not in recent)
+            if lease.lease_id in asked
+            and (state is Seen.BAD or (state is Seen.SILENT and lease.lease_id in overdue))
         }
         receipts = await self._prober.sign(manifest, leases, told, now_s=now_s)
         return tagged.pack_records([receipt.encode() for receipt in receipts])

@@ -9,7 +9,7 @@ node that keeps nothing does nothing. Source: credit.md, "Repair".
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -25,6 +25,7 @@ from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
 from node.chunks.healing.moving import Mover
 from node.chunks.healing.prober import Prober
+from node.chunks.healing.pulse import Pulse
 from node.crypto.signing import KeyPair
 from node.errors import AvailabilityError, RemoteError, StoreError
 from node.ports import Clock, Offload
@@ -48,7 +49,6 @@ class HealingSettings:
     """The settings `repair.*`."""
 
     check_interval_s: float = 3600
-    dead_after_s: int = 2 * DAY_S
     stagger_s: int = 900
     threshold: float = 0.5
     bytes_per_day: int = limits.REPAIR_BYTES_PER_DAY
@@ -82,6 +82,7 @@ class HealingService:
         offload: Offload,
         mover: Mover,
         budget: RepairBudget,
+        pulse: Pulse,
     ) -> None:
         self._mover = mover
         self._surplus: set[SegmentId] = set()
@@ -95,6 +96,7 @@ class HealingService:
         self._clock = clock
         self._offload = offload
         self._budget = budget
+        self._pulse = pulse
         self._pending: dict[SegmentId, float] = {}
         self._cursor = b""
         self._lock = trio.Lock()
@@ -133,6 +135,7 @@ class HealingService:
                 self._cursor = b""
                 break
             self._cursor = page[-1] + b"\0"
+        await self._pulse.beat()
         return len(self._pending)
 
     def _due(self, page: list[SegmentId]) -> dict[SegmentId, int]:
@@ -144,7 +147,10 @@ class HealingService:
             view = self._held.view(segment_id, whole=False)
             if view is None:
                 continue
-            if (rank := self._rank(view)) is not None:
+            copies = list(self._held.copies(view).values())
+            for copy in copies:
+                self._pulse.know(copy.holder, is_silent=copy.silent_since_s is not None)
+            if (rank := self._rank(view, copies)) is not None:
                 ranks[segment_id] = rank
             if len(self._surplus) < SURPLUS_PER_CHECK and (
                 self._held.surplus(view) or self._held.left_behind(view)
@@ -160,11 +166,14 @@ class HealingService:
             self.statistics.surplus_released += count
         await self._mover.spread()
 
-    def _rank(self, view: SegmentView) -> int | None:
+    def _rank_now(self, view: SegmentView) -> int | None:
+        return self._rank(view, list(self._held.copies(view).values()))
+
+    def _rank(self, view: SegmentView, copies: Sequence[repair.Copy]) -> int | None:
         """This node's place in the order, if the segment is due by the evidence."""
-        now_s, dead_after_s = self._clock.now_s(), self._settings.dead_after_s
-        code, copies = view.manifest.code, list(self._held.copies(view).values())
-        lost = repair.lost_shards(code, copies, now_s=now_s, dead_after_s=dead_after_s)
+        now_s, code = self._clock.now_s(), view.manifest.code
+        patience_s = self._held.patience_s(code, copies)
+        lost = repair.lost_shards(code, copies, now_s=now_s, dead_after_s=patience_s)
         # Evidence of everybody's death says that this node was cut off: its own look decides then, too.
         if not lost or len(lost) < self._trigger(view):
             return None
@@ -204,7 +213,7 @@ class HealingService:
 
     async def _attempt(self, segment_id: SegmentId) -> None:
         view = await self._offload.run(partial(self._held.view, segment_id))
-        if view is None or await self._offload.run(partial(self._rank, view)) is None:
+        if view is None or await self._offload.run(partial(self._rank_now, view)) is None:
             return
         geometry = view.manifest.geometry
         if self._budget.left() < 2 * geometry.code.data_shards * geometry.shard_bytes:
@@ -237,9 +246,8 @@ class HealingService:
         survey = await self._healer.survey(view)
         self._held.note(survey)
         copies = await self._offload.run(partial(self._held.copies, view))
-        total = view.manifest.code.total_shards
         lost, gone = await self._offload.run(
-            partial(self._held.lost_after, copies, survey, total, patiently=patiently)
+            partial(self._held.lost_after, copies, survey, view.manifest.code, patiently=patiently)
         )
         return survey, lost, gone
 

@@ -8,7 +8,7 @@ difference. Source: design.md, section 4 (put); credit.md, "Spending".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -149,23 +149,35 @@ class DonorPool:
         self._scores.failed(peer_id, now_s=self._clock.now_s())
 
     async def gather(self, on_offer: Callable[[int], None] = lambda _: None) -> None:
-        """Ask peers for offers until there are three for each shard, or nobody new is known."""
+        """Ask peers for offers until there are three for each shard, or nobody new is known.
+
+        Whoever is connected is asked while the network is searched for others. A search that finds fewer than
+        it was asked for has found everybody: no second one follows.
+        """
+        enough = 3 * self._total_shards
         async with self._lock:
-            enough = 3 * self._total_shards
-            for round_index in range(ROUNDS_MAX):
-                known = [Contact(peer_id) for peer_id in self._network.connected()] if not round_index else []
-                sample = await self._directory.sample_contacts(2 * enough)
-                fresh = {c.peer_id: c for c in (*known, *sample) if c.peer_id not in self._asked}
-                if not fresh or len(self.donors()) >= enough:
-                    return
-                await self._ask_all(list(fresh.values())[: 2 * enough])
+            connected = [Contact(peer_id) for peer_id in self._network.connected()]
+            for _ in range(ROUNDS_MAX):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ask_all, self._fresh(connected, 2 * enough))
+                    sample = await self._directory.sample_contacts(2 * enough)
+                connected = []
+                fresh = self._fresh(sample, 2 * enough) if len(self.donors()) < enough else []
+                await self._ask_all(fresh)
                 on_offer(len(self._donors))
+                if not fresh or len(sample) < 2 * enough or len(self.donors()) >= enough:
+                    return
+
+    def _fresh(self, contacts: Iterable[Contact], count_max: int) -> list[Contact]:
+        """Those that were not asked yet; from now on they were."""
+        fresh = {c.peer_id: c for c in contacts if c.peer_id not in self._asked}
+        self._asked.update(list(fresh)[:count_max])
+        return list(fresh.values())[:count_max]
 
     async def _ask_all(self, contacts: list[Contact]) -> None:
         limiter = trio.CapacityLimiter(ASK_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for contact in contacts:
-                self._asked.add(contact.peer_id)
                 nursery.start_soon(self._ask, contact, limiter)
 
     async def _ask(self, contact: Contact, limiter: trio.CapacityLimiter) -> None:

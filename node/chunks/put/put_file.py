@@ -28,7 +28,7 @@ from node.chunks.put.granting import make_grant
 from node.chunks.put.journal import Journal
 from node.chunks.put.journal_queue import JournalQueue
 from node.chunks.put.publish import Published, publish_file
-from node.chunks.put.put_summary import PutSummary, done_segments, segment_price
+from node.chunks.put.put_summary import PutSummary, placed_segments, segment_price
 from node.chunks.put.segment_publisher import SegmentPublisher
 from node.chunks.put.segment_upload import PlacedSegment, PutContext, SegmentUpload
 from node.chunks.put.source import Source
@@ -124,35 +124,37 @@ class FilePut:
 
         Raises what `SegmentUpload.run` raises.
         """
-        await self._place_segments()
+        publisher = await self._place_segments()
         offload = self._services.offload
         await offload.run(self._source.reader.check_unchanged)
         self._on_phase("publish")
         summary = PutSummary()
         manifest = await offload.run(lambda: self._summarise(summary, header))
-        published = await self._publish(manifest, summary)
+        published = await self._publish(manifest, summary, publisher)
+        await publisher.end_rest()
         stored = StoredFile(manifest, self._journal.started.file_key, summary, published)
         contacts = list(summary.contacts.values())
         await offload.run(lambda: self._services.catalogue.add(entry_of(stored), contacts))
         return stored
 
-    async def _place_segments(self) -> None:
+    async def _place_segments(self) -> SegmentPublisher:
+        """Place what is not done; the last segments wait to be told of with the file. Raises as `run`."""
+        queue = JournalQueue(self._journal, self._services.offload)
+        publisher = self._publisher(queue)
         todo = [i for i in range(self._geometry.segment_count) if i not in self._journal.done]
         todo_bytes = sum(self._geometry.segment(i).stored_bytes for i in todo)
         self._sent_bytes = self._stored_total - todo_bytes
         self._note_sent(0)
         if not todo:
-            return
+            return publisher
         self._on_phase("offers")
-        context = await self._context(todo_bytes)
+        context = await self._context(todo_bytes, queue)
         self._on_phase("send")
         failure: NodeError | None = None
         limit = self._services.segments_in_flight
         if self._code.total_shards * limits.BLOCK_BYTES > _WIDE_STRIPE_BYTES:
             limit = 1
         limiter = trio.CapacityLimiter(limit)
-
-        publisher = self._publisher(context)
 
         async def place(index: int, nursery: trio.Nursery) -> None:
             nonlocal failure
@@ -170,20 +172,21 @@ class FilePut:
             for index in todo:
                 await limiter.acquire_on_behalf_of(index)
                 nursery.start_soon(place, index, nursery)
-        # Where one segment failed, the others are safe all the same: they are kept for the next try.
-        await publisher.flush()
         if failure is not None:
+            # The other segments are safe all the same: they are kept for the next try.
+            await publisher.flush()
             raise failure
+        return publisher
 
-    def _publisher(self, context: PutContext) -> SegmentPublisher:
+    def _publisher(self, queue: JournalQueue) -> SegmentPublisher:
         services = self._services
 
         def grant_of(segment: PlacedSegment) -> RepairGrant:
             return make_grant(segment.manifest, segment.leases, self._owner, self._account)
 
-        return SegmentPublisher(services.client, services.clock, context.journal_queue, grant_of)
+        return SegmentPublisher(services.client, services.clock, queue, grant_of)
 
-    async def _context(self, stored_bytes: int) -> PutContext:
+    async def _context(self, stored_bytes: int, queue: JournalQueue) -> PutContext:
         services = self._services
         donors = DonorPool(
             network=services.network,
@@ -202,7 +205,7 @@ class FilePut:
             client=services.client,
             donors=donors,
             journal=self._journal,
-            journal_queue=JournalQueue(self._journal, services.offload),
+            journal_queue=queue,
             reader=self._source.reader,
             read_lock=threading.Lock(),
             geometry=self._geometry,
@@ -236,7 +239,7 @@ class FilePut:
     def _summarise(self, summary: PutSummary, header: FileHeader) -> FileManifest:
         """Read the journal once for the manifest, and once for the catalogue's rows, which need its hash."""
         network = self._services.client.preamble.network_id
-        for segment, segment_manifest in done_segments(self._journal, network):
+        for segment, segment_manifest in placed_segments(self._journal, network):
             summary.add(segment, segment_manifest, self._code)
         summary.contacts = {
             peer_id: self._journal.contacts[peer_id]
@@ -254,7 +257,7 @@ class FilePut:
             sealed_header=self._keys.header_key.seal(header.encode()),
         )
         rows: list[CatalogueSegment] = []
-        for segment, _ in done_segments(self._journal, network):
+        for segment, _ in placed_segments(self._journal, network):
             rows.append(segment)
             if len(rows) == _CATALOGUE_BATCH:
                 self._services.catalogue.add_segments(manifest.file_hash, rows)
@@ -262,7 +265,9 @@ class FilePut:
         self._services.catalogue.add_segments(manifest.file_hash, rows)
         return manifest
 
-    async def _publish(self, manifest: FileManifest, summary: PutSummary) -> Published:
+    async def _publish(
+        self, manifest: FileManifest, summary: PutSummary, publisher: SegmentPublisher
+    ) -> Published:
         services = self._services
         network, now_s = services.client.preamble.network_id, services.clock.now_s()
         holders = [summary.contacts[peer_id] for peer_id in dict.fromkeys(summary.placed[0].values())]
@@ -297,4 +302,13 @@ class FilePut:
             return hint, attachments
 
         hint, attachments = await services.offload.run(make)
-        return await publish_file(services.client, services.directory, manifest, hint, attachments, holders)
+        return await publish_file(
+            services.client,
+            services.directory,
+            manifest,
+            hint,
+            attachments,
+            holders,
+            tell=publisher.tell_rest,
+            contacts=summary.contacts,
+        )

@@ -14,11 +14,9 @@ from node.chunks.admission import manifest_bytes_max
 from node.chunks.catalogue import CatalogueSegment
 from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
-from node.chunks.messages import PutId
 from node.chunks.placement import is_weak
 from node.chunks.put import journal as records
 from node.chunks.put.journal import Journal
-from node.chunks.put.publish import Withdrawal
 from node.records.lease import Lease
 from node.records.offer import PRICE_MICROCREDITS
 from node.units import Contact, PeerId, SegmentId
@@ -93,12 +91,19 @@ def file_price(geometry: FileGeometry, days: int, *, without: Collection[int] = 
     return price if last in without else price + segment_price(geometry.segment(last), days)
 
 
-def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSegment, SegmentManifest]]:
-    """The segments of a put whose segments are all done, in the order of their index."""
+def placed_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSegment, SegmentManifest]]:
+    """The segments of a put whose segments are all placed, in the order of their index."""
     leases: dict[int, dict[int, Lease]] = {}
     manifests: dict[int, bytes] = {}
     waiting: dict[int, tuple[CatalogueSegment, SegmentManifest]] = {}
     next_index = 0
+
+    def take(index: int) -> tuple[CatalogueSegment, SegmentManifest]:
+        shards = leases.pop(index, {})
+        manifest = SegmentManifest.decode(manifests.pop(index))
+        ordered = tuple(shards[shard] for shard in sorted(shards))
+        return CatalogueSegment(index, manifest.segment_id, ordered), manifest
+
     for record in journal.records():
         match record:
             case records.SegmentMade():
@@ -108,52 +113,13 @@ def done_segments(journal: Journal, network: str) -> Iterator[tuple[CatalogueSeg
                 for data in record.leases:
                     lease = Lease.decode(data, network=network)
                     shards[lease.shard_index] = lease
-            case records.SegmentDone(segment_index=index, segment_id=segment_id):
-                shards = leases.pop(index, {})
-                ordered = tuple(shards[shard] for shard in sorted(shards))
-                manifest = SegmentManifest.decode(manifests.pop(index))
-                waiting[index] = (CatalogueSegment(index, segment_id, ordered), manifest)
+            case records.SegmentDone(segment_index=index):
+                waiting[index] = take(index)
                 while next_index in waiting:
                     yield waiting.pop(next_index)
                     next_index += 1
             case _:
                 pass
-
-
-def withdrawals(
-    journal: Journal, network: str, *, everything: bool, reserved: bool = False
-) -> list[Withdrawal]:
-    """Who must be asked to forget what: of a put that is dropped everything, else what was replaced.
-
-    `reserved`: also puts that are open, whose space is not to be held for a later try; leases stay.
-    """
-    closed: dict[PutId, tuple[bytes, ...]] = {}
-    asked: dict[PutId, tuple[bytes, ...]] = {}
-    opened: dict[PutId, Contact] = {}
-    dropped: set[PutId] = set()
-    for record in journal.records():
-        match record:
-            case records.PutOpened():
-                opened[record.put_id] = journal.contacts[record.peer_id]
-            case records.PutClosing():
-                asked[record.put_id] = record.leases
-            case records.PutClosed():
-                closed[record.put_id] = record.leases
-                if not everything:
-                    opened.pop(record.put_id, None)
-            case records.PutDropped():
-                dropped.add(record.put_id)
-            case _:
-                pass
-    by_holder: dict[PeerId, Withdrawal] = {}
-    for put_id, contact in opened.items():
-        is_over = everything or put_id in dropped
-        if not is_over and not reserved:
-            continue
-        withdrawal = by_holder.setdefault(contact.peer_id, Withdrawal(contact, [], []))
-        if is_over:
-            leases = closed.get(put_id) or asked.get(put_id, ())
-            withdrawal.lease_ids.extend(Lease.decode(lease, network=network).lease_id for lease in leases)
-        if put_id not in closed:
-            withdrawal.put_ids.append(put_id)
-    return list(by_holder.values())
+    # The last ones, whose holders are told of each other when the file is announced.
+    waiting.update((index, take(index)) for index in list(manifests))
+    yield from (waiting[index] for index in sorted(waiting))

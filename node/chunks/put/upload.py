@@ -28,17 +28,17 @@ from node.chunks.header import FileHeader, FolderIndexLink
 from node.chunks.put.journal import VERSION as JOURNAL_VERSION
 from node.chunks.put.journal import IndexStored, Journal, JournalName, PutStarted
 from node.chunks.put.journal import names as journal_names
-from node.chunks.put.publish import Withdrawal, withdraw
 from node.chunks.put.put_file import FilePut, PutServices, StoredFile, stored_bytes
-from node.chunks.put.put_summary import file_price, withdrawals
+from node.chunks.put.put_summary import file_price
 from node.chunks.put.source import Source, bytes_source, open_source
+from node.chunks.put.withdrawing import Withdrawing
 from node.chunks.scores import Scoreboard
 from node.crypto.hashing import blake3_256
 from node.crypto.links import Link, wrap_key
-from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES, owner_key
+from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES
 from node.errors import CreditError, FileChangedError, NotEnoughPeersError, UsageError
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
-from node.units import Contact, FileHash, PeerId, format_count
+from node.units import FileHash, format_count
 
 PASSWORD_SALT_BYTES: Final = 16
 DEFAULT_CODE: Final = Code(10, 30)
@@ -155,6 +155,7 @@ class Uploader:
             straggler_s=settings.straggler_s,
             payer=payer,
         )
+        self._withdrawing = Withdrawing(self._services)
 
     async def estimate(self, source: Path, options: PutOptions) -> PutEstimate:
         """What `put` would store and cost. Raises `UsageError`, `UnsafeNameError`."""
@@ -243,7 +244,7 @@ class Uploader:
                 if journal is None:
                     continue
                 if journal.started.created_s <= horizon_s:
-                    await self._drop(journal)
+                    await self._withdrawing.drop(journal)
                     dropped += 1
                 journal.close()
         return dropped
@@ -267,7 +268,7 @@ class Uploader:
         if journal is not None:
             if journal.started.fingerprint == source.fingerprint:
                 return journal
-            await self._drop(journal)
+            await self._withdrawing.drop(journal)
             raise FileChangedError(
                 f"{source.path} changed since its put was interrupted; what was stored of it is released: "
                 "put it again to store it as it is now"
@@ -303,16 +304,16 @@ class Uploader:
 
             stored = await put.run(header, entry_of)
         except FileChangedError:
-            await self._drop(journal)
+            await self._withdrawing.drop(journal)
             raise
         except (NotEnoughPeersError, CreditError):
             # Segments that are safe are kept for the next try; with none there is nothing to go on with.
             if journal.done:
-                await self._withdraw(journal, everything=False, reserved=True)
+                await self._withdrawing.withdraw(journal, everything=False, reserved=True)
             else:
-                await self._drop(journal)
+                await self._withdrawing.drop(journal)
             raise
-        await self._withdraw(journal, everything=False)
+        await self._withdrawing.withdraw(journal, everything=False)
         await self._services.offload.run(journal.delete)
         return _Stored(stored, links[0])
 
@@ -371,9 +372,9 @@ class Uploader:
         try:
             stored = await put.run(header, entry_of)
         except (NotEnoughPeersError, CreditError):
-            await self._drop(journal)
+            await self._withdrawing.drop(journal)
             raise
-        await self._withdraw(journal, everything=False)
+        await self._withdrawing.withdraw(journal, everything=False)
         await self._services.offload.run(journal.delete)
         return stored
 
@@ -411,45 +412,6 @@ class Uploader:
             is_list=is_list,
             renews=renews,
         )
-
-    async def _drop(self, journal: Journal) -> None:
-        """Give up a put: free its reservations, end its leases, forget it."""
-        with trio.CancelScope(shield=True):
-            await self._withdraw(journal, everything=True)
-            if journal.index is not None:
-                await self._drop_index(journal.index.file_hash)
-            await self._services.offload.run(journal.delete)
-
-    async def _drop_index(self, file_hash: FileHash) -> None:
-        services = self._services
-
-        def collect() -> tuple[bytes, list[Withdrawal]] | None:
-            entry = services.catalogue.get(file_hash)
-            if entry is None:
-                return None
-            contacts = {contact.peer_id: contact for contact in services.catalogue.holders(file_hash)}
-            parts: dict[PeerId, Withdrawal] = {}
-            for segment in services.catalogue.segments(file_hash):
-                for lease in segment.leases:
-                    contact = contacts.get(lease.holder, Contact(lease.holder))
-                    part = parts.setdefault(lease.holder, Withdrawal(contact, [], []))
-                    part.lease_ids.append(lease.lease_id)
-            return entry.owner_salt, list(parts.values())
-
-        found = await services.offload.run(collect)
-        if found is not None:
-            salt, parts = found
-            await withdraw(services.client, owner_key(services.account_seed, salt), parts)
-            await services.offload.run(lambda: services.catalogue.remove(file_hash))
-
-    async def _withdraw(self, journal: Journal, *, everything: bool, reserved: bool = False) -> None:
-        services = self._services
-        network = services.client.preamble.network_id
-        parts = await services.offload.run(
-            lambda: withdrawals(journal, network, everything=everything, reserved=reserved)
-        )
-        owner = owner_key(services.account_seed, journal.started.owner_salt)
-        await withdraw(services.client, owner, parts)
 
 
 @dataclass(frozen=True, slots=True)

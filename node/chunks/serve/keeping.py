@@ -21,13 +21,13 @@ from node.chunks.manifest import SegmentManifest
 from node.chunks.merkle import shard_root
 from node.chunks.serve.incoming import BlockFeed, OpenPut, PutTable, RefusalError
 from node.chunks.serve.rosters import Rosters
+from node.chunks.store.incoming_put import IncomingPut, PutShard
 from node.chunks.store.shard_store import (
     AttachmentKind,
     HeldLease,
     ShardStore,
     StoredLease,
 )
-from node.chunks.store.shard_writer import IncomingPut, PutShard
 from node.crypto.hashing import multihash
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from node.chunks.store.shard_index import IndexReader, IndexWriter, live_location
+from node.chunks.store.index_writer import IndexWriter
+from node.chunks.store.shard_index import IndexReader, live_location
 from node.chunks.store.shard_log import HEADER_BYTES, Location, Record, RecordKind
 from node.chunks.store.shard_writer import StoreWriter
 from node.errors import CorruptBlockError

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
+from node.chunks.store.index_writer import BlocksOf, IndexWriter, is_whole
+from node.chunks.store.log_payloads import decode_commit, decode_end, decode_lease
 from node.chunks.store.shard_index import (
     FORMAT,
     FORMAT_KEY,
@@ -32,13 +34,7 @@ from node.chunks.store.shard_index import (
     SYNCED_KEY,
     TABLES,
     BlockPlace,
-    BlocksOf,
     IndexReader,
-    IndexWriter,
-    decode_commit,
-    decode_end,
-    decode_lease,
-    is_whole,
     pack_location,
     places_in_order,
     shard_key,

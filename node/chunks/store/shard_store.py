@@ -15,10 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import IntEnum
 
 from node import limits
 from node.chunks.store.compaction import Compactor
+from node.chunks.store.held_shards import AttachmentKind, HeldLease, HeldShards, StoredLease, held_lease
+from node.chunks.store.incoming_put import IncomingPut, PutShard, check_lease, check_lease_fields
+from node.chunks.store.log_payloads import (
+    encode_end,
+    encode_lease,
+    encode_object,
+    encode_quarantine,
+)
 from node.chunks.store.shard_index import (
     FORMAT,
     FORMAT_KEY,
@@ -31,58 +38,27 @@ from node.chunks.store.shard_index import (
     SALT_KEY,
     SEGMENT_OBJECTS,
     SHARDS,
-    CommitFields,
     IndexReader,
-    LeaseEntry,
-    LeaseFields,
     ShardEntry,
-    decode_commit,
-    decode_object,
-    encode_end,
-    encode_lease,
-    encode_object,
-    encode_quarantine,
     shard_key,
 )
 from node.chunks.store.shard_log import (
     PACK_FOLDER,
     SALT_BYTES,
-    Location,
     Record,
     RecordKind,
     ShardLog,
     new_record,
 )
 from node.chunks.store.shard_recovery import recover
-from node.chunks.store.shard_writer import (
-    Charge,
-    IncomingPut,
-    Mutation,
-    PutShard,
-    Reservation,
-    StoreWriter,
-    check_lease,
-    check_lease_fields,
-)
+from node.chunks.store.shard_writer import Charge, Mutation, Reservation, StoreWriter
 from node.chunks.store.space import SpaceBudget
 from node.errors import CorruptBlockError, NotFoundError, ProtocolError, StoreError
 from node.ports import Entropy, Files, KeyValue, WriteTransaction
 from node.units import FileHash, LeaseId, SegmentId
 
-StoredLease = LeaseFields
-"""A lease as the store sees it: lease id, signed record, expiry, payer."""
-
 _SWEEP_LEASES = 500  # leases that one index commit drops
 PROBE_PATH = PACK_FOLDER / "probe"
-_READ_ATTEMPTS = 4  # a compaction may move a block between looking it up and reading it
-
-
-class AttachmentKind(IntEnum):
-    """What holders of segment 0 keep beside it. Never renumbered; `ROSTER_KIND`, `GRANT_KIND` are taken."""
-
-    FILE_MANIFEST = 1
-    SEGMENT_MANIFESTS = 2
-    PLACEMENT = 3
 
 
 ATTACHMENT_BYTES_MAX = {
@@ -90,15 +66,6 @@ ATTACHMENT_BYTES_MAX = {
     AttachmentKind.SEGMENT_MANIFESTS: limits.SEGMENT_MANIFESTS_BYTES_MAX,
     AttachmentKind.PLACEMENT: limits.PLACEMENT_BYTES_MAX,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class HeldLease:
-    """A lease and the shard that it is for."""
-
-    segment_id: SegmentId
-    shard_index: int
-    lease: StoredLease
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +85,7 @@ class StoreStatistics:
     """Leases of shards whose packs are gone."""
 
 
-class ShardStore:
+class ShardStore(HeldShards):
     """The packs and the index below one home."""
 
     def __init__(self, files: Files, key_values: KeyValue, entropy: Entropy, *, cap_bytes: int) -> None:
@@ -127,7 +94,7 @@ class ShardStore:
         `key_values` may hold other tables; the store's begin with `store.`. Raises `StoreError`.
         """
         self._files = files
-        self._key_values = key_values
+        super().__init__(key_values)
         self._entropy = entropy
         self._is_swept = False
         """Whether nothing is left of an expiry that an earlier run began."""
@@ -265,105 +232,7 @@ class ShardStore:
         self._writer.check_usable()
         return IncomingPut(self._writer, reservation, shard_count)
 
-    # --- shards -------------------------------------------------------------------------------------
-
-    def has_shard(self, segment_id: SegmentId, shard_index: int) -> bool:
-        """Whether the shard is held and not quarantined."""
-        return shard_index in self.shards_of(segment_id)
-
-    def shards_of(self, segment_id: SegmentId) -> tuple[int, ...]:
-        """Indexes of a segment's shards that are held and not quarantined."""
-        with self._key_values.view() as view:
-            reader = IndexReader(view)
-            return tuple(
-                index
-                for index in reader.shards_of(segment_id)
-                if not reader.is_quarantined(shard_key(segment_id, index))
-            )
-
-    def segment_manifest(self, segment_id: SegmentId) -> bytes | None:
-        """The segment's manifest, None if nothing of the segment is held."""
-        for index in self.shards_of(segment_id):
-            commit = self._commit_of(segment_id, index)
-            if commit is not None:
-                return commit.manifest
-        return None
-
-    def promised_manifest(self, segment_id: SegmentId) -> bytes | None:
-        """The segment's manifest, also where all its shards are quarantined: they were promised."""
-        with self._key_values.view() as view:
-            indexes = IndexReader(view).shards_of(segment_id)
-        for index in indexes:
-            commit = self._commit_of(segment_id, index)
-            if commit is not None:
-                return commit.manifest
-        return None
-
-    def leaves(self, segment_id: SegmentId, shard_index: int) -> bytes | None:
-        """BLAKE3 of each of the shard's blocks, 32 bytes each, in order."""
-        commit = self._commit_of(segment_id, shard_index) if self.has_shard(segment_id, shard_index) else None
-        if commit is None:
-            return None
-        return next(shard.leaves for shard in commit.shards if shard.shard_index == shard_index)
-
-    def read_block(self, segment_id: SegmentId, shard_index: int, block_index: int) -> bytes:
-        """A block, with the hash it came with.
-
-        Raises:
-            NotFoundError: the shard is not held, was quarantined, or has no such block.
-            CorruptBlockError: the block has changed; the shard is quarantined now.
-            StoreError: the disk failed.
-        """
-        key = shard_key(segment_id, shard_index)
-
-        def locate(reader: IndexReader) -> tuple[Location, int] | None:
-            shard = reader.shard(key)
-            if shard is None or not 0 <= block_index < len(shard.blocks):
-                return None
-            return shard.blocks[block_index], shard.put
-
-        record = self._read_moving(key, locate)
-        if record is None:
-            raise NotFoundError(f"block {block_index} of shard {shard_index} is not held here")
-        return bytes(record.payload)
-
-    def segments(self, start: bytes = b"", *, limit: int = 1000) -> list[SegmentId]:
-        """Up to `limit` segments with a shard to serve, in order of id, from `start` on.
-
-        Go on from the last one + b"\\0"; fewer than `limit` are the last ones.
-        """
-        found: list[SegmentId] = []
-        with self._key_values.view() as view:
-            reader = IndexReader(view)
-            # Behind a segment id come its shards: \xff is no index of one.
-            for key, _ in view.scan(SHARDS, start=start[:32] + b"\xff" if len(start) > 32 else start):
-                segment_id = SegmentId(key[:32])
-                if (found and found[-1] == segment_id) or reader.is_quarantined(key):
-                    continue
-                if len(found) == limit:
-                    break
-                found.append(segment_id)
-        return found
-
-    def quarantined(self) -> list[tuple[SegmentId, int]]:
-        """Shards with a bad block: lost here, to be made again elsewhere."""
-        with self._key_values.view() as view:
-            return [(SegmentId(key[:32]), key[32]) for key, _ in view.scan(QUARANTINED)]
-
-    def has_losses(self) -> bool:
-        """Whether a shard that was promised is lost. In O(1)."""
-        with self._key_values.view() as view:
-            return view.count(QUARANTINED) + view.count(LOST) > 0
-
-    def losses(self) -> list[HeldLease]:
-        """The leases of shards that are lost here: quarantined, gone with their packs, or given up."""
-        with self._key_values.view() as view:
-            reader = IndexReader(view)
-            quarantined = [
-                _held(entry) for key, _ in view.scan(QUARANTINED) for entry in reader.leases_of(key)
-            ]
-            gone = [entry for entry in reader.lost() if reader.lease(entry.lease.lease_id) is None]
-            return [*quarantined, *map(_held, gone)]
+    # --- losses -------------------------------------------------------------------------------------
 
     def forget_lost(self, lease_ids: Sequence[LeaseId]) -> None:
         """Remember these leases of shards that went with their packs no longer."""
@@ -373,13 +242,6 @@ class ShardStore:
                 transaction.delete(LOST, lease_id)
 
         self._key_values.update(drop)
-
-    def holds(self, name: bytes) -> bool:
-        """Whether a shard of the segment, or the manifest of the file, of this id is held."""
-        if self.shards_of(SegmentId(name)):
-            return True
-        with self._key_values.view() as view:
-            return IndexReader(view).object(name, AttachmentKind.FILE_MANIFEST) is not None
 
     # --- attachments and rosters --------------------------------------------------------------------
 
@@ -393,24 +255,6 @@ class ShardStore:
         if len(data) > ATTACHMENT_BYTES_MAX[kind] or len(file_hash) != 32:
             raise ProtocolError(f"an attachment of {len(data)} bytes is over its limit")
         self._set_object(segment_id, file_hash, kind, lambda old: data)
-
-    def attachment(self, file_hash: FileHash, kind: AttachmentKind) -> bytes | None:
-        """An attachment, or None. Raises `CorruptBlockError`."""
-        return self._object(file_hash, kind)
-
-    def attached_files(self, segment_id: SegmentId) -> list[FileHash]:
-        """The files whose manifest is attached to a segment."""
-        with self._key_values.view() as view:
-            names = [
-                key[32:64]
-                for key, _ in view.scan(SEGMENT_OBJECTS, segment_id)
-                if key[64] == AttachmentKind.FILE_MANIFEST
-            ]
-        return [FileHash(name) for name in names]
-
-    def roster(self, segment_id: SegmentId) -> bytes | None:
-        """The segment's roster, or None. Raises `CorruptBlockError`."""
-        return self._object(segment_id, ROSTER_KIND)
 
     def merge_roster(
         self, segment_id: SegmentId, merge: Callable[[bytes | None], bytes], *, moves: bool = False
@@ -429,10 +273,6 @@ class ShardStore:
         charge = Charge.MOVING if moves else Charge.FREE
         self._set_object(segment_id, segment_id, ROSTER_KIND, checked, charge)
 
-    def grant(self, segment_id: SegmentId) -> bytes | None:
-        """The owner's repair grant for a segment, or None. Raises `CorruptBlockError`."""
-        return self._object(segment_id, GRANT_KIND)
-
     def set_grant(self, segment_id: SegmentId, choose: Callable[[bytes | None], bytes]) -> None:
         """Replace the grant by `choose(old)`. Raises as `set_attachment`."""
 
@@ -445,17 +285,6 @@ class ShardStore:
         self._set_object(segment_id, segment_id, GRANT_KIND, checked)
 
     # --- leases -------------------------------------------------------------------------------------
-
-    def lease(self, lease_id: LeaseId) -> HeldLease | None:
-        """A lease by its id."""
-        with self._key_values.view() as view:
-            entry = IndexReader(view).lease(lease_id)
-        return None if entry is None else _held(entry)
-
-    def leases(self, segment_id: SegmentId) -> list[HeldLease]:
-        """All leases of a segment's shards, those of quarantined ones included."""
-        with self._key_values.view() as view:
-            return [_held(entry) for entry in IndexReader(view).leases_of(segment_id)]
 
     def add_lease(self, segment_id: SegmentId, shard_index: int, lease: StoredLease) -> None:
         """A further lease on a shard; one with the same id changes nothing.
@@ -496,7 +325,7 @@ class ShardStore:
                 data = transaction.get(LEASES, entry.lease.lease_id)
                 assert data is not None
                 transaction.put(LOST, entry.lease.lease_id, data)
-            return [_held(entry) for entry in found]
+            return [held_lease(entry) for entry in found]
 
         return sum(self._end_lease(held) for held in self._key_values.update(note))
 
@@ -525,7 +354,7 @@ class ShardStore:
         self._is_swept = True
         # The clock went back: leases that came since the latest expiry end one by one.
         with self._key_values.view() as view:
-            rest = [_held(entry) for entry in IndexReader(view).expired(now_s)]
+            rest = [held_lease(entry) for entry in IndexReader(view).expired(now_s)]
         for held in rest:
             self._end_lease(held)
         with self._key_values.view() as view:
@@ -594,47 +423,6 @@ class ShardStore:
 
         self._writer.mutate(Mutation(frozenset([key[:32]]), prepare, Charge.ALWAYS))
 
-    def _commit_of(self, segment_id: SegmentId, shard_index: int) -> CommitFields | None:
-        key = shard_key(segment_id, shard_index)
-
-        def locate(reader: IndexReader) -> tuple[Location, int] | None:
-            shard = reader.shard(key)
-            carrier = reader.carrier(shard.put) if shard else None
-            return (carrier[1], shard.put) if carrier and shard else None
-
-        try:
-            record = self._read_moving(key, locate)
-        except CorruptBlockError:
-            return None  # the shard is quarantined: without its leaves it is of no use
-        return None if record is None else decode_commit(bytes(record.payload))
-
-    def _read_moving(
-        self, key: bytes, locate: Callable[[IndexReader], tuple[Location, int] | None]
-    ) -> Record | None:
-        """Read what `locate` finds, again where it has moved; quarantine the shard `key` if it is corrupt."""
-        failed_at: Location | None = None
-        for _ in range(_READ_ATTEMPTS):
-            with self._key_values.view() as view:
-                found = locate(IndexReader(view))
-            if found is None:
-                return None
-            location, sequence = found
-            try:
-                record = self._log.read(location)
-                if record.sequence != sequence:
-                    raise CorruptBlockError(f"another record stands at {location.offset}")
-                return record
-            except CorruptBlockError:
-                if failed_at == location:
-                    self._quarantine(key)
-                    raise
-                failed_at = location
-            except StoreError:
-                if failed_at == location:
-                    raise
-                failed_at = location
-        raise StoreError("a block moved faster than it could be read")
-
     def _set_object(
         self,
         segment_id: SegmentId,
@@ -661,26 +449,6 @@ class ShardStore:
             return [new_record(RecordKind.OBJECT, self._writer.new_sequence(), payload, slot=kind)]
 
         self._writer.mutate(Mutation(frozenset([segment_id, scope]), prepare, charge))
-
-    def _object_at(self, location: Location) -> bytes:
-        return decode_object(bytes(self._log.read(location).payload))[-1]
-
-    def _object(self, scope: bytes, kind: int) -> bytes | None:
-        for attempt in range(_READ_ATTEMPTS):
-            with self._key_values.view() as view:
-                held = IndexReader(view).object(scope, kind)
-            if held is None:
-                return None
-            try:
-                return self._object_at(held.location)
-            except StoreError:
-                if attempt == _READ_ATTEMPTS - 1:
-                    raise
-        return None
-
-
-def _held(entry: LeaseEntry) -> HeldLease:
-    return HeldLease(entry.segment_id, entry.shard_index, entry.lease)
 
 
 __all__ = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.journal import SILENCE_KEPT_S, HealingJournal
-from node.units import DAY_S, LeaseId, SegmentId
+from node.units import DAY_S, LeaseId, PeerId, SegmentId
 from simulations.key_value import FakeKeyValue
 
 NOW_S = 1_800_000_000
@@ -61,3 +61,19 @@ def test_silence_goes_on_over_a_restart_but_for_the_own_absence() -> None:
     end_s = NOW_S + SILENCE_KEPT_S + DAY_S
     assert HealingJournal(state).silences(now_s=end_s, away_s=0) == {}
     assert HealingJournal(state.reopened()).silences(now_s=NOW_S + 1_001, away_s=0) == {}
+
+
+def test_absences_go_on_as_silences_do_and_apart_from_them() -> None:
+    state = FakeKeyValue()
+    journal = HealingJournal(state)
+    peers = [PeerId(bytes([n]) * 38) for n in range(2)]
+    journal.note_absences({peers[0]: NOW_S - 500, peers[1]: NOW_S - 100}, ())
+    journal.note_silences({LEASES[0]: NOW_S - 7}, ())
+    state = state.reopened()
+    journal = HealingJournal(state)
+    # Of the second one the node's own absence leaves nothing.
+    assert journal.absences(now_s=NOW_S, away_s=200) == {peers[0]: NOW_S - 300}
+    journal.note_absences({}, [peers[0]])
+    journal = HealingJournal(state.reopened())
+    assert journal.absences(now_s=NOW_S, away_s=0) == {}
+    assert journal.silences(now_s=NOW_S, away_s=0) == {LEASES[0]: NOW_S - 7}

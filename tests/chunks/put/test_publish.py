@@ -7,13 +7,18 @@ from pathlib import Path
 
 from trio.testing import MockClock
 
-from node.chunks.put.publish import SegmentNews, publish_segments
+from node.chunks import messages
+from node.chunks.manifest import FileManifest
+from node.chunks.put.publish import Announcements, SegmentNews, publish_file, publish_segments
 from node.chunks.put.segment_publisher import BATCH_SEGMENTS
 from node.chunks.put.upload import PutOptions
+from node.chunks.store.shard_store import AttachmentKind
 from node.crypto.hashing import multihash
+from node.crypto.sealing import owner_key
+from node.records.placement_hint import PlacementHint
 from node.units import SegmentId
 from tests.chunks.put.test_upload import SMALL
-from tests.chunks.put_swarm import Putter, Swarm, VirtualClock, swarm_of, write_file
+from tests.chunks.put_swarm import BoardDirectory, Putter, Swarm, VirtualClock, swarm_of, write_file
 
 
 def known_at(swarm: Swarm, segment_id: SegmentId) -> list[int]:
@@ -36,6 +41,61 @@ async def test_all_holders_of_all_segments_know_each_other(tmp_path: Path, autoj
         for segment in segments:
             assert known_at(swarm, segment.segment_id) == [5] * 5
             assert len(swarm.board.providers[multihash(segment.segment_id)]) == 5
+        # The file goes with the segments that its announcers announce anyway.
+        by_file = swarm.board.providers[multihash(report.file_hash)]
+        by_segments = {
+            peer for each in segments for peer in swarm.board.providers[multihash(each.segment_id)]
+        }
+        assert len(by_file) == 3
+        assert by_file <= by_segments
+
+
+async def test_the_file_is_announced_by_others_where_announcers_die(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = write_file(tmp_path, 5_000)
+    async with swarm_of(6) as swarm:
+        putter = Putter(swarm)
+        async with putter.running() as uploader:
+            report = await uploader.put(path, PutOptions(code=SMALL))
+        manifest = next(
+            FileManifest.decode(data)
+            for donor in swarm.donors
+            if (data := donor.store.attachment(report.file_hash, AttachmentKind.FILE_MANIFEST)) is not None
+        )
+        (segment,) = putter.catalogue.segments(report.file_hash)
+        holders = [donor for donor in swarm.donors if donor.store.shards_of(segment.segment_id)]
+        contacts = {donor.peer_id: donor.contact for donor in holders}
+        swarm.board.providers.clear()
+        dying = holders[:3]
+
+        async def tell() -> Announcements:
+            # They have the manifest by now, or never get it.
+            for donor in dying:
+                await donor.die()
+            return {donor.peer_id: [segment.segment_id] for donor in dying}
+
+        hint = PlacementHint.make(
+            network="test",
+            manifest=manifest.encoded,
+            owner=owner_key(putter.keys.account.seed, manifest.owner_salt),
+            sequence=VirtualClock().now_s(),
+            expires_s=VirtualClock().now_s() + 1000,
+            holders=list(contacts.values()),
+        )
+        async with swarm.client() as client:
+            published = await publish_file(
+                client,
+                BoardDirectory(swarm.board, client.peer_id),
+                manifest,
+                hint,
+                [(messages.ATTACHED_MANIFEST, manifest.encoded)],
+                list(contacts.values()),
+                tell=tell,
+                contacts=contacts,
+            )
+        assert published.announced == 2
+        assert swarm.board.providers[multihash(report.file_hash)] == {donor.peer_id for donor in holders[3:]}
 
 
 async def test_a_segment_that_a_holder_refuses_keeps_no_other_from_it(
