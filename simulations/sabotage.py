@@ -82,8 +82,10 @@ def greedy(_: Host, node: Node) -> None:
     healer = node.healing.service._healer
     honest = healer._context.prober.probe
 
-    async def probe(segment: SegmentManifest, leases: Iterable[Lease]) -> dict[Lease, Seen]:
-        seen = await honest(segment, leases)
+    async def probe(
+        segment: SegmentManifest, leases: Iterable[Lease], *, patience_s: float = 0.0
+    ) -> dict[Lease, Seen]:
+        seen = await honest(segment, leases, patience_s=patience_s)
         others = [lease for lease in seen if lease.holder != healer.me]
         return seen | dict.fromkeys(sorted(others, key=lambda lease: lease.shard_index)[:1], Seen.BAD)
 

@@ -7,10 +7,10 @@ Source: design.md, section 4 (get).
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
@@ -44,6 +44,18 @@ CLOSE_TIMEOUT_S = 1.0
 """Saying goodbye may not take longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Absence:
+    """When look-ups of a peer began to find nobody, and when the latest did not."""
+
+    since: float
+    latest: float
+
+    def is_fresh(self, now: float, patience_s: float) -> bool:
+        """Whether it need not be looked up again yet."""
+        return now - self.latest < max(ABSENT_S, min(patience_s, self.latest - self.since))
+
+
 class Holders:
     """Opens sessions with peers, looks stale addresses up, and keeps the scores."""
 
@@ -63,56 +75,74 @@ class Holders:
         self.scores = scores
         self.reader = reader
         self._lookups = trio.CapacityLimiter(limits.PEER_LOOKUPS_AT_ONCE)
-        self._absent: OrderedDict[PeerId, float] = OrderedDict()  # not found by a look-up, and when
+        self._absent: OrderedDict[PeerId, _Absence] = OrderedDict()
 
     @property
     def network(self) -> str:
         """The name of the network, which records carry."""
         return self.client.preamble.network_id
 
-    async def open(self, contact: Contact, *, on_stale: Callable[[], None] | None = None) -> HolderSession:
+    async def open(
+        self, contact: Contact, *, on_stale: Callable[[], None] | None = None, patience_s: float = 0.0
+    ) -> HolderSession:
         """A session; the caller ends it with `end`.
 
         `on_stale` is called before the peer is looked up, which takes time: its known addresses failed, or
-        there are none.
+        there are none. `patience_s` is as in `look_up`.
         Raises `UnreachableError`, `RefusedError`.
         """
         if contact.peer_id == self.client.peer_id:
             return await self.client.open(contact)
-        if not contact.addresses:
-            if on_stale is not None:
-                on_stale()
-            contact = await self.look_up(contact) or contact
+        failure: UnreachableError | None = None
+        # Whoever dialled this node is connected, at an address that nobody could dial.
+        if contact.addresses or self.client.is_near(contact.peer_id):
+            try:
+                return self._there(await self.client.open(contact))
+            except UnreachableError as error:
+                failure = error
+        if on_stale is not None:
+            on_stale()
+        fresh = await self.look_up(contact, patience_s=patience_s)
+        if fresh is None and failure is not None:
+            raise failure
         try:
-            return await self.client.open(contact)
+            return self._there(await self.client.open(fresh or contact))
         except UnreachableError:
-            if on_stale is not None:
-                on_stale()
-            fresh = await self.look_up(contact)
-            if fresh is None:
-                raise
-            return await self.client.open(fresh)
+            if fresh is not None:
+                self._note_absent(contact.peer_id)  # where others believe it to be it is no more
+            raise
 
-    async def look_up(self, contact: Contact) -> Contact | None:
+    def _there(self, session: HolderSession) -> HolderSession:
+        self._absent.pop(session.peer_id, None)
+        return session
+
+    async def look_up(self, contact: Contact, *, patience_s: float = 0.0) -> Contact | None:
         """The peer with addresses that `contact` does not have; None if there are none.
 
         Nor if a look-up for this did not find it within the last `ABSENT_S`: whoever works through many
-        segments of the same dead holders would ask the whole neighbourhood for each.
+        segments of the same dead holders would ask the whole neighbourhood for each. Who looks by the hour
+        and can wait says for how long: a peer that was away for some time is left alone for as long again,
+        up to `patience_s`.
         """
         found: Contact | None = None
         async with self._lookups:
-            if trio.current_time() - self._absent.get(contact.peer_id, -math.inf) < ABSENT_S:
+            absence = self._absent.get(contact.peer_id)
+            if absence is not None and absence.is_fresh(trio.current_time(), patience_s):
                 return None
             with trio.move_on_after(limits.SEARCH_TIMEOUT_S), suppress(AvailabilityError):
                 found = await self.directory.find_peer(contact.peer_id)
         if found is None or set(found.addresses) <= set(contact.addresses):
-            self._absent[contact.peer_id] = trio.current_time()
-            self._absent.move_to_end(contact.peer_id)
-            if len(self._absent) > limits.ABSENT_PEERS_MAX:
-                self._absent.popitem(last=False)
+            self._note_absent(contact.peer_id)
             return None
-        self._absent.pop(contact.peer_id, None)
         return found
+
+    def _note_absent(self, peer_id: PeerId) -> None:
+        now = trio.current_time()
+        known = self._absent.get(peer_id)
+        self._absent[peer_id] = _Absence(now if known is None else known.since, now)
+        self._absent.move_to_end(peer_id)
+        if len(self._absent) > limits.ABSENT_PEERS_MAX:
+            self._absent.popitem(last=False)
 
     @asynccontextmanager
     async def session(

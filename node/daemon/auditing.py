@@ -8,6 +8,7 @@ from node.chunks.audits.judging import Judge
 from node.chunks.audits.server import AuditServer
 from node.chunks.audits.telling import Teller
 from node.chunks.audits.work import WorkPlanner
+from node.chunks.holders import Holders
 from node.chunks.serve.rosters import Rosters
 from node.daemon.parts import Parts
 from node.units import PeerId
@@ -42,10 +43,13 @@ def build_auditing(parts: Parts, rosters: Rosters) -> Auditing:
         interval_s=parts.config.audit.interval_s,
         is_away=is_away,
     )
+    holders = Holders(
+        client=parts.giving_client(), directory=parts.dht, clock=parts.clock, scores=parts.scores
+    )
     teller = Teller(
         network=parts.giving,
         preamble=parts.preamble,
-        directory=parts.dht,
+        look_up=holders.look_up,
         planner=planner,
         clock=parts.clock,
         offload=parts.offload,

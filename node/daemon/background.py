@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -60,6 +61,17 @@ class _Wake:
             await self._event.wait()
             await trio.sleep(RELEASES_S)  # a file's releases come segment by segment
         self._event = trio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tidied:
+    """What one step of tidying the store came to."""
+
+    expired: int
+    is_urgent: bool
+    has_losses: bool
+    more: bool
+    """Whether there is more to compact."""
 
 
 class Housekeeping:
@@ -115,22 +127,34 @@ class Housekeeping:
 
     async def tidy(self) -> None:
         """End what has expired, give its space back, tell of what is lost. Raises `StoreError`."""
-        expired = await self._offload.run(partial(self._store.expire, self._clock.now_s()))
-        if expired:
-            _logger.info("%d leases have expired", expired)
-            await self._turns.drop_gone()
-        now = await self._offload.run(self._store.statistics)
-        # Where room is short, little that is dead in a pack is worth the copying too.
-        urgent = now.free_bytes < now.cap_bytes // SHORT_SHARE
-        await self._losses.tell()
-        more = True
-        while more:
-            more = await self._offload.run(partial(self._store.compact, COMPACT_STEP_BYTES, urgent=urgent))
-            self._uptime.look(self._clock.now_s())  # a long compaction is no outage
-            if more:
-                await trio.sleep(COMPACT_PAUSE_S)
+        tidied = await self._care.while_well(self._tidy_store)
+        if tidied is not None:
+            await self._finish_tidying(tidied)
         # On the event loop, which owns the scoreboard; it is one small commit.
         save_scores(self._scores, self._state)
+
+    async def _finish_tidying(self, tidied: _Tidied) -> None:
+        if tidied.expired:
+            _logger.info("%d leases have expired", tidied.expired)
+            await self._turns.drop_gone()
+        if tidied.has_losses:
+            await self._losses.tell()
+        more = tidied.more
+        while more:
+            self._uptime.look(self._clock.now_s())  # a long compaction is no outage
+            await trio.sleep(COMPACT_PAUSE_S)
+            step = partial(self._store.compact, COMPACT_STEP_BYTES, urgent=tidied.is_urgent)
+            more = await self._offload.run(step)
+
+    def _tidy_store(self) -> _Tidied:
+        """Mostly there is nothing to do, which one visit to a thread a minute is to find out. Blocks on the
+        disk."""
+        expired = self._store.expire(self._clock.now_s())
+        now = self._store.statistics()
+        # Where room is short, little that is dead in a pack is worth the copying too.
+        is_urgent = now.free_bytes < now.cap_bytes // SHORT_SHARE
+        more = self._store.compact(COMPACT_STEP_BYTES, urgent=is_urgent)
+        return _Tidied(expired, is_urgent, self._store.has_losses(), more)
 
     async def scrub(self) -> None:
         """Verify all that is kept, if the last time is a week ago. Raises `StoreError`."""
@@ -166,7 +190,6 @@ class Housekeeping:
     async def _look_around(self) -> None:
         # A node that nobody can dial must not stand in others' routing tables.
         self._dht.set_serving(self._standing().serves)
-        await self._care.examine()
         now_s = self._clock.now_s()
         outage_s = self._uptime.look(now_s)
         if outage_s:

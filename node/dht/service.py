@@ -270,11 +270,12 @@ class DhtService:
 
         Raises `ProtocolError` if the value is not valid under its key.
         """
-        taken, _ = await self._store_value(key, value)
+        taken, _, _ = await self._store_value(key, value)
         return taken
 
-    async def _store_value(self, key: bytes, value: bytes) -> tuple[int, bool]:
-        """How many others took a value, and whether this node is one of those that should have it."""
+    async def _store_value(self, key: bytes, value: bytes) -> tuple[int, int, bool]:
+        """How many others took a value, of how many, and whether this node is one of those that should have
+        it."""
         self._rules.check(key, value, now_s=self._clock.now_s())
         lookup = await self._finder.find_nodes(key)
         holders = await self._finder.holders(key, lookup)
@@ -292,7 +293,7 @@ class DhtService:
         async with trio.open_nursery() as nursery:
             for contact in holders:
                 nursery.start_soon(put, contact)
-        return taken, is_near
+        return taken, len(holders), is_near
 
     async def get_value(self, key: bytes) -> bytes | None:
         """The best valid value found, or None. Holders of a worse one are given the best."""
@@ -331,8 +332,11 @@ class DhtService:
         while len(live) < count and barren < limits.DHT_SAMPLE_BARREN_MAX:
             known = len(live)
             lookup = await self._finder.survey(self._entropy.random_bytes(32))
-            live.update((contact.peer_id, contact) for contact in lookup.answered())
+            answered = lookup.answered()
+            live.update((contact.peer_id, contact) for contact in answered)
             barren = barren + 1 if len(live) == known else 0
+            if barren and len(answered) < limits.DHT_BUCKET_CONTACTS:
+                break  # a lookup asks that many where there are: those are all
         return list(live.values())[:count]
 
     # --- within ---------------------------------------------------------------------------------------
@@ -427,15 +431,15 @@ class DhtService:
 
     async def _restore(self, record: ValueRecord) -> None:
         """Store a value at every node near its key. It is let go here once others nearer have it."""
-        taken, is_near = 0, True
+        taken, asked, is_near = 0, 0, True
         with suppress(ProtocolError):  # it holds no more: its expiry is at hand
-            taken, is_near = await self._store_value(record.key, record.value)
+            taken, asked, is_near = await self._store_value(record.key, record.value)
         now_s = self._clock.now_s()
         if taken:
             due_s = restore_due_s(record.key, self._own_key, received_s=now_s)
         else:
             due_s = now_s + limits.DHT_RESTORE_RETRY_S
-        if taken < limits.DHT_BUCKET_CONTACTS // 2:
+        if taken < min(asked, limits.DHT_BUCKET_CONTACTS // 2):
             await self.get_value(record.key)  # where a better one refused it, that one comes here
         # In a network that is away or falling apart what is here may be the last copy.
         is_kept = is_near or taken < limits.DHT_BUCKET_CONTACTS // 2

@@ -156,6 +156,8 @@ class Bootstrap:
             batch = due[start : start + _DIALS_AT_ONCE]
             if len(self._network.connected()) >= self._peers_min:
                 batch = [candidate for candidate in batch if candidate.is_new]
+            if not batch:
+                continue
             async with trio.open_nursery() as nursery:
                 for candidate in batch:
                     nursery.start_soon(self._dial, candidate)

@@ -42,10 +42,12 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     asked: list[int] = []
     real = Prober.probe
 
-    async def probe(self: Prober, segment: SegmentManifest, leases: Iterable[Lease]) -> dict[Lease, Seen]:
+    async def probe(
+        self: Prober, segment: SegmentManifest, leases: Iterable[Lease], *, patience_s: float = 0.0
+    ) -> dict[Lease, Seen]:
         wanted = list(leases)
         asked.append(len(wanted))
-        return await real(self, segment, wanted)
+        return await real(self, segment, wanted, patience_s=patience_s)
 
     monkeypatch.setattr(Prober, "probe", probe)
     return asked

@@ -271,6 +271,14 @@ async def test_a_sample_reaches_everyone_and_never_this_node(autojump_clock: tri
         assert all(contact.addresses for contact in everyone)
 
 
+async def test_a_sample_of_a_few_asks_each_of_them_twice(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_swarm(8) as swarm:
+        node = swarm.nodes[3]
+        before = node.dht.statistics().requests_sent
+        assert len(_ids(await node.dht.sample_contacts(1_000))) == 7
+        assert node.dht.statistics().requests_sent - before <= 2 * 7
+
+
 async def test_silent_peers_do_not_hold_a_lookup_up(autojump_clock: trio.testing.MockClock) -> None:
     async with open_swarm(20) as swarm:
         owner, reader = swarm.nodes[3], swarm.nodes[11]

@@ -159,7 +159,7 @@ def _manifest_not_attached(stack: ExitStack) -> None:
 def _repair_trusts_records(stack: ExitStack) -> None:
     """Whoever repairs takes each lease in the roster for a shard that is there."""
 
-    async def probe(self: Prober, segment: Any, leases: Sequence[Any]) -> dict[Any, Seen]:
+    async def probe(self: Prober, segment: Any, leases: Sequence[Any], **_: Any) -> dict[Any, Seen]:
         return dict.fromkeys(leases, Seen.PROVED)
 
     _replace(stack, Prober, "probe", probe)

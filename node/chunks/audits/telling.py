@@ -7,11 +7,9 @@ receipt is kept by its auditor, and goes to its donor, anyway. Source: credit.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
-
-import trio
 
 from node import limits
 from node.chunks import repair
@@ -19,9 +17,9 @@ from node.chunks.audits.judging import Judgement, others_of
 from node.chunks.audits.session import AuditSession
 from node.chunks.audits.work import PairWork, WorkPlanner
 from node.chunks.bad_answer import BadAnswer
-from node.errors import AvailabilityError, RemoteError, UnreachableError
+from node.errors import RemoteError, UnreachableError
 from node.framing import Preamble
-from node.ports import Clock, Directory, Network, Offload
+from node.ports import Clock, Network, Offload
 from node.records.receipt import AuditReceipt
 from node.units import DAY_S, Contact, PeerId, SegmentId
 
@@ -29,7 +27,6 @@ TOLD: Final = 3
 """Live holders that are told."""
 TRIED: Final = 8
 """Holders tried to reach them."""
-LOOKUP_S: Final = 15.0
 
 
 class Teller:
@@ -40,31 +37,29 @@ class Teller:
         *,
         network: Network,
         preamble: Preamble,
-        directory: Directory,
+        look_up: Callable[[Contact], Awaitable[Contact | None]],
         planner: WorkPlanner,
         clock: Clock,
         offload: Offload,
-        known_contact: Callable[[PeerId], Contact | None] = lambda peer_id: None,
         is_away: Callable[[PeerId], bool] = lambda peer_id: False,
     ) -> None:
-        """`known_contact` may know where a peer is; `is_away` says who need not be tried."""
+        """`look_up` finds addresses that a contact lacks; `is_away` says who need not be tried."""
         self._network = network
         self._preamble = preamble
-        self._directory = directory
+        self._look_up = look_up
         self._planner = planner
         self._clock = clock
         self._offload = offload
-        self._known_contact = known_contact
         self._is_away = is_away
 
     async def open(self, peer_id: PeerId) -> AuditSession:
         """A session. Raises `UnreachableError`, `RefusedError`."""
-        contact = await self._contact(peer_id)
+        known = self._known(peer_id)
         try:
-            return await AuditSession.open(self._network, self._preamble, self._offload, contact)
+            return await AuditSession.open(self._network, self._preamble, self._offload, known)
         except UnreachableError:
-            fresh = await self._look_up(peer_id)
-            if fresh is None or set(fresh.addresses) <= set(contact.addresses):
+            fresh = await self._look_up(known)
+            if fresh is None:
                 raise
             return await AuditSession.open(self._network, self._preamble, self._offload, fresh)
 
@@ -72,11 +67,10 @@ class Teller:
         """Whether the peer is connected, or can be."""
         if peer_id in self._network.connected():
             return True
-        for contact in (await self._contact(peer_id), await self._look_up(peer_id)):
-            if contact is None or not contact.addresses:
-                continue
+        fresh = await self._look_up(Contact(peer_id))
+        if fresh is not None:
             with suppress(RemoteError):
-                await self._network.connect(contact)
+                await self._network.connect(fresh)
                 return True
         return False
 
@@ -154,18 +148,8 @@ class Teller:
             await session.aclose()
         return True
 
-    async def _contact(self, peer_id: PeerId) -> Contact:
-        if peer_id in self._network.connected():
-            return Contact(peer_id, self._network.addresses_of(peer_id))
-        known = self._known_contact(peer_id)
-        if known is None or not known.addresses:
-            known = await self._look_up(peer_id)
-        return known or Contact(peer_id)
-
-    async def _look_up(self, peer_id: PeerId) -> Contact | None:
-        with trio.move_on_after(LOOKUP_S), suppress(AvailabilityError):
-            return await self._directory.find_peer(peer_id)
-        return None
+    def _known(self, peer_id: PeerId) -> Contact:
+        return Contact(peer_id, self._network.addresses_of(peer_id))
 
 
 def _unique(receipts: Iterable[AuditReceipt]) -> list[AuditReceipt]:

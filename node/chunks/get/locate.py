@@ -1,9 +1,9 @@
 """From a file hash to manifests and holders. Layer 4.
 
-Provider records, the owner's hint and what this node remembers are asked at once; the first peer that has the
-file manifest ends the search. Invariants: a manifest counts only under its hash, a placement only with the
-owner's signature, a lease only with both; and all of these say where to ask, only blocks say what is there.
-Source: design.md, section 4 (get).
+Holders that this node remembers are asked first, provider records and the owner's hint soon after; the first
+peer that has the file manifest ends the search. Invariants: a manifest counts only under its hash, a
+placement only with the owner's signature, a lease only with both; and all of these say where to ask, only
+blocks say what is there. Source: design.md, section 4 (get).
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ PROVIDERS_WANTED = 3
 SEGMENT_PROVIDERS_WANTED = 5
 """Holders of a segment to ask the DHT for: five announce it."""
 
+HEAD_START_S = 0.5
+"""The DHT is asked so long after the holders that this node remembers: mostly one of them answers before."""
 ROSTERS_WANTED = 3
 """Holders whose rosters are joined: news of a repair reaches them one by one."""
 
@@ -197,13 +199,21 @@ class Locator:
         """Who may have a file's manifest: what is remembered, providers, the owner's hint."""
         directory, clock = self._holders.directory, self._holders.clock
 
+        remembered = self._known_holders(file_hash) if self._known_holders else ()
+
         async def known() -> Sequence[Contact]:
-            return self._known_holders(file_hash) if self._known_holders else ()
+            return remembered
+
+        async def give_a_start() -> None:
+            if remembered:
+                await trio.sleep(HEAD_START_S)
 
         async def provided() -> Sequence[Contact]:
+            await give_a_start()
             return await directory.find_providers(multihash(file_hash), wanted=PROVIDERS_WANTED)
 
         async def hinted() -> Sequence[Contact]:
+            await give_a_start()
             key = hint_key(file_hash)
             value = await directory.get_value(key)
             if value is None:

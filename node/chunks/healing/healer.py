@@ -150,9 +150,10 @@ class Healer:
     def _today(self) -> int:
         return self._context.clock.now_s() // DAY_S
 
-    async def survey(self, view: SegmentView) -> Survey:
-        """Look at every shard of a segment."""
-        return Survey(await self._context.prober.probe(view.manifest, self.live(view)))
+    async def survey(self, view: SegmentView, *, patience_s: float = 0.0) -> Survey:
+        """Look at every shard of a segment; whoever was away for long need not be looked up again yet."""
+        leases = self.live(view)
+        return Survey(await self._context.prober.probe(view.manifest, leases, patience_s=patience_s))
 
     async def repair(
         self, view: SegmentView, survey: Survey, lost: Mapping[int, Lease], *, owner: KeyPair | None = None

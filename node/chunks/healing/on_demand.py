@@ -141,8 +141,13 @@ class FileRepairer:
         file = await self._locator.locate(file_hash)
         return file, owner_key(self._account_seed, file.manifest.owner_salt)
 
-    async def look(self, file: LocatedFile, index: int, owner: KeyPair) -> OwnedLook | None:
-        """Look at every shard of a segment of the owner's now; None where no holder says what there is."""
+    async def look(
+        self, file: LocatedFile, index: int, owner: KeyPair, *, patience_s: float = 0.0
+    ) -> OwnedLook | None:
+        """Look at every shard of a segment of the owner's now; None where no holder says what there is.
+
+        Whoever was away for long need not be looked up again within `patience_s`.
+        """
         try:
             segment = await self._locator.segment_manifest(file, index)
         except NotFoundError:
@@ -153,7 +158,7 @@ class FileRepairer:
         grant = make_grant(segment, leases, owner, KeyPair.from_seed(self._account_seed))
         attachments = (self._attachments(file),) if index == 0 else ()
         view = SegmentView(segment, grant, leases, attachments)
-        survey = await self._healer.survey(view)
+        survey = await self._healer.survey(view, patience_s=patience_s)
         # Audits of the owner's go by its catalogue: it is to know what repair has moved.
         await self._learn(file, index, leases)
         return OwnedLook(file, index, owner, view, survey)
@@ -214,8 +219,10 @@ class FileRepairer:
         """What a few holders of a segment and this node know together."""
         known = await self._offload.run(lambda: self._catalogue.segment(file.manifest.file_hash, index))
         found = list(known.leases) if known is not None and known.segment_id == segment.segment_id else []
-        peers = dict.fromkeys(lease.holder for lease in found)
-        peers.update((place.holder, None) for place in self._locator.placed(file, index))
+        holders = [lease.holder for lease in found]
+        holders += [place.holder for place in self._locator.placed(file, index)]
+        # Those that are connected first: others may be away, and a look-up asks a neighbourhood.
+        peers = dict.fromkeys(sorted(holders, key=lambda peer: not self._holders.client.is_near(peer)))
         answered = await self._ask_rosters(file, segment, peers, found, wanted=ROSTERS_WANTED)
         if answered < ROSTERS_WANTED:  # repair may have moved what they had
             moved = await self._locator.search_places(file, segment, index)

@@ -47,6 +47,9 @@ SUSPECTS_PER_ROUND: Final = 256
 """Segments that are looked at for a reason."""
 REMEMBERED_MAX: Final = 20_000
 """Leases whose proofs, and segments whose losses, are remembered: 3 MB."""
+PATIENCE_SHARE: Final = 1 / 12
+"""Of the time after which a holder counts as dead: so old may the knowledge be that it is away, in a look
+that decides nothing."""
 RETRY_S: Final = 600.0
 """Donors are asked so often for room while shards wait for some; never less than the interval."""
 JOIN_WAIT_S: Final = HOUR_S
@@ -215,10 +218,12 @@ class OwnerWatch:
 
     async def _look(self, file: LocatedFile, index: int, owner: KeyPair) -> None:
         self.statistics.looks += 1
-        look = await self._repairer.look(file, index, owner)
+        key = (file.manifest.file_hash, index)
+        # The look that decides whether something is made again goes by nothing of earlier.
+        patience_s = 0.0 if key in self._damaged else self._dead_after_s * PATIENCE_SHARE
+        look = await self._repairer.look(file, index, owner, patience_s=patience_s)
         if look is None:
             return
-        key = (file.manifest.file_hash, index)
         self._note(key, look)
         lost = await self._offload.run(partial(self._lost, look))
         unplaced = look.unplaced()

@@ -65,8 +65,13 @@ class Prober:
         """A peer with the addresses of its connection, perhaps none."""
         return Contact(peer_id, self._context.network.addresses_of(peer_id))
 
-    async def probe(self, segment: SegmentManifest, leases: Iterable[Lease]) -> dict[Lease, Seen]:
-        """What each leased shard looks like, all holders at once. This node's own are proved."""
+    async def probe(
+        self, segment: SegmentManifest, leases: Iterable[Lease], *, patience_s: float = 0.0
+    ) -> dict[Lease, Seen]:
+        """What each leased shard looks like, all holders at once. This node's own are proved.
+
+        Whoever was away for long need not be looked up again within `patience_s`.
+        """
         by_holder: dict[PeerId, list[Lease]] = {}
         for lease in leases:
             by_holder.setdefault(lease.holder, []).append(lease)
@@ -75,7 +80,7 @@ class Prober:
         async def one(peer_id: PeerId, mine: list[Lease]) -> None:
             shards = {lease.shard_index for lease in mine}
             async with self._limiter:
-                states = await self._probe_holder(segment, peer_id, shards)
+                states = await self._probe_holder(segment, peer_id, shards, patience_s)
             seen.update((lease, states[lease.shard_index]) for lease in mine)
 
         async with trio.open_nursery() as nursery:
@@ -119,7 +124,7 @@ class Prober:
         return receipts
 
     async def _probe_holder(
-        self, segment: SegmentManifest, peer_id: PeerId, shards: set[int]
+        self, segment: SegmentManifest, peer_id: PeerId, shards: set[int], patience_s: float
     ) -> dict[int, Seen]:
         states = dict.fromkeys(shards, Seen.SILENT)
         entropy, count = self._context.entropy, segment.geometry.stripe_count
@@ -127,7 +132,7 @@ class Prober:
         while waiting := sorted(shard for shard, state in states.items() if state is Seen.SILENT):
             blocks = [(shard, int.from_bytes(entropy.random_bytes(4), "big") % count) for shard in waiting]
             with trio.move_on_after(PROBE_TIMEOUT_S) as scope:
-                await self._session(segment, peer_id, blocks, states)
+                await self._session(segment, peer_id, blocks, states, patience_s)
             left = [shard for shard, state in states.items() if state is Seen.SILENT]
             if scope.cancelled_caught or len(left) == len(waiting):
                 break
@@ -139,6 +144,7 @@ class Prober:
         peer_id: PeerId,
         blocks: list[tuple[int, int]],
         states: dict[int, Seen],
+        patience_s: float,
     ) -> None:
         holders = self._context.holders
 
@@ -150,7 +156,7 @@ class Prober:
 
         stream = ShardStream(segment, on_block=on_block, on_fault=on_fault)
         try:
-            session = await holders.open(self.contact(peer_id))
+            session = await holders.open(self.contact(peer_id), patience_s=patience_s)
             try:
                 stream.ask(blocks)
                 await stream.run(session, until_idle=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -20,6 +20,8 @@ from node.chunks.serve.incoming import PutTable, RefusalError
 from node.chunks.store.shard_store import ShardStore
 from node.errors import StoreError
 from node.ports import Clock, Offload
+
+T = TypeVar("T")
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_S_MAX: Final = 60.0
@@ -75,9 +77,24 @@ class StoreCare:
             await self._look(self._store.probe)
         return self._suspended is not None
 
-    async def examine(self) -> None:
-        """Look whether the packs are there and no write has failed; suspend if not."""
-        await self._look(self._store.examine)
+    async def while_well(self, work: Callable[[], T]) -> T | None:
+        """Look whether the packs are there and no write has failed; suspend if not, else do some work in the
+        same visit to a thread. None where nothing was done. Raises what `work` raises.
+        """
+        done: list[T] = []
+        failed: list[StoreError] = []
+
+        def look() -> None:
+            self._store.examine()
+            try:
+                done.append(work())
+            except StoreError as error:
+                failed.append(error)
+
+        await self._look(look)
+        if failed:
+            raise failed[0]
+        return done[0] if done else None
 
     async def _look(self, look: Callable[[], None]) -> None:
         if self._suspended is not None:

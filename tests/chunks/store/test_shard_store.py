@@ -346,6 +346,18 @@ def test_leases_end_and_expire_on_a_store_whose_cap_fell_below_its_use(cap_bytes
     world.check_accounts()
 
 
+def test_an_expiry_without_anything_to_end_writes_nothing() -> None:
+    world = World()
+    put(world.store, 1, {0: lease(1, expires_s=1_000)})
+    assert world.store.expire(500) == 0
+    before = world.disk.operations
+    assert world.store.expire(600) == 0
+    assert world.disk.operations == before
+    assert world.store.expire(1_000) == 1
+    assert world.store.segments() == []
+    world.check_accounts()
+
+
 @pytest.mark.parametrize("cap_bytes", [0, 1_000_000])
 def test_a_cap_too_small_holds_nothing(cap_bytes: int) -> None:
     store = World().store
