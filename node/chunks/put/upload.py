@@ -9,8 +9,8 @@ is bounded by stripes, never by the file. Source: design.md, section 4.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -139,6 +139,7 @@ class Uploader:
         self._files = files
         self._settings = settings
         self._active: set[JournalName] = set()
+        self._looking = trio.Lock()  # at a journal that nobody may use meanwhile
         self._services = PutServices(
             network=network,
             client=client,
@@ -193,7 +194,7 @@ class Uploader:
         opened = await offload.run(lambda: open_source(source, name=options.name))
         try:
             name = _journal_name(opened.path, opened.name, options.code)
-            with self._exclusive(name):
+            async with self._exclusive(name):
                 journal = await self._open_journal(name, opened, options.code)
                 try:
                     stored = await self._store(journal, opened, options, progress)
@@ -215,7 +216,7 @@ class Uploader:
         progress = _Progress(lambda _: None)
         options = PutOptions(code=code, lease_days=lease_days, renews=True)
         header = FileHeader(source.name, source.size_bytes)
-        with self._exclusive(name):
+        async with self._exclusive(name):
             journal = await self._open_journal(name, source, code, owner_salt=owner_salt)
             put = self._file_put(journal, source, options, progress)
             try:
@@ -235,25 +236,33 @@ class Uploader:
         horizon_s = self._services.clock.now_s() - self._settings.abandon_after_s
         dropped = 0
         for name in await self._services.offload.run(lambda: journal_names(self._files)):
-            if name in self._active:
-                continue
-            with self._exclusive(name):
-                journal = await self._services.offload.run(
-                    lambda name=name: Journal.load(self._files, name)  # type: ignore[misc]
-                )
-                if journal is None:
-                    continue
-                if journal.started.created_s <= horizon_s:
-                    await self._withdrawing.drop(journal)
-                    dropped += 1
-                journal.close()
+            if await self._drop_if_stale(name, horizon_s):
+                dropped += 1
         return dropped
 
-    @contextmanager
-    def _exclusive(self, name: JournalName) -> Iterator[None]:
-        if name in self._active:
-            raise UsageError("this is being put already: wait for it, or look at its progress")
-        self._active.add(name)
+    async def _drop_if_stale(self, name: JournalName, horizon_s: int) -> bool:
+        with ExitStack() as stack:
+            async with self._looking:
+                if name in self._active:
+                    return False
+                journal = await self._services.offload.run(lambda: Journal.load(self._files, name))
+                if journal is None:
+                    return False
+                stack.callback(journal.close)
+                if journal.started.created_s > horizon_s:
+                    return False
+                self._active.add(name)
+                stack.callback(self._active.discard, name)
+            await self._withdrawing.drop(journal)
+        return True
+
+    @asynccontextmanager
+    async def _exclusive(self, name: JournalName) -> AsyncIterator[None]:
+        """One put of a source at a time; waits only for a look at what is stale. Raises `UsageError`."""
+        async with self._looking:
+            if name in self._active:
+                raise UsageError("this is being put already: wait for it, or look at its progress")
+            self._active.add(name)
         try:
             yield
         finally:

@@ -339,6 +339,22 @@ async def test_one_put_of_a_source_at_a_time(tmp_path: Path, autojump_clock: Moc
             await uploader.put(path, PutOptions(code=SMALL))
 
 
+@pytest.mark.parametrize("checkpoints", range(6))
+async def test_a_put_goes_on_while_somebody_looks_for_stale_ones(
+    tmp_path: Path, autojump_clock: MockClock, checkpoints: int
+) -> None:
+    path = write_file(tmp_path, 2 * SEGMENT)
+    async with swarm_of(6, link=HOME_LINE) as swarm:
+        putter = Putter(swarm)
+        await killed_put(swarm, putter, path, lambda: swarm.leases() > 0)
+        async with putter.running() as uploader, trio.open_nursery() as nursery:
+            nursery.start_soon(uploader.drop_stale)
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            report = await uploader.put(path, PutOptions(code=SMALL))
+        assert read_back(swarm, report) == path.read_bytes()
+
+
 async def test_stale_puts_are_dropped(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = write_file(tmp_path, 2 * SEGMENT)
     async with swarm_of(6, link=HOME_LINE) as swarm:
