@@ -25,6 +25,12 @@ def row_of(name: str) -> str:
     return f"[...document.querySelectorAll('#files tbody tr')].find({is_it})"
 
 
+async def open_page(browser: Chromium, paged: Paged) -> None:
+    """Open the page and wait until it is whole: before, what a person clicks at may move away."""
+    await browser.open(paged.url)
+    await browser.wait(f"{ROWS} === {len(paged.links)}")
+
+
 async def press(browser: Chromium, name: str, button: str) -> None:
     """Press a button in a file's row."""
     buttons = f"[...{row_of(name)}.querySelectorAll('button')]"
@@ -34,8 +40,7 @@ async def press(browser: Chromium, name: str, button: str) -> None:
 async def test_files_are_listed_with_their_health_and_when_they_were_proved(
     paged: Paged, browser: Chromium
 ) -> None:
-    await browser.open(paged.url)
-    await browser.wait(f"{ROWS} === {len(paged.links)}")
+    await open_page(browser, paged)
     row = await browser.evaluate(f"[...{row_of('data.bin')}.cells].map(cell => cell.innerText)")
     assert row[:3] == ["data.bin", "200.0 kB", "healthy"]
     assert row[3].endswith(" ago")
@@ -48,8 +53,7 @@ async def test_files_are_listed_with_their_health_and_when_they_were_proved(
 
 
 async def test_the_token_leaves_the_address_and_a_reload_still_works(paged: Paged, browser: Chromium) -> None:
-    await browser.open(paged.url)
-    await browser.wait(f"{ROWS} === {len(paged.links)}")
+    await open_page(browser, paged)
     assert await browser.evaluate("location.hash") == ""
     await browser.evaluate("location.reload()")
     await browser.wait(f"document.readyState === 'complete' && {ROWS} === {len(paged.links)}")
@@ -112,7 +116,7 @@ async def test_a_player_seeks_in_a_file_by_its_url(paged: Paged, browser: Chromi
 
 
 async def test_a_link_of_a_friend_opens_entry_by_entry(paged: Paged, browser: Chromium) -> None:
-    await browser.open(paged.url)
+    await open_page(browser, paged)
     await browser.evaluate("window.open = (url) => { window.opened = url }")
     await browser.type("#link", paged.links["photos"])
     await browser.click("#open button")
@@ -125,7 +129,7 @@ async def test_a_link_of_a_friend_opens_entry_by_entry(paged: Paged, browser: Ch
 
 
 async def test_a_link_that_is_none_is_answered_in_words(paged: Paged, browser: Chromium) -> None:
-    await browser.open(paged.url)
+    await open_page(browser, paged)
     await browser.type("#link", "cairn:bafkr4i")
     await browser.click("#open button")
     await browser.wait("document.querySelector('#open-note').innerText.includes('not a file hash')")
@@ -134,8 +138,7 @@ async def test_a_link_that_is_none_is_answered_in_words(paged: Paged, browser: C
 async def test_a_hostile_name_is_text_and_a_hostile_file_runs_nothing(
     paged: Paged, browser: Chromium
 ) -> None:
-    await browser.open(paged.url)
-    await browser.wait(f"{ROWS} === {len(paged.links)}")
+    await open_page(browser, paged)
     assert await browser.evaluate(f"{row_of(HOSTILE_NAME)} !== undefined")
     await browser.evaluate("window.open = (url) => { window.opened = url }")
     await press(browser, HOSTILE_NAME, "Open")
