@@ -157,6 +157,7 @@ async def test_bit_rot_is_found_by_the_weekly_scrub_and_never_served(
         )
         assert await sharer.wait_joined(30)
         await sharer.uploader.put(source, PutOptions(code=Code(1, 1)))
+        await trio.sleep(MINUTE_S)  # the first scrub, of an empty store, is over
         (pack,) = machine.disk.list(PACK_FOLDER)
         file = machine.disk.open(PACK_FOLDER / pack)
         middle = file.size() // 2
