@@ -9,8 +9,8 @@ is bounded by stripes, never by the file. Source: design.md, section 4.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -139,6 +139,8 @@ class Uploader:
         self._files = files
         self._settings = settings
         self._active: set[JournalName] = set()
+        self._tidied: dict[JournalName, trio.Event] = {}
+        """Those that are looked at whether anybody resumed them; set when that is done."""
         self._services = PutServices(
             network=network,
             client=client,
@@ -193,7 +195,7 @@ class Uploader:
         opened = await offload.run(lambda: open_source(source, name=options.name))
         try:
             name = _journal_name(opened.path, opened.name, options.code)
-            with self._exclusive(name):
+            async with self._exclusive(name):
                 journal = await self._open_journal(name, opened, options.code)
                 try:
                     stored = await self._store(journal, opened, options, progress)
@@ -215,7 +217,7 @@ class Uploader:
         progress = _Progress(lambda _: None)
         options = PutOptions(code=code, lease_days=lease_days, renews=True)
         header = FileHeader(source.name, source.size_bytes)
-        with self._exclusive(name):
+        async with self._exclusive(name):
             journal = await self._open_journal(name, source, code, owner_salt=owner_salt)
             put = self._file_put(journal, source, options, progress)
             try:
@@ -235,9 +237,10 @@ class Uploader:
         horizon_s = self._services.clock.now_s() - self._settings.abandon_after_s
         dropped = 0
         for name in await self._services.offload.run(lambda: journal_names(self._files)):
-            if name in self._active:
+            if name in self._active or name in self._tidied:
                 continue
-            with self._exclusive(name):
+            self._tidied[name] = trio.Event()
+            try:
                 journal = await self._services.offload.run(
                     lambda name=name: Journal.load(self._files, name)  # type: ignore[misc]
                 )
@@ -247,10 +250,14 @@ class Uploader:
                     await self._withdrawing.drop(journal)
                     dropped += 1
                 journal.close()
+            finally:
+                self._tidied.pop(name).set()
         return dropped
 
-    @contextmanager
-    def _exclusive(self, name: JournalName) -> Iterator[None]:
+    @asynccontextmanager
+    async def _exclusive(self, name: JournalName) -> AsyncIterator[None]:
+        while (tidied := self._tidied.get(name)) is not None:
+            await tidied.wait()  # whoever puts again right after a start is not told to wait for that
         if name in self._active:
             raise UsageError("this is being put already: wait for it, or look at its progress")
         self._active.add(name)
