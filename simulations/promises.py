@@ -10,6 +10,7 @@ ending one, its next start shows whether the lease has ended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,8 @@ class Promises:
     made: int = 0
     granted: int = 0
     """Of those, made without the owner: repaired or moved."""
-    given_up: int = 0
+    given_up: Counter[tuple[PeerId, ShardName]] = field(default_factory=Counter)
+    """How often each holder gave each shard up: it was moved, or one copy too many."""
     on_broken: Callable[[Host, str], None] = lambda host, text: None
     """Told when a holder gives up what nobody else has promised."""
     on_granted: Callable[[Host, Lease], None] = lambda host, lease: None
@@ -159,8 +161,8 @@ class Promises:
         if lease is None:
             return
         self._forget(host.peer_id, lease)
-        self.given_up += 1
         name = (lease.segment_id, lease.shard_index)
+        self.given_up[host.peer_id, name] += 1
         is_over = lease.expires_s <= host.calendar.now_s()
         # Whoever was lost a moment ago had shown its copy before: nobody can know of that yet.
         if not is_over and not self._holders(name, lost_within_s=UNNOTICED_S):

@@ -144,7 +144,7 @@ def run_scenario(
     counts["messages"] = world.trace.counts["sent"]
     counts["promises"] = world.promises.made
     counts["promises without the owner"] = world.promises.granted
-    counts["promises given up"] = world.promises.given_up
+    counts["promises given up"] = world.promises.given_up.total()
     return Result(
         scenario=scenario.name,
         seed=seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -139,8 +139,7 @@ class Uploader:
         self._files = files
         self._settings = settings
         self._active: set[JournalName] = set()
-        self._tidied: dict[JournalName, trio.Event] = {}
-        """Those that are looked at whether anybody resumed them; set when that is done."""
+        self._looking = trio.Lock()  # at a journal that nobody may use meanwhile
         self._services = PutServices(
             network=network,
             client=client,
@@ -237,30 +236,33 @@ class Uploader:
         horizon_s = self._services.clock.now_s() - self._settings.abandon_after_s
         dropped = 0
         for name in await self._services.offload.run(lambda: journal_names(self._files)):
-            if name in self._active or name in self._tidied:
-                continue
-            self._tidied[name] = trio.Event()
-            try:
-                journal = await self._services.offload.run(
-                    lambda name=name: Journal.load(self._files, name)  # type: ignore[misc]
-                )
-                if journal is None:
-                    continue
-                if journal.started.created_s <= horizon_s:
-                    await self._withdrawing.drop(journal)
-                    dropped += 1
-                journal.close()
-            finally:
-                self._tidied.pop(name).set()
+            if await self._drop_if_stale(name, horizon_s):
+                dropped += 1
         return dropped
+
+    async def _drop_if_stale(self, name: JournalName, horizon_s: int) -> bool:
+        with ExitStack() as stack:
+            async with self._looking:
+                if name in self._active:
+                    return False
+                journal = await self._services.offload.run(lambda: Journal.load(self._files, name))
+                if journal is None:
+                    return False
+                stack.callback(journal.close)
+                if journal.started.created_s > horizon_s:
+                    return False
+                self._active.add(name)
+                stack.callback(self._active.discard, name)
+            await self._withdrawing.drop(journal)
+        return True
 
     @asynccontextmanager
     async def _exclusive(self, name: JournalName) -> AsyncIterator[None]:
-        while (tidied := self._tidied.get(name)) is not None:
-            await tidied.wait()  # whoever puts again right after a start is not told to wait for that
-        if name in self._active:
-            raise UsageError("this is being put already: wait for it, or look at its progress")
-        self._active.add(name)
+        """One put of a source at a time; waits only for a look at what is stale. Raises `UsageError`."""
+        async with self._looking:
+            if name in self._active:
+                raise UsageError("this is being put already: wait for it, or look at its progress")
+            self._active.add(name)
         try:
             yield
         finally:

@@ -15,7 +15,6 @@ from node.chunks.geometry import Code
 from node.chunks.placement import quorum
 from node.chunks.put.upload import PutOptions, PutReport, PutSettings
 from node.errors import FileChangedError, NotEnoughPeersError, UsageError
-from simulations.machine import InlineOffload
 from simulations.network import Link
 from tests.chunks.put.test_upload import read_back
 from tests.chunks.put_swarm import Donor, Putter, Swarm, swarm_of, until, write_file
@@ -340,21 +339,19 @@ async def test_one_put_of_a_source_at_a_time(tmp_path: Path, autojump_clock: Moc
             await uploader.put(path, PutOptions(code=SMALL))
 
 
-async def test_a_put_that_housekeeping_looks_at_is_resumed_once_that_has_looked(
-    tmp_path: Path, autojump_clock: MockClock
+@pytest.mark.parametrize("checkpoints", range(6))
+async def test_a_put_goes_on_while_somebody_looks_for_stale_ones(
+    tmp_path: Path, autojump_clock: MockClock, checkpoints: int
 ) -> None:
     path = write_file(tmp_path, 2 * SEGMENT)
     async with swarm_of(6, link=HOME_LINE) as swarm:
         putter = Putter(swarm)
         await killed_put(swarm, putter, path, lambda: swarm.leases() > 0)
         async with putter.running() as uploader, trio.open_nursery() as nursery:
-            offload = uploader._services.offload
-            assert isinstance(offload, InlineOffload)
-            offload.delay_s = 0.5
-            nursery.start_soon(uploader.drop_stale)  # has the journal from 0.5 to 1.0 s
-            await trio.sleep(0.2)
+            nursery.start_soon(uploader.drop_stale)
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
             report = await uploader.put(path, PutOptions(code=SMALL))
-            offload.delay_s = 0.0
         assert read_back(swarm, report) == path.read_bytes()
 
 
