@@ -29,6 +29,8 @@ from simulations.host import Host
 
 ShardName = tuple[SegmentId, int]
 PAGE_SEGMENTS = 256
+UNNOTICED_S = 60.0
+"""A shard that moves is let go seconds after its new holder has signed for it and others know."""
 
 
 @dataclass
@@ -47,8 +49,8 @@ class Promises:
     """Told when a holder gives up what nobody else has promised."""
     on_granted: Callable[[Host, Lease], None] = lambda host, lease: None
     """Told of each lease that a holder signs without the owner, before it counts as a promise."""
-    is_gone: Callable[[PeerId], bool] = lambda peer_id: False
-    """Whether a holder is lost for good: what it promised keeps nothing."""
+    lost_for_s: Callable[[PeerId], float | None] = lambda peer_id: None
+    """For how long a holder has been lost for good: what it promised keeps nothing. None if it is not."""
     _releasing: dict[LeaseId, Release] = field(default_factory=dict)
     _ending: dict[PeerId, list[tuple[LeaseId, Release | None]]] = field(default_factory=dict)
     """What each holder was about to end, or was ending when it died."""
@@ -105,7 +107,14 @@ class Promises:
 
     def holders(self, name: ShardName) -> list[PeerId]:
         """Who has promised a shard and is not lost for good."""
-        return [peer for peer, held in self.leases.items() if held.get(name) and not self.is_gone(peer)]
+        return self._holders(name, lost_within_s=0.0)
+
+    def _holders(self, name: ShardName, *, lost_within_s: float) -> list[PeerId]:
+        return [
+            peer
+            for peer, held in self.leases.items()
+            if held.get(name) and ((lost_s := self.lost_for_s(peer)) is None or lost_s < lost_within_s)
+        ]
 
     def _noting(
         self, call: Callable[..., Awaitable[bytes]], holder: PeerId
@@ -139,14 +148,15 @@ class Promises:
 
     def _end(self, host: Host, lease_id: LeaseId, record: Release | None) -> None:
         if record is None:
-            self._give_up(host, lease_id)
+            self.give_up(host, lease_id)
             return
         record.verify()
         lease = self._find(host.peer_id, lease_id)
         if lease is not None and record.signer == lease.owner_key:
             self._forget(host.peer_id, lease)
 
-    def _give_up(self, host: Host, lease_id: LeaseId) -> None:
+    def give_up(self, host: Host, lease_id: LeaseId) -> None:
+        """A holder ends a lease without its owner."""
         lease = self._find(host.peer_id, lease_id)
         if lease is None:
             return
@@ -154,7 +164,8 @@ class Promises:
         name = (lease.segment_id, lease.shard_index)
         self.given_up[host.peer_id, name] += 1
         is_over = lease.expires_s <= host.calendar.now_s()
-        if not is_over and not self.holders(name):
+        # Whoever was lost a moment ago had shown its copy before: nobody can know of that yet.
+        if not is_over and not self._holders(name, lost_within_s=UNNOTICED_S):
             self.on_broken(host, f"{host} gave up shard {name[1]} of {name[0].hex()[:8]}, the only one")
 
     def _find(self, holder: PeerId, lease_id: LeaseId) -> Lease | None:

@@ -295,11 +295,15 @@ class Actions:
         async def act(node: Node) -> int:
             report = await node.healing.drain(lambda moved, remaining: None)
             world.figures.add("shards drained", report.moved)
-            # What rotted can't be moved. What it signed over may stay until somebody confirms that it may go.
+            # What rotted can't be moved. What it signed over may stay until somebody confirms that it may go,
+            # also when the owner deletes the file meanwhile, and asks the new holder alone.
+            deleted = {segment_id for file in world.files if file.is_deleted for segment_id in file.segments}
             left = [
                 name
                 for name, _ in world.promises.of(host)
-                if node.store.has_shard(*name) and world.promises.holders(name) == [host.peer_id]
+                if name[0] not in deleted
+                and node.store.has_shard(*name)
+                and world.promises.holders(name) == [host.peer_id]
             ]
             if not report.remaining and left:
                 world.violate(

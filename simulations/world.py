@@ -6,6 +6,7 @@ after it tells nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import traceback
@@ -93,7 +94,7 @@ class World:
         self.promises = Promises(
             on_broken=lambda host, text: self.violate("promises kept", text),
             on_granted=self._on_granted,
-            is_gone=lambda peer_id: self._by_peer[peer_id].is_gone,
+            lost_for_s=self._lost_for_s,
         )
         self.figures = Figures()
         self.violations: list[Violation] = []
@@ -194,6 +195,12 @@ class World:
         self.trace.sent(sender.index, receiver.index, data)
         for watch in self.on_sent:
             watch(sender, receiver, data)
+
+    def _lost_for_s(self, peer_id: PeerId) -> float | None:
+        host = self._by_peer[peer_id]
+        if not host.is_gone:
+            return None
+        return math.inf if host.gone_s is None else trio.current_time() - host.gone_s
 
     def _on_granted(self, host: Host, lease: Lease) -> None:
         """Without the owner a shard changes hands only for evidence: of a holder that was never away, in a

@@ -12,7 +12,7 @@ from node.chunks.geometry import Code
 from node.daemon.compose import NETWORK_ID
 from node.records.lease import Lease, granted_nonce
 from node.records.repair import RepairGrant
-from node.units import DAY_S, MIB
+from node.units import DAY_S, HOUR_S, MIB
 from simulations.checkers import NetsAgree, settle_accounts
 from simulations.determinism import run_deterministically
 from simulations.host import HostSettings
@@ -52,6 +52,28 @@ def test_looking_at_balances_moves_no_book_ahead_of_its_ledger() -> None:
         day = donor.node.credit.admission.day
         ledger.update(lambda change: ledger.refresh(change, other, day=day))
         assert not world.violations
+
+    run_in_world(act)
+
+
+def test_a_last_copy_is_given_up_in_good_faith_only_right_after_the_other_was_lost() -> None:
+    async def act(world: World, actions: Actions) -> None:
+        holder, other = world.hosts
+        file = await actions.put(other, Random(0))
+        assert file is not None
+        (segment_id,) = file.segments
+        name = (segment_id, 0)
+        (lease,) = world.promises.leases[holder.peer_id][name].values()
+        assert holder.node is not None
+        world.promises.leases[other.peer_id] = {name: {lease.lease_id: lease}}
+        other.is_gone, other.gone_s = True, trio.current_time()
+        assert world.promises.holders(name) == [holder.peer_id]
+        assert holder.node.store.end_lease(lease.lease_id)
+        assert not world.violations
+        world.promises.leases[holder.peer_id] = {name: {lease.lease_id: lease}}
+        await trio.sleep(HOUR_S)
+        world.promises.give_up(holder, lease.lease_id)
+        assert [violation.checker for violation in world.violations] == ["promises kept"]
 
     run_in_world(act)
 
