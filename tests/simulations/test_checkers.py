@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
 
 import trio
 
-from node.chunks.geometry import Code
 from node.daemon.compose import NETWORK_ID
 from node.records.lease import Lease, granted_nonce
 from node.records.repair import RepairGrant
-from node.units import DAY_S, HOUR_S, MIB
+from node.units import HOUR_S
 from simulations.checkers import NetsAgree, settle_accounts
-from simulations.determinism import run_deterministically
-from simulations.host import HostSettings
-from simulations.network import Link
-from simulations.scenario import JOIN_S
-from simulations.workload import Actions, Workload
-from simulations.world import World, open_world
-
-
-def run_in_world(act: Callable[[World, Actions], Awaitable[None]]) -> None:
-    """Run `act(world, actions)` with a donor and somebody who puts."""
-
-    async def main() -> None:
-        async with open_world("test", link=Link(latency_s=0.01)) as world:
-            world.add_host(HostSettings(donated_bytes=32 * MIB, is_private=True))
-            world.add_host(HostSettings(is_private=True))
-            for host in world.hosts:
-                await world.start(host)
-            await trio.sleep(JOIN_S)
-            with trio.fail_after(DAY_S):
-                await act(world, Actions(world, Workload(code=Code(1, 1)), Random(0)))
-
-    run_deterministically(main, seed="test")
+from simulations.workload import Actions
+from simulations.world import World
+from tests.simulations.pair_of_hosts import run_with_two
 
 
 def test_looking_at_balances_moves_no_book_ahead_of_its_ledger() -> None:
@@ -53,7 +32,7 @@ def test_looking_at_balances_moves_no_book_ahead_of_its_ledger() -> None:
         ledger.update(lambda change: ledger.refresh(change, other, day=day))
         assert not world.violations
 
-    run_in_world(act)
+    run_with_two(act)
 
 
 def test_a_last_copy_is_given_up_in_good_faith_only_right_after_the_other_was_lost() -> None:
@@ -75,7 +54,7 @@ def test_a_last_copy_is_given_up_in_good_faith_only_right_after_the_other_was_lo
         world.promises.give_up(holder, lease.lease_id)
         assert [violation.checker for violation in world.violations] == ["promises kept"]
 
-    run_in_world(act)
+    run_with_two(act)
 
 
 def test_two_repairers_of_one_loss_are_told_from_one_that_takes_what_is_there() -> None:
@@ -100,4 +79,4 @@ def test_two_repairers_of_one_loss_are_told_from_one_that_takes_what_is_there() 
         world.promises.on_granted(putter, of_generation(2))
         assert [violation.checker for violation in world.violations] == ["evidence"]
 
-    run_in_world(act)
+    run_with_two(act)

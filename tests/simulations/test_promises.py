@@ -8,33 +8,23 @@ from random import Random
 
 import trio
 
-from node.chunks.geometry import Code
 from node.daemon.compose import Node
-from node.units import DAY_S, MIB
-from simulations.determinism import run_deterministically
-from simulations.host import Host, HostSettings
-from simulations.network import Link
+from simulations.host import Host
 from simulations.promises import ShardName
 from simulations.scenario import JOIN_S
-from simulations.workload import Actions, Workload
-from simulations.world import World, open_world
+from simulations.workload import Actions
+from simulations.world import World
+from tests.simulations.pair_of_hosts import run_with_two
 
 
 def run_in_world(act: Callable[[World, Host, Actions], Awaitable[None]]) -> None:
-    """Run `act(world, holder, actions)`: the other machine gives nothing, and puts."""
+    """Run `act(world, holder, actions)`, in which no checker may find anything."""
 
-    async def main() -> None:
-        async with open_world("test", link=Link(latency_s=0.01)) as world:
-            world.add_host(HostSettings(donated_bytes=32 * MIB, is_private=True))
-            world.add_host(HostSettings(is_private=True))
-            for host in world.hosts:
-                await world.start(host)
-            await trio.sleep(JOIN_S)
-            with trio.fail_after(DAY_S):
-                await act(world, world.hosts[0], Actions(world, Workload(code=Code(1, 1)), Random(0)))
-            assert not world.violations
+    async def with_holder(world: World, actions: Actions) -> None:
+        await act(world, world.hosts[0], actions)
+        assert not world.violations
 
-    run_deterministically(main, seed="test")
+    run_with_two(with_holder)
 
 
 def cut_the_power(node: Node, host: Host) -> None:
