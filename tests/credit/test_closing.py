@@ -14,24 +14,19 @@ from trio.testing import MockClock
 from node import limits
 from node.credit.closing import check_fold, fold_of, is_too_old, last_closed, split
 from node.credit.fold import FOLD_TAG, Fold, FoldedSide
-from node.credit.ledger import Ledger
-from node.credit.ledger_store import LedgerStore, LedgerView, PairRecord
+from node.credit.ledger_store import LedgerView, PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_book import PairBook
 from node.credit.pair_ledger import Evidence, Given, Records, balance, unvested
 from node.credit.pair_set import Gift
-from node.credit.pairing import Pairing
 from node.credit.units import PERIOD_DAYS, period_of
 from node.errors import CreditError, ProtocolError
 from node.records.charge import Charge
 from node.records.clear import Clear
 from node.records.lease import Lease, Release
-from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
 from node.records.receipt import AuditReceipt
 from node.units import DAY_S, MIB, LeaseId
-from simulations.disk import FakeDisk
-from simulations.key_value import FakeKeyValue
 from tests.conftest import FULL
 from tests.credit.actors import (
     CREDIT,
@@ -46,6 +41,7 @@ from tests.credit.actors import (
     served,
     signed_clear,
 )
+from tests.credit.crashing_ledger import CrashingLedger
 from tests.credit.neighbours import Neighbour, Street
 from tests.credit.test_exchange import gave, two
 from tests.credit.test_pair_book import GIFTS, ONE, OTHER, THIRD, records
@@ -211,30 +207,12 @@ def test_what_is_signed(proposed: Fold, is_signed: bool) -> None:
 # --- two ends, with crashes, lost replies and replays -------------------------------------------------------
 
 
-class End:
-    """One account's ledger on a disk that survives it."""
+class End(CrashingLedger):
+    """One of two accounts."""
 
     def __init__(self, me: Actor, other: Actor) -> None:
-        self.me, self.other = me, other
-        self.disk = FakeDisk()
-        self.tables = FakeKeyValue(self.disk)
-        self.day = DAY
-        self.begin()
-        for each in (me, other):
-            cert = DeviceCert(NETWORK, each.account, each.peer_id, 1, (DAY + 900) * DAY_S).sign(each.key)
-            self.ledger.learn(cert)
-
-    def begin(self) -> None:
-        self.ledger = Ledger(
-            LedgerStore(self.tables, NETWORK), me=self.me.account, peer_id=self.me.peer_id,
-            is_assigned=lambda receipt, lease: True,
-        )  # fmt: skip
-        self.pairing = Pairing(self.ledger, self.me.key)
-
-    def crash(self) -> None:
-        self.disk.crash()
-        self.tables = self.tables.reopened()
-        self.begin()
+        super().__init__(me, (me, other), cert_days=900)
+        self.other = other
 
     def take(self, entries: Sequence[EntryData]) -> int:
         return self.pairing.take(self.other.account, entries, day=self.day)

@@ -16,23 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from node.credit.fold import FOLD_TAG, Fold
-from node.credit.ledger import Ledger
-from node.credit.ledger_store import LedgerStore, PairRecord
+from node.credit.ledger_store import PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_chain import Chain
 from node.credit.pair_ledger import Balance, Records, balance
-from node.credit.pairing import Pairing
 from node.errors import CreditError, ProtocolError
 from node.records.clear import Clear
 from node.records.lease import Lease
-from node.records.offer import DeviceCert
 from node.records.pair_state import PairState
-from node.units import DAY_S
-from simulations.disk import FakeDisk
-from simulations.key_value import FakeKeyValue
 from tests.conftest import FULL
 from tests.credit.actors import (
-    DAY,
     NETWORK,
     Actor,
     charge_of,
@@ -43,6 +36,7 @@ from tests.credit.actors import (
     served,
     signed_clear,
 )
+from tests.credit.crashing_ledger import CrashingLedger
 
 ACTORS = tuple(Actor(number) for number in range(1, 5))
 LIAR = ACTORS[3]
@@ -50,30 +44,11 @@ STRANGERS = [Actor(number).device for number in (20, 21)]
 PAIRS = tuple(combinations(range(4), 2))
 
 
-class Account:
-    """A node's ledger on a disk that survives it."""
+class Account(CrashingLedger):
+    """One of four accounts."""
 
     def __init__(self, me: Actor) -> None:
-        self.me = me
-        self.disk = FakeDisk()
-        self.tables = FakeKeyValue(self.disk)
-        self.day = DAY
-        self.begin()
-        for each in ACTORS:
-            cert = DeviceCert(NETWORK, each.account, each.peer_id, 1, (DAY + 9_000) * DAY_S).sign(each.key)
-            self.ledger.learn(cert)
-
-    def begin(self) -> None:
-        self.ledger = Ledger(
-            LedgerStore(self.tables, NETWORK), me=self.me.account, peer_id=self.me.peer_id,
-            is_assigned=lambda receipt, lease: True,
-        )  # fmt: skip
-        self.pairing = Pairing(self.ledger, self.me.key)
-
-    def crash(self) -> None:
-        self.disk.crash()
-        self.tables = self.tables.reopened()
-        self.begin()
+        super().__init__(me, ACTORS, cert_days=9_000)
 
     def take(self, other: Actor, entries: Sequence[EntryData]) -> None:
         self.pairing.take(other.account, entries, day=self.day)
