@@ -122,7 +122,13 @@ def parse_link_and_path(text: str) -> tuple[Link, str]:
 def parse_hash_or_link(text: str) -> Link:
     """A file hash alone, or a link. Raises `UsageError`."""
     text = text.strip()
-    return Link(parse_cid(text)) if len(text) == CID_CHARS else parse_link(text)
+    if len(text) == CID_CHARS:
+        return Link(parse_cid(text))
+    if not text.startswith(SCHEME):
+        raise UsageError(
+            f"neither a file hash ({CID_CHARS} characters: see `cairn ls`) nor a link ({SCHEME}...)"
+        )
+    return parse_link(text)
 
 
 def wrap_key(

@@ -99,6 +99,9 @@ def test_the_shape_of_a_link() -> None:
     )
     assert parse_link(f"cairn:{CID}?via=%2Fip4%2F192.0.2.7%2Ftcp%2F4001").via == ("/ip4/192.0.2.7/tcp/4001",)
     assert parse_hash_or_link(f" {CID} ") == Link(HASH)
+    for cut in (CID[:-1], "bafk", ""):
+        with pytest.raises(UsageError, match="neither a file hash"):
+            parse_hash_or_link(cut)
 
 
 KEY_TEXT = base64.urlsafe_b64encode(KEY).decode().rstrip("=")
