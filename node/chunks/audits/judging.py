@@ -18,7 +18,8 @@ from node.chunks.audits.server import current_holders
 from node.chunks.audits.session import Answered, AuditItem, Auditor
 from node.chunks.audits.work import PairWork, WorkPlanner
 from node.chunks.bad_answer import BadAnswer
-from node.chunks.evidence import Evidence, LeaseEvidence
+from node.chunks.evidence import Evidence
+from node.chunks.findings import LeaseEvidence
 from node.chunks.reputations import ReputationLog
 from node.ports import Clock, Offload
 from node.records.lease import Lease

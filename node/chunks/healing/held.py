@@ -13,7 +13,8 @@ from typing import Final
 
 from node import limits
 from node.chunks import messages
-from node.chunks.evidence import Evidence, SegmentEvidence
+from node.chunks.evidence import Evidence
+from node.chunks.findings import SegmentEvidence
 from node.chunks.geometry import Code
 from node.chunks.healing.healer import Attachments, SegmentView, Survey
 from node.chunks.healing.journal import HealingJournal
