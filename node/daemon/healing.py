@@ -14,6 +14,7 @@ from node.chunks.admission import Payer
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.doubles import Doubles
 from node.chunks.healing.evicting import Evictor
 from node.chunks.healing.healer import Healer, HealerContext
 from node.chunks.healing.held import HeldSegments
@@ -30,6 +31,7 @@ from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders, end
 from node.chunks.losses import LossTeller
+from node.chunks.manifest import SegmentManifest
 from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
@@ -215,6 +217,7 @@ def build_healing(
         mover=mover,
         budget=budget,
         pulse=pulse,
+        doubles=Doubles(client, prober),
     )
     server = RepairServer(
         network=network,
@@ -296,5 +299,6 @@ def build_healing(
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:
     """Take new leases into the roster of a segment that is held here."""
-    if leases and store.segment_manifest(leases[0].segment_id) is not None:
-        server.rosters.merge_verified(leases[0].segment_id, leases, moves=True)
+    encoded = store.segment_manifest(leases[0].segment_id) if leases else None
+    if encoded is not None:
+        server.rosters.merge_verified(SegmentManifest.decode(encoded), leases, moves=True)
