@@ -36,18 +36,18 @@ class Rosters:
         return SegmentManifest.decode(encoded)
 
     def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
-        """The leases of a segment that are kept here or were heard of; none where nothing of it is kept."""
-        encoded = self._store.segment_manifest(segment_id)
+        """The leases of a segment that are kept here or were heard of."""
+        try:
+            heard = self._decode(self._store.roster(segment_id))
+        except CorruptBlockError:
+            heard = []  # what has rotted is as good as never heard: the next exchange brings it back
+        encoded = self._store.promised_manifest(segment_id)
         if encoded is None:
-            return ()
+            return tuple(heard)  # its last shard has just gone
         own = [
             Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
         ]
-        try:
-            heard = self._store.roster(segment_id)
-        except CorruptBlockError:
-            heard = None  # what has rotted is as good as never heard: the next exchange brings it back
-        return merge_leases([*self._decode(heard), *own], SegmentManifest.decode(encoded).owner_key)
+        return merge_leases([*heard, *own], SegmentManifest.decode(encoded).owner_key)
 
     def packed(self, segment_id: SegmentId) -> bytes:
         """All leases known of a segment that is held, as a body. Raises `RefusalError`."""
