@@ -271,7 +271,7 @@ def _service(
         mover=mover,
         budget=tools.budget,
         pulse=pulse,
-        doubles=Doubles(client, prober),
+        doubles=Doubles(tools.client, tools.prober),
     )
 
 
