@@ -17,7 +17,8 @@ from node.chunks.geometry import Code
 from node.chunks.get.download import RemoteFile
 from node.chunks.get.renew import LeaseReport
 from node.chunks.list_store import ListStore
-from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.put.put_report import PutReport
+from node.chunks.put.upload import PutOptions
 from node.crypto.hashing import multihash
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import parse_link

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from node import __version__, errors, limits, wire
-from node.chunks import catalogue, evidence, list_store, losses, messages, score_store
+from node.chunks import catalogue, evidence_rows, list_store, losses, messages, score_store
 from node.chunks.audits import journal as audit_journal
 from node.chunks.healing import evicting
 from node.chunks.healing import journal as healing_journal
@@ -369,8 +369,9 @@ def test_tables_of_the_home() -> None:
         catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE, score_store.TABLE,
         memory._TABLE, bootstrap._TABLE, catalogue.VERSIONS_TABLE, catalogue.CARRIERS_TABLE,
         list_store.META_TABLE, losses.TABLE, reputation_store.TABLE,
-        evidence.RECEIPTS_TABLE, evidence.ROWS_TABLE, evidence.TIMES_TABLE, evidence.BAD_TABLE,
-        evidence.ANSWERS_TABLE, audit_journal.TABLE, evicting.TABLE, healing_journal.TABLE,
+        evidence_rows.RECEIPTS_TABLE, evidence_rows.ROWS_TABLE, evidence_rows.TIMES_TABLE,
+        evidence_rows.BAD_TABLE, evidence_rows.ANSWERS_TABLE,
+        audit_journal.TABLE, evicting.TABLE, healing_journal.TABLE,
         *(name for name in vars(ledger_store).values() if isinstance(name, str) and name[:7] == "credit_"),
     }  # fmt: skip
     index = {code_of(row[0])[0] for row in table("formats/packs.md", ["table", "key"]) if row[0]}

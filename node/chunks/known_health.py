@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.chunks.catalogue import Catalogue, CatalogueEntry
-from node.chunks.evidence import Evidence, LeaseEvidence
+from node.chunks.evidence import Evidence
+from node.chunks.findings import LeaseEvidence
 from node.units import DAY_S
 
 PERIOD_S: Final = 30 * DAY_S

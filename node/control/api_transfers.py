@@ -10,7 +10,8 @@ import trio
 
 from node.chunks.geometry import Code
 from node.chunks.get.download import GetProgress
-from node.chunks.put.upload import PutOptions, PutProgress
+from node.chunks.put.put_report import PutProgress
+from node.chunks.put.upload import PutOptions
 from node.control.api_waiting import LIST_WAIT_S, join, wait_joined, whole_days
 from node.control.fields import field, required
 from node.control.server import Events, Json

@@ -19,10 +19,12 @@ import trio
 from node import limits
 from node.credit.admission import Policy
 from node.credit.admitting import CreditAdmission
-from node.credit.clearing_service import Addresses, ClearingService
+from node.credit.clearing_service import ClearingService
 from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
-from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView, PairRecord
+from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView
+from node.credit.members import Addresses
+from node.credit.pair_records import PairRecord
 from node.credit.pairing import Pairing
 from node.credit.serving import ServingReceipts
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
@@ -207,7 +209,7 @@ class CreditService:
         await self.set_policy(self._policy)
         await self.admission.recover(is_kept)
         await self.admission.run(self.wallet.device_cert)
-        await self.admission.run(self.clearing.load)
+        await self.clearing.load()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange records with counterparties until cancelled; started once requests are taken."""

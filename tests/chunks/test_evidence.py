@@ -9,16 +9,9 @@ import pytest
 
 from node import limits
 from node.chunks.bad_answer import BadAnswer
-from node.chunks.evidence import (
-    ANSWERS_TABLE,
-    BAD_TABLE,
-    RECEIPTS_TABLE,
-    ROWS_TABLE,
-    TIMES_TABLE,
-    Evidence,
-    Proof,
-    Role,
-)
+from node.chunks.evidence import Evidence
+from node.chunks.evidence_rows import ANSWERS_TABLE, BAD_TABLE, RECEIPTS_TABLE, ROWS_TABLE, TIMES_TABLE
+from node.chunks.findings import Proof, Role
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError

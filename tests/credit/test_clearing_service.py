@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from node.chunks.admission import Asker, Wanted
 from node.credit.clearing import ClearState, Cycle
-from node.credit.clearing_service import Found
+from node.credit.cycle_finder import Found
 from node.credit.ledger_store import LedgerView
 from node.credit.units import BILLED_EXTRA_BYTES
 from node.errors import UnreachableError
@@ -159,19 +159,21 @@ async def test_what_is_signed_away_is_neither_spent_nor_cleared_again(autojump_c
         room = await donor.service.admission.room(who)
         clear = signed_clear([asker.actor, donor.actor, middle.actor], 30)
         unsigned = replace(clear, signatures=(b"",) * 4)
-        donor.service.clearing._sign(unsigned)
+        donor.service.clearing.kept.sign(unsigned, day=DAY)
         assert await donor.service.admission.room(who) == room - 30
-        assert donor.service.clearing._creditors() == {middle.actor.account: DEBT - 30}
+        assert donor.service.clearing.finder.creditors() == {middle.actor.account: DEBT - 30}
     donor.crash()
     async with donor.living():
         clearing = donor.service.clearing
         assert await donor.service.admission.room(who) == room - 30
-        assert clearing._creditors() == {middle.actor.account: DEBT - 30}
+        assert clearing.finder.creditors() == {middle.actor.account: DEBT - 30}
         street.clock.time_s += 90 * DAY_S  # it lapses, and counts all the same
         assert clearing.book.state(clear.record_id(), period=DAY // 30 + 3) is ClearState.LAPSED
-        assert clearing._creditors() == {middle.actor.account: DEBT - 30}
-        assert len(clearing._sign(clear).signers()) == 3  # late: now it is cleared, and nothing reserved
-        assert clearing._creditors()[middle.actor.account] == DEBT - 30
+        assert clearing.finder.creditors() == {middle.actor.account: DEBT - 30}
+        assert (
+            len(clearing.kept.sign(clear, day=DAY + 90).signers()) == 3
+        )  # late: now it is cleared, and nothing reserved
+        assert clearing.finder.creditors()[middle.actor.account] == DEBT - 30
         row = donor.service.ledger.store.read(lambda view: view.account(middle.actor.account))
         assert (row.standing.owes, row.standing.reserved) == (30 - DEBT, 0)
 
@@ -181,7 +183,7 @@ async def test_whoever_owes_nothing_declines(autojump_clock: MockClock) -> None:
         asker, donor, middle = members
         debtors = [middle.actor.account]
         clearing = asker.service.clearing
-        (found,) = await clearing.find(donor.contact, donor.actor.account, 10**12, debtors)
+        (found,) = await clearing.finder.find(donor.contact, donor.actor.account, 10**12, debtors)
         assert found.cycle.amount == DEBT
         before = nets(members)
         assert not await clearing.clear(found, DEBT + 1)
@@ -209,8 +211,8 @@ async def test_an_initiator_that_dies_loses_nothing_that_was_complete(
                 creditor.add(debtor, served(creditor.actor, debtor.actor, DAY, 3 * MIB))
                 await creditor.service.sync(debtor.contact)
             asked = 0
-            clearing = asker.service.clearing
-            whole = clearing._ask
+            asked_of = asker.service.clearing.members
+            whole = asked_of.ask
 
             async def until_it_dies(*arguments: object) -> object:
                 nonlocal asked
@@ -219,7 +221,7 @@ async def test_an_initiator_that_dies_loses_nothing_that_was_complete(
                     raise trio.EndOfChannel
                 return await whole(*arguments)  # type: ignore[arg-type]
 
-            clearing._ask = until_it_dies  # type: ignore[method-assign, assignment]
+            asked_of.ask = until_it_dies  # type: ignore[method-assign, assignment]
             with pytest.raises(trio.EndOfChannel):
                 await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
         asker.crash()
@@ -240,8 +242,8 @@ async def test_lost_and_doubled_messages_change_nothing(count: int, autojump_clo
     """Every other question of the initiator is lost on the way there or back, the rest are sent twice."""
     async with ring(count) as members:
         asker, donor = members[:2]
-        clearing, number = asker.service.clearing, 0
-        whole = clearing._ask
+        asked_of, number = asker.service.clearing.members, 0
+        whole = asked_of.ask
 
         async def over_a_bad_link(*arguments: object) -> object:
             nonlocal number
@@ -253,7 +255,7 @@ async def test_lost_and_doubled_messages_change_nothing(count: int, autojump_clo
                 raise UnreachableError("peer", "lost on the way back")
             return await whole(*arguments)  # type: ignore[arg-type]
 
-        clearing._ask = over_a_bad_link  # type: ignore[method-assign, assignment]
+        asked_of.ask = over_a_bad_link  # type: ignore[method-assign, assignment]
         have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=DEBT, have=0)
         assert have == DEBT
         await settle(members)

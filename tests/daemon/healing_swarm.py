@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from node.chunks.geometry import Code
-from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.put.put_report import PutReport
+from node.chunks.put.upload import PutOptions
 from node.daemon.compose import Node
 from node.daemon.config import Config, build_config
 from node.units import MIB, SegmentId

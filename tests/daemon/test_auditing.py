@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.chunks.evidence import LeaseEvidence, SegmentEvidence
+from node.chunks.findings import LeaseEvidence, SegmentEvidence
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
 from node.chunks.store.shard_log import PACK_FOLDER

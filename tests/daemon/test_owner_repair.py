@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
-from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.put.put_report import PutReport
+from node.chunks.put.upload import PutOptions
 from node.chunks.roster import live_leases
 from node.daemon.compose import Node
 from node.units import DAY_S, MIB, SegmentId

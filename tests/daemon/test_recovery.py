@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from node.chunks.catalogue import CatalogueEntry
 from node.chunks.geometry import Code
 from node.chunks.list_store import ListStore
-from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.put.put_report import PutReport
+from node.chunks.put.upload import PutOptions
 from node.control.api import control_handlers
 from node.control.server import Events
 from node.crypto.hashing import cid_text

@@ -11,7 +11,8 @@ from trio.testing import MockClock
 
 from node import limits
 from node.chunks.geometry import Code
-from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.put.put_report import PutReport
+from node.chunks.put.upload import PutOptions
 from node.chunks.serving import Reader
 from node.credit.pair_ledger import Balance
 from node.credit.units import served_micros

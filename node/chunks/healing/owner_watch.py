@@ -25,7 +25,8 @@ import trio
 
 from node.chunks import repair
 from node.chunks.catalogue import Catalogue, CatalogueEntry, CatalogueSegment
-from node.chunks.evidence import Evidence, SegmentEvidence
+from node.chunks.evidence import Evidence
+from node.chunks.findings import SegmentEvidence
 from node.chunks.geometry import Code, FileGeometry
 from node.chunks.get.locate import LocatedFile
 from node.chunks.healing.budget import RepairBudget

@@ -28,9 +28,10 @@ from node.chunks.put.granting import make_grant
 from node.chunks.put.journal import Journal
 from node.chunks.put.journal_queue import JournalQueue
 from node.chunks.put.publish import Published, publish_file
+from node.chunks.put.put_context import PutContext
 from node.chunks.put.put_summary import PutSummary, placed_segments, segment_price
 from node.chunks.put.segment_publisher import SegmentPublisher
-from node.chunks.put.segment_upload import PlacedSegment, PutContext, SegmentUpload
+from node.chunks.put.segment_upload import PlacedSegment, SegmentUpload
 from node.chunks.put.source import Source
 from node.chunks.roster import Placement
 from node.chunks.scores import Scoreboard

@@ -1,18 +1,16 @@
-"""One segment, from stripes to enough leases: makes stripes, feeds holders, replaces who fails. Layer 4.
+"""One segment, from stripes to enough leases: feeds holders what they wait for, replaces who fails. Layer 4.
 
 Stripes are made when some holder needs them: the least index that a holder with room waits for, for all
 holders that wait for it at once. So a replaced or resumed holder gets its earlier blocks by making those
 stripes again, and one slow holder holds the others up for `PATIENCE_S` only.
 
-Invariants: a stripe made again equals its journalled hash (`FileChangedError`); its hash is durable before
-a block of it is given to a holder; what is kept in memory is bounded by the holders' queues, whatever the
-file. Source: design.md, sections 3 and 4.
+Invariant: what is kept in memory is bounded by the holders' queues, whatever the file.
+Source: design.md, sections 3 and 4.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,67 +18,23 @@ import trio
 
 from node import limits
 from node.chunks import messages, placement
-from node.chunks.admission import Payer
-from node.chunks.client import HolderClient
-from node.chunks.erasure import CodingEngine
-from node.chunks.geometry import FileGeometry
 from node.chunks.manifest import SegmentManifest
-from node.chunks.pipeline import BufferPool, EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.put import journal as records
-from node.chunks.put.donors import CreditRefusals, DonorPool
 from node.chunks.put.holder_put import HolderPut, HolderPutContext, SharedStripe, is_fatal
-from node.chunks.put.journal import Journal
-from node.chunks.put.journal_queue import JournalQueue
-from node.chunks.put.put_summary import file_price, segment_price
-from node.chunks.put.source import Reader
-from node.chunks.scores import Scoreboard
-from node.crypto.sealing import FileKeys, Suite
-from node.crypto.signing import KeyPair
-from node.errors import CreditError, NodeError, NotEnoughPeersError, PeerMisbehavedError, RefusedError
-from node.ports import Buffer, Clock, Entropy, Offload
+from node.chunks.put.put_context import PutContext
+from node.chunks.put.shortage import shortage
+from node.chunks.put.stripe_maker import StripeMaker
+from node.errors import NodeError, PeerMisbehavedError, RefusedError
+from node.ports import Buffer
 from node.records.lease import Lease
-from node.records.offer import PRICE_MICROCREDITS
-from node.units import MIB, Contact, OwnerKey, PeerId, format_size
+from node.units import Contact, PeerId
 
 PATIENCE_S: Final = 2.0
 """How long a stripe waits for holders without room before it is made for the others alone."""
 QUEUE_BYTES: Final = 12 * 1024 * 1024
 """Encoded bytes that may wait for the holders of one segment."""
-MAKE_BYTES: Final = 4 * 1024 * 1024
-"""Encoded bytes that a thread makes, and the journal syncs the hashes of, at a time."""
-CREDIT_DAYS: Final = 30
-"""The days for which a person is told what to give."""
 WATCH_S: Final = 1.0
 """How often holders that lag are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutContext:
-    """What all segments of one put share."""
-
-    client: HolderClient
-    donors: DonorPool
-    journal: Journal
-    journal_queue: JournalQueue
-    reader: Reader
-    read_lock: threading.Lock
-    geometry: FileGeometry
-    keys: FileKeys
-    suite: Suite
-    engine: CodingEngine
-    buffers: BufferPool
-    owner: KeyPair
-    lease_days: int
-    clock: Clock
-    entropy: Entropy
-    offload: Offload
-    scores: Scoreboard
-    stall_s: float
-    straggler_s: float
-    on_sent: Callable[[int], None]
-    placed: set[int]
-    """Segments that need nothing more but that their holders are told of each other."""
-    payer: Payer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +55,7 @@ class SegmentUpload:
         self._index = segment_index
         self._geometry = put.geometry.segment(segment_index)
         self._code = self._geometry.code
-        self._codec = SegmentCodec.of(
-            put.geometry, segment_index, keys=put.keys, suite=put.suite, engine=put.engine, pool=put.buffers
-        )
-        self._builder = SegmentBuilder(self._geometry)
-        self._manifest: SegmentManifest | None = None
+        self._maker = StripeMaker(put, segment_index)
         self._state = put.journal.segment(segment_index)
         self._holders: list[HolderPut] = []
         self._closed: dict[int, Lease] = {}
@@ -119,7 +69,6 @@ class SegmentUpload:
         self._lag_since_s: float | None = None
         self._started_s = trio.current_time()
         stripe_bytes = self._code.total_shards * limits.BLOCK_BYTES
-        self._batch = max(1, MAKE_BYTES // stripe_bytes)
         self._holder_context = HolderPutContext(
             client=put.client,
             journal=put.journal_queue,
@@ -131,7 +80,7 @@ class SegmentUpload:
             entropy=put.entropy,
             offload=put.offload,
             stall_s=put.stall_s,
-            queue_stripes=max(2, min(2 * self._batch, QUEUE_BYTES // stripe_bytes)),
+            queue_stripes=max(2, min(2 * self._maker.batch, QUEUE_BYTES // stripe_bytes)),
             on_change=self._note_change,
             on_sent=put.on_sent,
             on_delivered=self._note_delivered,
@@ -156,9 +105,9 @@ class SegmentUpload:
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-        assert self._manifest is not None
+        assert self._maker.manifest is not None
         return PlacedSegment(
-            self._index, self._manifest, tuple(self._closed[shard] for shard in sorted(self._closed)),
+            self._index, self._maker.manifest, tuple(self._closed[shard] for shard in sorted(self._closed)),
             self._contacts,
         )  # fmt: skip
 
@@ -169,7 +118,7 @@ class SegmentUpload:
             changed = self._changed
             await self._settle_over()
             orphans = self._replace(nursery)
-            if not orphans and not self._live() and self._manifest is not None:
+            if not orphans and not self._live() and self._maker.manifest is not None:
                 return
             if orphans and not self._live():
                 if self._gathered:
@@ -186,8 +135,7 @@ class SegmentUpload:
     def _restore(self, nursery: trio.Nursery) -> None:
         """What an earlier run journalled: leases, and puts that may go on."""
         network = self._put.client.preamble.network_id
-        if self._state.manifest is not None:
-            self._manifest = SegmentManifest.decode(self._state.manifest)
+        self._maker.restore()
         for put in list(self._state.puts.values()):
             if put.leases:
                 self._keep([Lease.decode(lease, network=network) for lease in put.leases], put.contact)
@@ -212,7 +160,9 @@ class SegmentUpload:
         shard_bytes = self._geometry.shard_bytes
         assignment = placement.assign(self._code, donors, shard_bytes=shard_bytes, segment_index=self._index)
         if sum(map(len, assignment.values())) < placement.quorum(self._code):
-            raise self._too_few(sum(map(len, assignment.values())), len(donors))
+            raise shortage(
+                self._put, self._geometry, placed=sum(map(len, assignment.values())), donor_count=len(donors)
+            )
         self._open_all(nursery, assignment)
 
     def _open_all(self, nursery: trio.Nursery, assignment: placement.Assignment) -> None:
@@ -226,8 +176,8 @@ class SegmentUpload:
 
     def _start(self, nursery: trio.Nursery, holder: HolderPut) -> None:
         self._holders.append(holder)
-        if self._manifest is not None:
-            holder.set_manifest(self._manifest)
+        if self._maker.manifest is not None:
+            holder.set_manifest(self._maker.manifest)
         nursery.start_soon(holder.run)
 
     def _live(self) -> list[HolderPut]:
@@ -315,36 +265,17 @@ class SegmentUpload:
     def _check_quorum(self) -> None:
         """Holders failed and nobody can stand in: the quorum is enough. Raises `NotEnoughPeersError`."""
         if len(self._closed) < placement.quorum(self._code):
-            raise self._too_few(len(self._closed), len(self._put.donors.donors()))
-
-    def _too_few(self, placed: int, donor_count: int) -> NotEnoughPeersError | CreditError:
-        """Why the segment can't be placed: for want of credit, if that alone stands in the way."""
-        need = placement.quorum(self._code)
-        refused = self._put.donors.credit_refusals
-        if refused.donors and placed + refused.shards >= need:
-            return self._no_credit(refused)
-        return NotEnoughPeersError(
-            f"not enough donors: {donor_count} can be used, with room for {placed} of the {need} shards of "
-            f"{format_size(self._geometry.shard_bytes)} that {self._code} needs at least; try again when "
-            "more nodes give space"
-        )
-
-    def _no_credit(self, refused: CreditRefusals) -> CreditError:
-        put = self._put
-        need = file_price(put.geometry, put.lease_days, without=put.placed)
-        price = segment_price(self._geometry, put.lease_days) // self._code.total_shards
-        missing = max(price, need - refused.have)
-        given_bytes = -(-missing // (CREDIT_DAYS * PRICE_MICROCREDITS)) * MIB
-        return CreditError(
-            f"not enough credit: this put needs {_credits(need)} credits and the donors would keep "
-            f"{_credits(refused.have)} for you; give {format_size(given_bytes)} for {CREDIT_DAYS} days "
-            "(cairn donate), ask a donor for a line (cairn credit line), or use a smaller --code or --expires"
-        )
+            raise shortage(
+                self._put,
+                self._geometry,
+                placed=len(self._closed),
+                donor_count=len(self._put.donors.donors()),
+            )
 
     def _replace_stragglers(self) -> None:
         """Replace holders that are alone in being behind, once they had their time and others have room."""
         behind = [holder for holder in self._live() if not holder.all_sent]
-        if not behind or len(behind) * 2 > len(self._holders) or self._manifest is None:
+        if not behind or len(behind) * 2 > len(self._holders) or self._maker.manifest is None:
             self._lag_since_s = None
             return
         now_s = trio.current_time()
@@ -363,7 +294,7 @@ class SegmentUpload:
             if sum(map(len, places.values())) == len(holder.shard_indexes):
                 holder.cancel_scope.cancel()
 
-    # --- making stripes -----------------------------------------------------------------------------------
+    # --- feeding holders ----------------------------------------------------------------------------------
 
     async def _make_some(self) -> bool:
         """Make the stripes that are needed most; whether there was anything to do."""
@@ -371,8 +302,10 @@ class SegmentUpload:
         if picked is None:
             return await self._complete_manifest()
         first, group = picked
-        count = min(self._batch, self._geometry.stripe_count - first, *(holder.room for holder in group))
-        made = await self._make(first, count)
+        count = min(
+            self._maker.batch, self._geometry.stripe_count - first, *(holder.room for holder in group)
+        )
+        made = await self._maker.make(first, count)
         shard_count = sum(len(holder.shard_indexes) for holder in group)
         # A few holders that lag must not pin whole stripes: they get copies of their blocks.
         copied = 2 * shard_count < self._code.total_shards
@@ -403,56 +336,21 @@ class SegmentUpload:
                 return None
         return first, group
 
-    async def _make(self, first: int, count: int) -> list[EncodedStripe]:
-        """Stripes `first` to `first + count - 1`; their hashes are durable when this returns."""
-        recorded = [self._recorded_hash(index) for index in range(first, first + count)]
-
-        def work() -> list[EncodedStripe]:
-            made = []
-            for stripe_index, known in zip(range(first, first + count), recorded, strict=True):
-                plaintext = self._read(stripe_index)
-                made.append(self._codec.encode(stripe_index, plaintext, recorded_hash=known))
-            if None in recorded:
-                hashes = b"".join(stripe.stripe_hash for stripe in made)
-                self._put.journal.append(records.StripesMade(self._index, first, hashes))
-            return made
-
-        made = await self._put.offload.run(work)
-        for stripe in made:
-            self._builder.add(stripe.stripe_index, stripe.leaves, stripe.stripe_hash)
-        return made
-
-    def _read(self, stripe_index: int) -> bytes:
-        offset = (
-            self._index * self._code.segment_plaintext_bytes
-            + stripe_index * self._code.stripe_plaintext_bytes
-        )
-        with self._put.read_lock:
-            return self._put.reader.read(offset, self._geometry.stripe_plaintext_bytes(stripe_index))
-
-    def _recorded_hash(self, stripe_index: int) -> bytes | None:
-        if self._manifest is not None:
-            return self._manifest.stripe_hash(stripe_index)
-        return self._state.stripe_hashes.get(stripe_index) or self._builder.recorded_hash(stripe_index)
-
     async def _complete_manifest(self) -> bool:
         """Build the manifest once every stripe was made, making those that no holder needs; whether it did
         anything."""
-        if self._manifest is not None:
+        if self._maker.manifest is not None:
             return False
-        if not self._builder.is_complete:
+        if not self._maker.is_complete:
             # Holders resumed behind stripes that this run has not made: their leaves are still needed.
             least = min((holder.next_stripe for holder in self._live()), default=self._geometry.stripe_count)
-            missing = [i for i in range(least) if self._builder.recorded_hash(i) is None]
-            if not missing or any(not holder.ready for holder in self._live()):
+            missing = self._maker.first_missing(least)
+            if missing is None or any(not holder.ready for holder in self._live()):
                 return False
-            for stripe in await self._make(missing[0], 1):
+            for stripe in await self._maker.make(missing, 1):
                 stripe.release()
             return True
-        manifest = self._builder.build(OwnerKey(self._put.owner.public), self._put.journal.started.owner_salt)
-        made = records.SegmentMade(self._index, manifest.encoded)
-        await self._put.journal_queue.append(made)
-        self._manifest = manifest
+        manifest = await self._maker.finish()
         for holder in self._live():
             holder.set_manifest(manifest)
         return True
@@ -466,7 +364,3 @@ class SegmentUpload:
             self._put.scores.delivered(
                 contact.peer_id, byte_count=byte_count, seconds=seconds, now_s=self._put.clock.now_s()
             )
-
-
-def _credits(micros: int) -> str:
-    return f"{micros / PRICE_MICROCREDITS:,.4g}"

@@ -8,9 +8,7 @@ is bounded by stripes, never by the file. Source: design.md, section 4.
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,35 +23,21 @@ from node.chunks.erasure import CodingEngine
 from node.chunks.folder import FolderIndex
 from node.chunks.geometry import Code, FileGeometry
 from node.chunks.header import FileHeader, FolderIndexLink
-from node.chunks.put.journal import VERSION as JOURNAL_VERSION
-from node.chunks.put.journal import IndexStored, Journal, JournalName, PutStarted
-from node.chunks.put.journal import names as journal_names
+from node.chunks.put.journal import IndexStored, Journal, JournalName
 from node.chunks.put.put_file import FilePut, PutServices, StoredFile, stored_bytes
+from node.chunks.put.put_report import ProgressCallback, ProgressTeller, PutEstimate, PutReport, report_of
 from node.chunks.put.put_summary import file_price
 from node.chunks.put.source import Source, bytes_source, open_source
+from node.chunks.put.unfinished import UnfinishedPuts, journal_name
 from node.chunks.put.withdrawing import Withdrawing
 from node.chunks.scores import Scoreboard
-from node.crypto.hashing import blake3_256
 from node.crypto.links import Link, wrap_key
-from node.crypto.sealing import FILE_KEY_BYTES, OWNER_SALT_BYTES
-from node.errors import CreditError, FileChangedError, NotEnoughPeersError, UsageError
+from node.errors import CreditError, FileChangedError, NotEnoughPeersError
 from node.ports import Clock, Directory, Entropy, Files, Network, Offload
-from node.units import FileHash, format_count
+from node.units import FileHash
 
 PASSWORD_SALT_BYTES: Final = 16
 DEFAULT_CODE: Final = Code(10, 30)
-
-
-@dataclass(frozen=True, slots=True)
-class PutProgress:
-    """How far a put is; bytes are plaintext bytes of the source. Phases: scan, offers, send, publish."""
-
-    phase: str
-    done_bytes: int
-    total_bytes: int
-
-
-ProgressCallback = Callable[[PutProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +50,6 @@ class PutOptions:
     lease_days: int = 30
     renews: bool = False
     """Whether the owner's node is to renew the leases by itself, until the file is removed."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutEstimate:
-    """What a put would store and cost, without asking anybody."""
-
-    name: str
-    bytes: int
-    stored_bytes: int
-    code: Code
-    segments: int
-    price_microcredits: int
-
-
-@dataclass(frozen=True, slots=True)
-class PutReport:
-    """What a put did. `stored_bytes` counts block bytes that holders acknowledged."""
-
-    link: Link
-    file_hash: FileHash
-    name: str
-    bytes: int
-    stored_bytes: int
-    code: Code
-    segments: int
-    holders: int
-    weak: bool
-    expires_s: int
-    price_microcredits: int
-    seconds: float
-    missing_shards: int
-    notes: tuple[str, ...]
-    """Lines for a person: links skipped, shards still to be repaired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +87,7 @@ class Uploader:
     ) -> None:
         """`files` is the node's home: journals stand in its folder `puts`."""
         settings = settings or PutSettings()
-        self._files = files
         self._settings = settings
-        self._active: set[JournalName] = set()
-        self._looking = trio.Lock()  # at a journal that nobody may use meanwhile
         self._services = PutServices(
             network=network,
             client=client,
@@ -157,6 +105,7 @@ class Uploader:
             payer=payer,
         )
         self._withdrawing = Withdrawing(self._services)
+        self._unfinished = UnfinishedPuts(self._services, files, self._withdrawing)
 
     async def estimate(self, source: Path, options: PutOptions) -> PutEstimate:
         """What `put` would store and cost. Raises `UsageError`, `UnsafeNameError`."""
@@ -188,21 +137,21 @@ class Uploader:
             CreditError: enough donors, but for the credit that they ask.
         """
         started_s = trio.current_time()
-        progress = _Progress(on_progress or (lambda _: None))
+        progress = ProgressTeller(on_progress or (lambda _: None))
         progress.phase("scan")
         offload = self._services.offload
         opened = await offload.run(lambda: open_source(source, name=options.name))
         try:
-            name = _journal_name(opened.path, opened.name, options.code)
-            async with self._exclusive(name):
-                journal = await self._open_journal(name, opened, options.code)
+            name = journal_name(opened.path, opened.name, options.code)
+            async with self._unfinished.exclusive(name):
+                journal = await self._unfinished.open(name, opened, options.code)
                 try:
-                    stored = await self._store(journal, opened, options, progress)
+                    stored, link = await self._store(journal, opened, options, progress)
                 finally:
                     journal.close()
         finally:
             opened.reader.close()
-        return _report(opened, options, stored, started_s=started_s)
+        return report_of(opened, stored, link, seconds=trio.current_time() - started_s)
 
     async def put_list_part(
         self, data: bytes, *, code: Code, lease_days: int, owner_salt: bytes
@@ -213,11 +162,11 @@ class Uploader:
         """
         source = bytes_source("files", data)
         name = JournalName(f"{source.fingerprint[:16].hex()}-list")
-        progress = _Progress(lambda _: None)
+        progress = ProgressTeller(lambda _: None)
         options = PutOptions(code=code, lease_days=lease_days, renews=True)
         header = FileHeader(source.name, source.size_bytes)
-        async with self._exclusive(name):
-            journal = await self._open_journal(name, source, code, owner_salt=owner_salt)
+        async with self._unfinished.exclusive(name):
+            journal = await self._unfinished.open(name, source, code, owner_salt=owner_salt)
             put = self._file_put(journal, source, options, progress)
             try:
                 return await self._run_apart(
@@ -233,72 +182,11 @@ class Uploader:
 
     async def drop_stale(self) -> int:
         """Drop puts that nobody resumed, releasing their leases; how many."""
-        horizon_s = self._services.clock.now_s() - self._settings.abandon_after_s
-        dropped = 0
-        for name in await self._services.offload.run(lambda: journal_names(self._files)):
-            if await self._drop_if_stale(name, horizon_s):
-                dropped += 1
-        return dropped
-
-    async def _drop_if_stale(self, name: JournalName, horizon_s: int) -> bool:
-        with ExitStack() as stack:
-            async with self._looking:
-                if name in self._active:
-                    return False
-                journal = await self._services.offload.run(lambda: Journal.load(self._files, name))
-                if journal is None:
-                    return False
-                stack.callback(journal.close)
-                if journal.started.created_s > horizon_s:
-                    return False
-                self._active.add(name)
-                stack.callback(self._active.discard, name)
-            await self._withdrawing.drop(journal)
-        return True
-
-    @asynccontextmanager
-    async def _exclusive(self, name: JournalName) -> AsyncIterator[None]:
-        """One put of a source at a time; waits only for a look at what is stale. Raises `UsageError`."""
-        async with self._looking:
-            if name in self._active:
-                raise UsageError("this is being put already: wait for it, or look at its progress")
-            self._active.add(name)
-        try:
-            yield
-        finally:
-            self._active.discard(name)
-
-    async def _open_journal(
-        self, name: JournalName, source: Source, code: Code, *, owner_salt: bytes | None = None
-    ) -> Journal:
-        """The unfinished put of this source, or a new one. Raises `FileChangedError`."""
-        offload = self._services.offload
-        journal = await offload.run(lambda: Journal.load(self._files, name))
-        if journal is not None:
-            if journal.started.fingerprint == source.fingerprint:
-                return journal
-            await self._withdrawing.drop(journal)
-            raise FileChangedError(
-                f"{source.path} changed since its put was interrupted; what was stored of it is released: "
-                "put it again to store it as it is now"
-            )
-        started = PutStarted(
-            version=JOURNAL_VERSION,
-            file_key=self._services.entropy.random_bytes(FILE_KEY_BYTES),
-            owner_salt=owner_salt or self._services.entropy.random_bytes(OWNER_SALT_BYTES),
-            source=str(source.path).encode(errors="replace").decode(),
-            fingerprint=source.fingerprint,
-            size_bytes=source.size_bytes,
-            data_shards=code.data_shards,
-            total_shards=code.total_shards,
-            name=source.name,
-            created_s=self._services.clock.now_s(),
-        )
-        return await offload.run(lambda: Journal.create(self._files, name, started))
+        return await self._unfinished.drop_older(self._settings.abandon_after_s)
 
     async def _store(
-        self, journal: Journal, source: Source, options: PutOptions, progress: _Progress
-    ) -> _Stored:
+        self, journal: Journal, source: Source, options: PutOptions, progress: ProgressTeller
+    ) -> tuple[StoredFile, Link]:
         """Run the put of one journal to its end; drop it where going on makes no sense."""
         try:
             folder = source.folder and await self._folder_part(journal, source.folder, options, progress)
@@ -324,10 +212,10 @@ class Uploader:
             raise
         await self._withdrawing.withdraw(journal, everything=False)
         await self._services.offload.run(journal.delete)
-        return _Stored(stored, links[0])
+        return stored, links[0]
 
     def _file_put(
-        self, journal: Journal, source: Source, options: PutOptions, progress: _Progress
+        self, journal: Journal, source: Source, options: PutOptions, progress: ProgressTeller
     ) -> FilePut:
         return FilePut(
             self._services,
@@ -339,7 +227,7 @@ class Uploader:
         )
 
     async def _folder_part(
-        self, journal: Journal, index: FolderIndex, options: PutOptions, progress: _Progress
+        self, journal: Journal, index: FolderIndex, options: PutOptions, progress: ProgressTeller
     ) -> FolderIndex | FolderIndexLink:
         """The index itself, or, where it is large, a link to it as a file of its own."""
         data = await self._services.offload.run(index.encode)
@@ -353,12 +241,12 @@ class Uploader:
         return FolderIndexLink(journal.index.file_hash, journal.index.file_key, journal.index.index_bytes)
 
     async def _store_index(
-        self, parent: Journal, data: bytes, options: PutOptions, progress: _Progress
+        self, parent: Journal, data: bytes, options: PutOptions, progress: ProgressTeller
     ) -> StoredFile:
         source = bytes_source("index", data)
         name = JournalName(f"{parent.name}-index")
         code = Code(parent.started.data_shards, parent.started.total_shards)
-        journal = await self._open_journal(name, source, code)
+        journal = await self._unfinished.open(name, source, code)
         header = FileHeader(source.name, source.size_bytes)
         put = self._file_put(journal, source, options, progress)
         return await self._run_apart(
@@ -421,59 +309,3 @@ class Uploader:
             is_list=is_list,
             renews=renews,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    file: StoredFile
-    link: Link
-
-
-class _Progress:
-    """Keeps phase and bytes together for the callback."""
-
-    def __init__(self, callback: ProgressCallback) -> None:
-        self._callback = callback
-        self._state = PutProgress("scan", 0, 0)
-
-    def phase(self, name: str) -> None:
-        """A new phase began."""
-        self._state = PutProgress(name, self._state.done_bytes, self._state.total_bytes)
-        self._callback(self._state)
-
-    def bytes(self, done_bytes: int, total_bytes: int) -> None:
-        """More has left."""
-        self._state = PutProgress(self._state.phase, done_bytes, total_bytes)
-        self._callback(self._state)
-
-
-def _journal_name(path: Path, name: str, code: Code) -> JournalName:
-    """One journal for each source as it is named, and code."""
-    identity = b"\0".join((os.fsencode(path), name.encode(), str(code).encode()))
-    return JournalName(blake3_256(identity)[:16].hex())
-
-
-def _report(source: Source, options: PutOptions, stored: _Stored, *, started_s: float) -> PutReport:
-    summary = stored.file.summary
-    notes = list(source.notes)
-    if summary.missing_shards:
-        notes.append(f"{format_count(summary.missing_shards, 'shard')} found no holder: queued for repair")
-    if not stored.file.published.announced and not stored.file.published.hints:
-        notes.append("no node of the DHT took the file's record: it may not be found from elsewhere yet")
-    assert summary.expires_s is not None
-    return PutReport(
-        link=stored.link,
-        file_hash=stored.file.file_hash,
-        name=source.name,
-        bytes=source.size_bytes,
-        stored_bytes=summary.stored_bytes,
-        code=options.code,
-        segments=stored.file.manifest.segment_count,
-        holders=len(summary.contacts),
-        weak=summary.weak,
-        expires_s=summary.expires_s,
-        price_microcredits=summary.price_microcredits,
-        seconds=trio.current_time() - started_s,
-        missing_shards=summary.missing_shards,
-        notes=tuple(notes),
-    )

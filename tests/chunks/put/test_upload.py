@@ -16,7 +16,8 @@ from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle
 from node.chunks.merkle import check_leaves, leaf_of
 from node.chunks.pipeline import SegmentCodec
 from node.chunks.placement import is_weak
-from node.chunks.put.upload import PutOptions, PutReport
+from node.chunks.put.put_report import PutReport
+from node.chunks.put.upload import PutOptions
 from node.chunks.roster import Placement, check_grant_of
 from node.chunks.store.shard_store import AttachmentKind
 from node.credit.units import lease_value
