@@ -11,6 +11,7 @@ BENCHMARKS: Final = {
     "pipeline": "seal + code + hash, and the way back, against the roofline of this machine",
     "store": "into and out of a donor's store, beside a bare append log",
     "swarm": "MB/s of put and get on a swarm of real nodes, with CPU seconds of client and holders",
+    "mount": "reading through a mount beside get, and what single reads of 4 KiB take",
     "receipts": "what serving receipts cost a download, as a ratio",
     "latency": "how soon a small file is stored, and found by a node that never heard of it",
 }

@@ -126,11 +126,16 @@ class Contents:
         """A stripe of a read that goes on to stripe `stop`."""
         with self._changed:
             block = self._cache.get((content.hash, stripe))
+            if block is None and content.failure is not None and self._clock_s() < content.failure[1]:
+                raise content.failure[0]
             missing = None if block is not None else stripe
             sequence = content.plan.want(stripe, stop, missing=missing, ahead_bytes=self._ahead_bytes)
-            if block is not None:
-                if sequence is not None:
+            if sequence is not None:
+                if sequence.is_running:
+                    self._changed.notify_all()  # its request may deliver more now
+                else:
                     self._go_on(content, sequence)
+            if block is not None:
                 return block
             assert sequence is not None
             key = content.hash, stripe
@@ -164,8 +169,6 @@ class Contents:
             if sequence.failure is not None:
                 assert isinstance(sequence.failure, NodeError)
                 raise sequence.failure
-            if content.failure is not None and now_s < content.failure[1]:
-                raise content.failure[0]
             if now_s >= deadline_s:
                 content.plan.drop(sequence)
                 raise TransferInterruptedError(f"nothing came for {self._patience.wait_s:.0f} s")
@@ -182,9 +185,8 @@ class Contents:
         return min(self._ahead_bytes_max, self._cache_bytes // 2 // max(1, self._runs))
 
     def _go_on(self, content: Content, sequence: Sequence) -> None:
-        """Start the next request of a sequence if it is time, and let a running one see that it may go on."""
+        """Start the next request of a sequence, if it is time. Wakes nobody: those who wait call it too."""
         if sequence.is_running:
-            self._changed.notify_all()
             return
         run = content.plan.next_run(sequence, self._ahead_bytes)
         if run is None or self._stopped:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from node.control.local_swarm import LocalSwarm
 from node.mount.mount_point import mounted_type
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, comes_true
 from tests.swarm.command_line import cairn, cairn_json, error_of
 from tests.swarm.mounting import lists, mounted, mounting, needs_fuse
 from tests.swarm.people import People, gathering
@@ -182,6 +183,43 @@ def test_a_mount_that_was_killed_is_taken_off_by_the_next(shared: Shared, tmp_pa
             refused = cairn(shared.people.friend, "--json", "mount", shared.folder_link, str(mount.folder))
             assert (error_of(refused)["code"], "umount" in refused.stderr) == (2, True)
             assert again.end() == 0
+
+
+def test_a_node_that_goes_is_an_error_in_time_and_one_that_comes_back_is_not_noticed(
+    shared: Shared, tmp_path: Path
+) -> None:
+    people = shared.people
+    node = people.swarm.spawn(bootstrap=people.donors[:1]).wait_ready()
+    with mounted(node, tmp_path / "m", shared.file_link) as mount:
+        path = mount.folder / shared.file.name
+        with path.open("rb", buffering=0) as file:
+            assert file.read(1_000) == shared.file.read_bytes()[:1_000]
+            node.kill()
+            assert path.stat().st_size == FILE_BYTES  # what the kernel knows, it tells
+            file.seek(FILE_BYTES - 1_000)
+            with pytest.raises(OSError, match="Input/output error"):
+                file.read(1_000)
+            assert comes_true(lambda: "no node runs in" in mount.errors)
+        node = people.swarm.restart(node)
+        assert comes_true(lambda: run("cmp", shared.file, path).returncode == 0)
+        assert mount.end() == 0
+    node.stop()
+
+
+def test_too_few_shards_are_an_error_and_a_line_that_says_so(tmp_path: Path) -> None:
+    source = write_random(tmp_path / "source", 100_000)
+    with LocalSwarm(tmp_path / "swarm") as swarm:
+        node = swarm.spawn().wait_ready()
+        donors = swarm.start(2, donate="64MB", bootstrap=[node])
+        swarm.wait_known(node, len(donors))
+        link = cairn_json(node, "put", str(source), "--code", "2/4")["link"]
+        with mounted(node, tmp_path / "m", link) as mount:
+            for donor in donors:
+                donor.kill()
+            failed = run("cat", mount.folder / "source")
+            assert (failed.returncode, "Input/output error" in failed.stderr) == (1, True)
+            assert comes_true(lambda: "source: segment 0" in mount.errors)
+            assert mount.end() == 0
 
 
 def test_mine_shows_my_files_and_follows_the_list(shared: Shared, tmp_path: Path) -> None:
