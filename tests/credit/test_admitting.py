@@ -18,11 +18,10 @@ from node.chunks.admission import Asker, Paid, Wanted
 from node.credit.admission import UNLIMITED, Ledger, Policy, Standing
 from node.credit.ledger_store import LedgerView
 from node.credit.service import CreditService
-from node.credit.units import BILLED_EXTRA_BYTES
 from node.crypto.keystore import NodeKeys
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.framing import Preamble
-from node.records.charge import Charge
+from node.records.charge import BILLED_EXTRA_BYTES, Charge
 from node.records.lease import Lease, granted_nonce
 from node.records.offer import DeviceCert
 from node.records.repair import RepairGrant

@@ -14,8 +14,8 @@ from node.chunks.admission import Asker, Wanted
 from node.credit.clearing import ClearState, Cycle
 from node.credit.cycle_finder import Found
 from node.credit.ledger_store import LedgerView
-from node.credit.units import BILLED_EXTRA_BYTES
 from node.errors import UnreachableError
+from node.records.charge import BILLED_EXTRA_BYTES
 from node.records.offer import PRICE_MICROCREDITS, Offer
 from node.units import DAY_S, MIB, Contact
 from tests.credit.actors import CREDIT, DAY, NETWORK, served, signed_clear
