@@ -72,7 +72,6 @@ FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is 
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
 NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 

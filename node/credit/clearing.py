@@ -193,15 +193,6 @@ class ClearBook:
         if self.me in self.clears[record_id].signers():
             raise CreditError("what is signed can't be given up")
 
-    def broke_word(self) -> set[AccountId]:
-        """Members that signed and also gave up one clear: proved by those two signatures."""
-        return {
-            member
-            for record_id, aborts in self.aborts.items()
-            for member in aborts
-            if member in self.clears[record_id].signers()
-        }
-
     def forget(self, *, period: int) -> list[bytes]:
         """Drop clears that `me` has not signed and that are over; their record ids."""
         over = [

@@ -114,7 +114,6 @@ def test_the_states_of_a_clear() -> None:
     book.add(signed_clear(CYCLE, 4 * CREDIT))  # late, and after the donor gave it up
     assert book.state(record_id, period=clear.end_period + 9) is ClearState.COMPLETE
     assert book.reserved(MIDDLE.account, ASKER.account) == 0
-    assert book.broke_word() == {DONOR.account}
     assert [each.record_id() for each in book.complete()] == [record_id]
 
 
