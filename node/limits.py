@@ -32,7 +32,7 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
 FILE_URLS_MAX: Final = 64  # files that have a loopback URL at once: each keeps its manifest, 4 MiB at worst
 RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
-LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases of either kind is 770 KB
+LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 5 x 255 leases is 950 KB at most
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
 RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 60 KiB at most, one frame
@@ -54,7 +54,10 @@ CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shard
 ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
 ROSTER_SIGNED_PER_SHARD_MAX: Final = 2  # leases kept a shard that the owner signed: one, and its renewal
 ROSTER_GRANTED_PER_SHARD_MAX: Final = 2  # leases kept a shard under a grant: a flood of these evicts no other
-ROSTER_LEASES_PER_SHARD_MAX: Final = ROSTER_SIGNED_PER_SHARD_MAX + ROSTER_GRANTED_PER_SHARD_MAX
+ROSTER_FURTHER_PER_SHARD_MAX: Final = 1  # leases kept a shard that another pays for: any key can sign them
+ROSTER_LEASES_PER_SHARD_MAX: Final = (
+    ROSTER_SIGNED_PER_SHARD_MAX + ROSTER_GRANTED_PER_SHARD_MAX + ROSTER_FURTHER_PER_SHARD_MAX
+)
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 
@@ -335,7 +338,7 @@ CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures
 STORED_LEASE_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100
 PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
 LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
-ROSTER_BYTES_MAX: Final = 800 * 1024  # bytes: 255 shards with 2 leases of either kind
+ROSTER_BYTES_MAX: Final = 912 * 1024  # bytes: 255 shards with 2 leases of the owner's, 2 granted, 1 further
 SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
 STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096

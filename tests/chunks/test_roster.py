@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -18,8 +19,10 @@ from node.chunks.roster import (
     check_grant_of,
     check_lease,
     live_leases,
-    merge_leases,
     newest_holders,
+)
+from node.chunks.roster import (
+    merge_leases as merge_leases_of,
 )
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -36,6 +39,12 @@ LEASES = [
     SAMPLE.lease(PEERS[n % 4], n % 3, seed=n, days=10 + n % 5).countersign(HOLDERS[n % 4]) for n in range(12)
 ]
 OWNER = SAMPLE.owner
+OWNER_KEY = SAMPLE.manifest.owner_key
+
+
+def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
+    """Into the roster of the sample's segment."""
+    return merge_leases_of(leases, OWNER_KEY)
 
 
 @settings(max_examples=50)
@@ -86,6 +95,25 @@ def test_leases_under_a_grant_merge_likewise_and_evict_no_signed_ones(
     assert merge_leases([*merge_leases(leases[:cut]), *merge_leases(leases[cut:])]) == merged
     signed = [lease for lease in leases if not lease.is_granted]
     assert [lease for lease in merged if not lease.is_granted] == list(merge_leases(signed))
+
+
+def test_leases_that_any_key_signed_evict_neither_the_owners_nor_those_under_its_grant() -> None:
+    stranger = KeyPair.from_seed(b"z" * 32)
+    flood = [
+        replace(
+            SAMPLE.lease(PEERS[n % 4], 0, seed=200 + n, days=60), owner_key=OwnerKey(stranger.public),
+            owner_signature=b"",
+        ).sign_as_owner(stranger).countersign(HOLDERS[n % 4])
+        for n in range(8)
+    ]  # fmt: skip
+    for lease in flood:
+        check_lease(lease, SAMPLE.manifest)
+    owners = merge_leases([lease for lease in [*LEASES, *GRANTED] if lease.shard_index == 0])
+    assert len(owners) == limits.ROSTER_SIGNED_PER_SHARD_MAX + limits.ROSTER_GRANTED_PER_SHARD_MAX
+    merged = merge_leases([*flood, *owners])
+    assert [lease for lease in merged if lease.owner_key == OWNER_KEY] == list(owners)
+    # What somebody else pays for is known all the same.
+    assert len(merged) == len(owners) + limits.ROSTER_FURTHER_PER_SHARD_MAX
 
 
 def test_a_roster_takes_leases_under_the_owners_grant_only() -> None:
