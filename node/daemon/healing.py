@@ -71,6 +71,7 @@ class Healing:
     server: RepairServer
     service: HealingService
     healer: Healer
+    placer: Placer
     held: HeldSegments
     pulse: Pulse
     mover: Mover
@@ -85,6 +86,11 @@ class Healing:
         `StoreError`."""
         self.held.was_away(away_s)
         self.pulse.was_away(away_s)
+
+    def ask_anew(self) -> None:
+        """Ask donors again before the next move or repair: a person waits, and may have started one."""
+        self.healer.ask_anew()
+        self.placer.ask_anew()
 
     async def leave(self) -> int:
         """Take nothing new any more; how many shards are to be moved elsewhere. Raises `StoreError`."""
@@ -290,7 +296,7 @@ def build_healing(
         is_leaving=leaving,
     )
     return Healing(
-        server, service, healer, held, pulse, mover, repairer, owner_watch, leaving, losses, evictor
+        server, service, healer, placer, held, pulse, mover, repairer, owner_watch, leaving, losses, evictor
     )
 
 
