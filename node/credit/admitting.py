@@ -28,8 +28,9 @@ from node.credit.admission import (
     line_of,
 )
 from node.credit.ledger import Ledger
-from node.credit.ledger_store import LedgerChange, LedgerView, PairRecord
+from node.credit.ledger_store import LedgerChange, LedgerView
 from node.credit.pair_chain import may_sign
+from node.credit.pair_records import PairRecord
 from node.credit.pair_set import Gift
 from node.credit.units import BILLED_EXTRA_BYTES, format_micros, granted_manifest_bytes, lease_value
 from node.errors import CreditError, CryptoError, ProtocolError

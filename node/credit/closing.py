@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from node import limits
 from node.credit.fold import Amounts, Fold, FoldedSide
 from node.credit.pair_book import PairBook
-from node.credit.pair_ledger import LATE_PASS_DAYS, Evidence, Pair
+from node.credit.pair_records import Pair, PairRecord
 from node.credit.units import period_of
+from node.credit.vesting import LATE_PASS_DAYS
 from node.errors import CreditError
 from node.records.charge import Charge
 from node.records.clear import Clear
@@ -32,8 +33,8 @@ CLOSE_AFTER_PERIODS = 2
 class Split:
     """A pair's records, as closing a period parts them."""
 
-    ended: tuple[Evidence, ...]
-    rest: tuple[Evidence, ...]
+    ended: tuple[PairRecord, ...]
+    rest: tuple[PairRecord, ...]
 
 
 def last_closed(day: int) -> int:
@@ -41,7 +42,7 @@ def last_closed(day: int) -> int:
     return period_of(day) - CLOSE_AFTER_PERIODS
 
 
-def is_over(record: Evidence, fold: Fold | None) -> bool:
+def is_over(record: PairRecord, fold: Fold | None) -> bool:
     """Whether a record belongs to what is folded: it comes too late, or once more."""
     if fold is None:
         return False
@@ -50,7 +51,7 @@ def is_over(record: Evidence, fold: Fold | None) -> bool:
     return is_too_old(record, fold.period)
 
 
-def is_too_old(record: Evidence, closed: int) -> bool:
+def is_too_old(record: PairRecord, closed: int) -> bool:
     """Whether a record belongs to the closed periods by its dates."""
     match record:
         case Lease():
@@ -62,7 +63,7 @@ def is_too_old(record: Evidence, closed: int) -> bool:
 
 
 def split(
-    records: Iterable[Evidence], gifts: Collection[LeaseId], period: int, *, before: Fold | None = None
+    records: Iterable[PairRecord], gifts: Collection[LeaseId], period: int, *, before: Fold | None = None
 ) -> Split:
     """What goes when `period` is closed, and what stays; `before` is the fold that is there already.
 
@@ -86,7 +87,7 @@ def split(
             else:
                 staying.add((record.lease_id, record.holder))
 
-    def goes(record: Evidence) -> bool:
+    def goes(record: PairRecord) -> bool:
         match record:
             case Lease():
                 return record.record_id() in ended_leases
@@ -109,7 +110,7 @@ def split(
     return Split(ended, tuple(record for record in every if record not in dropped))
 
 
-def stood_for(records: Iterable[Evidence], gifts: Collection[LeaseId], fold: Fold) -> list[Evidence]:
+def stood_for(records: Iterable[PairRecord], gifts: Collection[LeaseId], fold: Fold) -> list[PairRecord]:
     """Which of a pair's records a fold stands for: of clears those that it names, since others may have
     completed after it was signed."""
     every = tuple(records)
@@ -120,7 +121,7 @@ def stood_for(records: Iterable[Evidence], gifts: Collection[LeaseId], fold: Fol
     ]
 
 
-def _ended_clears(records: Iterable[Evidence], period: int, before: Fold | None) -> set[bytes]:
+def _ended_clears(records: Iterable[PairRecord], period: int, before: Fold | None) -> set[bytes]:
     ended = sorted(
         (record.end_period, record.record_id())
         for record in records
@@ -132,7 +133,7 @@ def _ended_clears(records: Iterable[Evidence], period: int, before: Fold | None)
 
 def fold_of(
     pair: Pair,
-    ended: Iterable[Evidence],
+    ended: Iterable[PairRecord],
     before: Fold | None,
     *,
     network: str,

@@ -24,13 +24,13 @@ from node.credit.ledger_store import (
     LedgerChange,
     LedgerStore,
     LedgerView,
-    PairRecord,
     entry_of,
 )
 from node.credit.pair_book import PairBook
-from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
+from node.credit.pair_records import Pair, PairRecord
 from node.credit.pair_set import Gift, Terms, add_gift, in_order, lease_of, load, note
 from node.credit.units import SERVE_MICROS_PER_MIB, period_of, served_micros
+from node.credit.vesting import LATE_PASS_DAYS
 from node.records.charge import Charge
 from node.records.clear import Clear
 from node.records.lease import Lease, Release

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from node import limits, wire
 from node.credit.admission import Exposure, Policy, Standing, exposure_of
+from node.credit.pair_records import PairRecord
 from node.credit.units import PERIOD_DAYS
 from node.errors import StoreError
 from node.ports import KeyValue, ReadTransaction, WriteTransaction
@@ -43,7 +44,6 @@ READERS: Final = "credit_readers"
 READERS_IN_ORDER: Final = "credit_readers_in_order"
 
 GIFT_TAG: Final = "gift"
-PairRecord = Lease | Charge | Release | AuditReceipt | ServeReceipt | PairState | Clear
 KINDS: Final[dict[str, type[PairRecord]]] = {
     kind.TYPE: kind for kind in (Lease, Charge, Release, AuditReceipt, ServeReceipt, PairState, Clear)
 }

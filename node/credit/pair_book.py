@@ -13,19 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from node.credit.fold import Fold, FoldedSide, amounts_of
-from node.credit.pair_ledger import (
-    KNOWN_LAPSE_DAYS,
-    LATE_PASS_DAYS,
-    NEWCOMER_LAPSE_DAYS,
-    Balance,
-    Evidence,
-    Given,
-    Pair,
-    collect,
-    payer_by_grant,
-    vestings,
-)
+from node.credit.lapsing import KNOWN_LAPSE_DAYS, NEWCOMER_LAPSE_DAYS, collect
+from node.credit.pair_ledger import Balance, Given, payer_by_grant
+from node.credit.pair_records import Pair, PairRecord
 from node.credit.units import PERIOD_DAYS, lease_micros, lease_value, period_of, served_micros
+from node.credit.vesting import LATE_PASS_DAYS, vestings
 from node.records.charge import Charge
 from node.records.clear import Clear
 from node.records.lease import Lease, Release
@@ -120,7 +112,7 @@ class PairBook:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, record: Evidence) -> bool:
+    def add(self, record: PairRecord) -> bool:
         """Take in a verified record; whether it is new."""
         record_id = record.record_id()
         if record_id in self._ids:

@@ -5,94 +5,29 @@ so merging is set union, in any order and any number of times; more records neve
 given, but for what only co-holders vouched for and the owner then found missing; what a lease vests never
 exceeds its value; what one side is owed the other one owes.
 
-Keeping vests day by day. A pass by the owner (the owner key or the paying account) vests every day up to its
-own. A day also vests once two different assigned co-holders have passed the lease on that day or later:
-no day rests on one stranger's word, and the rule does not depend on the order in which receipts arrive.
-Co-holders may collude: where the owner's last word on a lease is a failure, theirs counts for nothing, and
-what rests on theirs alone is told apart (`Given.vouched`), so that nothing is spent on it before the owner
-has looked. What both sides signed as a pair state counts where it is more than the evidence at hand. The
-records of closed periods can go: what they came to is a fold (`fold.py`), that both sides signed.
-
-Debts in both directions cancel, the oldest first. What is left lapses 30 days after it vested if the debtor
-never gave this creditor anything, 180 days after otherwise. Source: credit.md, "Earning", "Spending".
+What is kept vests by audits (`vesting.py`); debts cancel and lapse (`lapsing.py`). What both sides signed as
+a pair state counts where it is more than the evidence at hand. The records of closed periods can go: what
+they came to is a fold (`fold.py`), that both sides signed. `PairBook` computes the same step by step.
+Source: credit.md, "Earning", "Spending".
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from node.credit.fold import Fold, FoldedSide
-from node.credit.units import (
-    PERIOD_DAYS,
-    SERVE_MICROS_PER_MIB,
-    lease_micros,
-    lease_value,
-    period_of,
-    served_micros,
-)
-from node.crypto.identity import peer_id_of
-from node.errors import ProtocolError
+from node.credit.lapsing import collect
+from node.credit.pair_records import Pair, Records
+from node.credit.units import PERIOD_DAYS, lease_micros, lease_value, period_of, served_micros
+from node.credit.vesting import LATE_PASS_DAYS, vestings
 from node.records.charge import Charge
 from node.records.clear import Clear
 from node.records.lease import Lease, Release
 from node.records.pair_state import PairState
-from node.records.receipt import AuditReceipt, Outcome, ServeReceipt
-from node.units import AccountId, LeaseId, PeerId, SegmentId
-
-NEWCOMER_LAPSE_DAYS = 30
-KNOWN_LAPSE_DAYS = 180
-LATE_PASS_DAYS = 30
-"""A lease that ended still vests by a pass within so many days; after that nothing of it is open."""
-
-Evidence = Lease | Release | Charge | AuditReceipt | ServeReceipt | PairState | Clear
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """A set of verified records. The only ways to make one are `of` and `merge`."""
-
-    items: frozenset[Evidence] = frozenset()
-
-    @classmethod
-    def of(cls, records: Iterable[Evidence]) -> Records:
-        """The set. Raises `CryptoError` if a signature is missing or does not hold."""
-        checked = frozenset(records)
-        for record in checked:
-            record.verify()
-        return cls(checked)
-
-    def merge(self, other: Records) -> Records:
-        """The union."""
-        return Records(self.items | other.items)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two accounts in byte order, and what both must agree on for their balances to agree.
-
-    `low_peers` and `high_peers` are the peer ids that give on an account's behalf: those that both an offer
-    (signed by the peer) and a device certificate (signed by the account) name. `manifest_bytes` is what a
-    lease of a segment is billed for its manifests. `is_assigned` says whether a receipt's auditor was due to
-    audit that lease on that day. `gifts` are leases accepted under a friend line: nothing is owed for them.
-    """
-
-    low: AccountId
-    high: AccountId
-    low_peers: frozenset[PeerId]
-    high_peers: frozenset[PeerId]
-    manifest_bytes: Mapping[SegmentId, int]
-    is_assigned: Callable[[AuditReceipt, Lease], bool]
-    gifts: Collection[LeaseId] = frozenset()
-    serve_micros_per_mib: int = SERVE_MICROS_PER_MIB
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ProtocolError("a pair is two accounts in byte order")
-        if self.low_peers & self.high_peers:
-            raise ProtocolError("one peer can't give on behalf of both accounts of a pair")
+from node.records.receipt import AuditReceipt, ServeReceipt
+from node.units import AccountId, LeaseId, PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +172,7 @@ def unvested(pair: Pair, records: Records, debtor: AccountId, *, today: int) -> 
     open_micros = 0
     for lease, manifest_bytes, receipts in _unreleased(pair, records, debtor):
         if lease.end_day + LATE_PASS_DAYS > today and lease.lease_id not in pair.gifts:
-            vested = len(vesting_days(lease, debtor, receipts, pair, today))
+            vested = len(vestings(lease, debtor, receipts, pair, today))
             open_micros += lease_value(lease, manifest_bytes) - lease_micros(lease, manifest_bytes, vested)
     return open_micros
 
@@ -259,66 +194,6 @@ def _unreleased(
     for lease, manifest_bytes, receipts in _charged(pair, records, debtor, creditor):
         if (lease.lease_id, lease.holder) not in released:
             yield lease, manifest_bytes, receipts
-
-
-def vesting_days(
-    lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
-) -> list[int]:
-    """For each vested day of a lease, from its first, the day on which it vested."""
-    return [day for day, _ in vestings(lease, payer, receipts, pair, today)]
-
-
-def vestings(
-    lease: Lease, payer: AccountId, receipts: Iterable[AuditReceipt], pair: Pair, today: int
-) -> list[tuple[int, bool]]:
-    """(the day on which it vested, whether by co-holders alone) of each vested day, from the first."""
-    own = {peer_id_of(lease.owner_key), peer_id_of(payer)}
-    creditor_peers = pair.low_peers if lease.holder in pair.low_peers else pair.high_peers
-    owner_passes: set[int] = set()
-    owner_failed = -1
-    holder_passes: defaultdict[int, set[PeerId]] = defaultdict(set)
-    for receipt in receipts:
-        if not lease.start_day <= receipt.day <= today:
-            continue
-        if receipt.outcome is Outcome.FAILED and receipt.auditor in own and receipt.day < lease.end_day:
-            owner_failed = max(owner_failed, receipt.day)
-        if receipt.outcome is not Outcome.PASSED:
-            continue
-        if receipt.auditor in own:
-            owner_passes.add(receipt.day)
-        elif (
-            receipt.auditor not in creditor_peers
-            and receipt.auditor not in holder_passes[receipt.day]
-            and pair.is_assigned(receipt, lease)  # last: it costs a look at what is known of the segment
-        ):
-            holder_passes[receipt.day].add(receipt.auditor)
-    if owner_failed >= max(owner_passes, default=0):
-        holder_passes.clear()
-    return _vested(lease, owner_passes, holder_passes, today)
-
-
-_NEVER = 2**62
-
-
-def _vested(
-    lease: Lease, owner_passes: set[int], holder_passes: dict[int, set[PeerId]], today: int
-) -> list[tuple[int, bool]]:
-    """One walk back in time: of each day, the first owner's pass and the first passes of two co-holders."""
-    owner = first = second = _NEVER
-    first_auditor: PeerId | None = None
-    seen: list[tuple[int, bool]] = []
-    last = min(today, lease.end_day + LATE_PASS_DAYS - 1)
-    for day in range(last, lease.start_day - 1, -1):
-        if day in owner_passes:
-            owner = day
-        for auditor in holder_passes.get(day, ()):
-            if auditor != first_auditor:
-                second, first_auditor = first, auditor
-            first = day
-        if day < lease.end_day:
-            seen.append((min(owner, second), owner == _NEVER))
-    seen.reverse()
-    return [(day, is_vouched) for day, is_vouched in seen if day != _NEVER]
 
 
 def _charged(
@@ -428,49 +303,3 @@ def _add_clears(
     for (_, debtor, creditor), amount in amounts.items():
         if {debtor, creditor} == {pair.low, pair.high}:
             claims[creditor].cleared += amount
-
-
-class Dated(Protocol):
-    """One direction's claims, as `collect` reads them."""
-
-    @property
-    def cleared(self) -> int:
-        """What clears collect."""
-        ...
-
-    @property
-    def dated(self) -> Iterable[tuple[int, int]]:
-        """(day it vested, micro-credits), in any order; several of a day may be one."""
-        ...
-
-
-def collect(low: Dated, high: Dated, low_knows: bool, high_knows: bool, today: int) -> tuple[int, int]:
-    """What lapses on each side when debts cancel day by day, the oldest first.
-
-    A clear collects the oldest claims, those of later days too if it came first; a debt that one clear
-    lowered below nothing is a claim of the debtor that does not lapse.
-    """
-    open_claims: tuple[deque[list[int]], deque[list[int]]] = (deque(), deque())
-    ahead = [low.cleared, high.cleared]
-    lapse_days = [KNOWN_LAPSE_DAYS if knows else NEWCOMER_LAPSE_DAYS for knows in (low_knows, high_knows)]
-    lapsed = [0, 0]
-    news = sorted(
-        (day, side, micros) for side, claims in enumerate((low, high)) for day, micros in claims.dated
-    )
-    for day, side, micros in [*news, (today, 0, 0)]:
-        for each in (0, 1):
-            while open_claims[each] and open_claims[each][0][0] + lapse_days[each] < day:
-                lapsed[each] += open_claims[each].popleft()[1]
-        left = micros - min(micros, ahead[side])
-        ahead[side] -= micros - left
-        # A claim whose other side was cleared below nothing is collected by that first.
-        opposite = open_claims[1 - side]
-        while left and opposite:
-            taken = min(left, opposite[0][1])
-            opposite[0][1] -= taken
-            left -= taken
-            if not opposite[0][1]:
-                opposite.popleft()
-        if left:
-            open_claims[side].append([day, left])
-    return lapsed[0], lapsed[1]

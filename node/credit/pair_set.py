@@ -12,10 +12,11 @@ from typing import Final
 
 from node import limits
 from node.credit.fold import FOLD_TAG, Fold
-from node.credit.ledger_store import GIFT_TAG, Entry, LedgerChange, LedgerView, PairRecord
+from node.credit.ledger_store import GIFT_TAG, Entry, LedgerChange, LedgerView
 from node.credit.pair_book import PairBook
-from node.credit.pair_ledger import LATE_PASS_DAYS, Pair
+from node.credit.pair_records import Pair, PairRecord
 from node.credit.units import granted_manifest_bytes, period_of
+from node.credit.vesting import LATE_PASS_DAYS
 from node.crypto.hashing import blake3_256
 from node.records.charge import Charge
 from node.records.lease import Lease, Release

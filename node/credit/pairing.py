@@ -16,10 +16,11 @@ from node import limits
 from node.credit.closing import check_fold, is_over, last_closed
 from node.credit.fold import FOLD_TAG, Fold
 from node.credit.ledger import Ledger
-from node.credit.ledger_store import GIFT_TAG, KINDS, LedgerChange, LedgerView, PairRecord
+from node.credit.ledger_store import GIFT_TAG, KINDS, LedgerChange, LedgerView
 from node.credit.messages import EntryData
 from node.credit.pair_chain import Chain
 from node.credit.pair_ledger import payer_by_grant
+from node.credit.pair_records import PairRecord
 from node.credit.pair_set import Gift
 from node.credit.reconcile import ID_BYTES
 from node.credit.units import PERIOD_DAYS, period_of

@@ -22,8 +22,9 @@ from node.credit.admitting import CreditAdmission
 from node.credit.clearing_service import ClearingService
 from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
-from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView, PairRecord
+from node.credit.ledger_store import AccountRow, LedgerStore, LedgerView
 from node.credit.members import Addresses
+from node.credit.pair_records import PairRecord
 from node.credit.pairing import Pairing
 from node.credit.serving import ServingReceipts
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS

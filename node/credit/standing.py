@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from node.credit.admission import Policy, Standing
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Pair, Records, balance, gifted, unvested
+from node.credit.pair_ledger import balance, gifted, unvested
+from node.credit.pair_records import Pair, Records
 from node.units import AccountId
 
 

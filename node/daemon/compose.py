@@ -352,7 +352,7 @@ async def _build(
     healing = build_healing(parts, shard_server=server, payer=credit.wallet, leaving=leaving, away_s=away_s)
     await offload.run(partial(healing.evictor.cap_is, memory.donation().cap_bytes))
     auditing = await offload.run(partial(build_auditing, parts, server.rosters))
-    auditing.on_heard = healing.held.heard
+    auditing.conversation.on_heard = healing.held.heard
     return Node(
         config=parts.config,
         keys=parts.keys,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from node.chunks.admission import Payer
+from node.chunks.client import HolderClient
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
@@ -36,7 +37,7 @@ from node.daemon.memory import DaemonMemory
 from node.daemon.parts import Parts
 from node.errors import RefusedError, RemoteError, StoreError
 from node.records.lease import Lease
-from node.units import AccountId, PeerId
+from node.units import PeerId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
@@ -125,6 +126,21 @@ class Healing:
             task_status.started()
 
 
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """What the holder's and the owner's side of healing share."""
+
+    client: HolderClient
+    holders: Holders
+    prober: Prober
+    repair: RepairClient
+    rebuilder: Rebuilder
+    journal: HealingJournal
+    healer: Healer
+    budget: RepairBudget
+    settings: HealingSettings
+
+
 def build_healing(
     parts: Parts, *, shard_server: ShardServer, payer: Payer, leaving: Leaving, away_s: int
 ) -> Healing:
@@ -132,64 +148,64 @@ def build_healing(
 
     `away_s` is how long the node was off before this start. Reads rows of the state.
     """
-    config, network, client, directory = parts.config.repair, parts.giving, parts.giving_client(), parts.dht
-    clock, entropy, offload, state = parts.clock, parts.entropy, parts.offload, parts.state
-    store, catalogue, evidence, scores = parts.store, parts.catalogue, parts.evidence, parts.scores
-    keys, preamble, engine = parts.keys, parts.preamble, parts.engine
-    keeper, rosters = shard_server.keeper, shard_server.rosters
-    journal = HealingJournal(state)
-    holders = Holders(client=client, directory=directory, clock=clock, scores=scores)
-    prober = Prober(ProbeContext(network, holders, evidence, keys.identity, entropy, offload))
-
-    async def is_reachable(peer_id: PeerId) -> bool:
-        try:
-            await end(await holders.open(prober.contact(peer_id)), clean=True)
-        except RefusedError:
-            return True
-        except RemoteError:
-            return False
-        return True
-
+    tools = _tools(parts, shard_server)
     pulse = Pulse(
-        network=network,
-        is_reachable=is_reachable,
-        journal=journal,
-        clock=clock,
-        offload=offload,
+        network=parts.giving,
+        is_reachable=partial(_is_reachable, tools),
+        journal=tools.journal,
+        clock=parts.clock,
+        offload=parts.offload,
         away_s=away_s,
     )
-    held = HeldSegments(
-        store=store,
-        keeper=keeper,
-        rosters=rosters,
-        evidence=evidence,
-        clock=clock,
-        network=preamble.network_id,
-        dead_after_s=config.dead_after_s,
-        urgent_after_s=config.urgent_after_s,
-        journal=journal,
-        away_s=away_s,
-        absent_since=pulse.absent_since,
+    held = _held(parts, tools, shard_server, pulse, away_s)
+    mover = _mover(parts, tools, held)
+    intents = Intents(stagger_s=tools.settings.stagger_s)
+    service = _service(parts, tools, held, mover, pulse, intents)
+    placer = _placer(parts, tools, payer)
+    repairer = _repairer(parts, tools, service, placer)
+    return Healing(
+        server=_server(parts, tools, shard_server, held, intents, leaving),
+        service=service,
+        healer=tools.healer,
+        placer=placer,
+        held=held,
+        pulse=pulse,
+        mover=mover,
+        repairer=repairer,
+        owner_watch=_owner_watch(parts, tools, repairer, placer),
+        leaving=leaving,
+        losses=_losses(parts, tools, shard_server),
+        evictor=_evictor(parts, held, mover, leaving),
     )
-    repair = RepairClient(network, preamble)
-    intents = Intents(stagger_s=config.stagger_s)
-    rebuilder = Rebuilder(holders=holders, client=client, repair=repair, engine=engine, offload=offload)
+
+
+def _tools(parts: Parts, shard_server: ShardServer) -> _Tools:
+    config, client = parts.config.repair, parts.giving_client()
+    holders = Holders(client=client, directory=parts.dht, clock=parts.clock, scores=parts.scores)
+    prober = Prober(
+        ProbeContext(parts.giving, holders, parts.evidence, parts.keys.identity, parts.entropy, parts.offload)
+    )
+    repair = RepairClient(parts.giving, parts.preamble)
+    rebuilder = Rebuilder(
+        holders=holders, client=client, repair=repair, engine=parts.engine, offload=parts.offload
+    )
+    journal = HealingJournal(parts.state)
     healer = Healer(
         HealerContext(
-            network=network,
+            network=parts.giving,
             client=client,
             repair=repair,
-            directory=directory,
+            directory=parts.dht,
             rebuilder=rebuilder,
             prober=prober,
-            evidence=evidence,
+            evidence=parts.evidence,
             journal=journal,
-            scores=scores,
+            scores=parts.scores,
             reputations=parts.reputations,
-            clock=clock,
-            entropy=entropy,
-            offload=offload,
-            on_leases=partial(_remember, store, shard_server),
+            clock=parts.clock,
+            entropy=parts.entropy,
+            offload=parts.offload,
+            on_leases=partial(_remember, parts.store, shard_server),
         )
     )
     settings = HealingSettings(
@@ -197,106 +213,171 @@ def build_healing(
         stagger_s=config.stagger_s,
         threshold=config.threshold,
     )
-    mover = Mover(
-        held=held,
-        healer=healer,
-        rebuilder=rebuilder,
-        prober=prober,
-        client=client,
-        identity=keys.identity,
-        clock=clock,
-        offload=offload,
+    budget = RepairBudget(settings.bytes_per_day, parts.clock, journal)
+    return _Tools(client, holders, prober, repair, rebuilder, journal, healer, budget, settings)
+
+
+async def _is_reachable(tools: _Tools, peer_id: PeerId) -> bool:
+    """Whether a peer answers at all, a refusal included."""
+    try:
+        await end(await tools.holders.open(tools.prober.contact(peer_id)), clean=True)
+    except RefusedError:
+        return True
+    except RemoteError:
+        return False
+    return True
+
+
+# --- a holder's side ----------------------------------------------------------------------------------------
+
+
+def _held(parts: Parts, tools: _Tools, shard_server: ShardServer, pulse: Pulse, away_s: int) -> HeldSegments:
+    return HeldSegments(
+        store=parts.store,
+        keeper=shard_server.keeper,
+        rosters=shard_server.rosters,
+        evidence=parts.evidence,
+        clock=parts.clock,
+        network=parts.network_id,
+        dead_after_s=parts.config.repair.dead_after_s,
+        urgent_after_s=parts.config.repair.urgent_after_s,
+        journal=tools.journal,
+        away_s=away_s,
+        absent_since=pulse.absent_since,
     )
-    budget = RepairBudget(settings.bytes_per_day, clock, journal)
-    service = HealingService(
+
+
+def _mover(parts: Parts, tools: _Tools, held: HeldSegments) -> Mover:
+    return Mover(
         held=held,
-        healer=healer,
-        prober=prober,
+        healer=tools.healer,
+        rebuilder=tools.rebuilder,
+        prober=tools.prober,
+        client=tools.client,
+        identity=parts.keys.identity,
+        clock=parts.clock,
+        offload=parts.offload,
+    )
+
+
+def _service(
+    parts: Parts, tools: _Tools, held: HeldSegments, mover: Mover, pulse: Pulse, intents: Intents
+) -> HealingService:
+    return HealingService(
+        held=held,
+        healer=tools.healer,
+        prober=tools.prober,
         intents=intents,
-        client=repair,
-        identity=keys.identity,
-        settings=settings,
-        clock=clock,
-        offload=offload,
+        client=tools.repair,
+        identity=parts.keys.identity,
+        settings=tools.settings,
+        clock=parts.clock,
+        offload=parts.offload,
         mover=mover,
-        budget=budget,
+        budget=tools.budget,
         pulse=pulse,
     )
-    server = RepairServer(
-        network=network,
-        store=store,
-        keeper=keeper,
-        rosters=rosters,
-        identity=keys.identity,
-        account=keys.account_id,
-        preamble=preamble,
-        clock=clock,
-        offload=offload,
-        prober=prober,
+
+
+def _server(
+    parts: Parts,
+    tools: _Tools,
+    shard_server: ShardServer,
+    held: HeldSegments,
+    intents: Intents,
+    leaving: Leaving,
+) -> RepairServer:
+    return RepairServer(
+        network=parts.giving,
+        store=parts.store,
+        keeper=shard_server.keeper,
+        rosters=shard_server.rosters,
+        identity=parts.keys.identity,
+        account=parts.keys.account_id,
+        preamble=parts.preamble,
+        clock=parts.clock,
+        offload=parts.offload,
+        prober=tools.prober,
         intents=intents,
         held=held,
         is_leaving=leaving,
-        take_loss=evidence.add_bad_answer,
+        take_loss=parts.evidence.add_bad_answer,
     )
-    losses = LossTeller(
-        store=store,
-        rosters=rosters,
-        holders=holders,
-        client=repair,
-        state=state,
-        identity=keys.identity,
-        clock=clock,
-        entropy=entropy,
-        offload=offload,
+
+
+def _losses(parts: Parts, tools: _Tools, shard_server: ShardServer) -> LossTeller:
+    return LossTeller(
+        store=parts.store,
+        rosters=shard_server.rosters,
+        holders=tools.holders,
+        client=tools.repair,
+        state=parts.state,
+        identity=parts.keys.identity,
+        clock=parts.clock,
+        entropy=parts.entropy,
+        offload=parts.offload,
     )
-    placer = Placer(
+
+
+def _evictor(parts: Parts, held: HeldSegments, mover: Mover, leaving: Leaving) -> Evictor:
+    return Evictor(
+        held=held,
+        mover=mover,
+        state=parts.state,
+        clock=parts.clock,
+        offload=parts.offload,
+        evict_after_s=parts.config.repair.evict_after_s,
+        is_leaving=leaving,
+    )
+
+
+# --- the owner's side ---------------------------------------------------------------------------------------
+
+
+def _placer(parts: Parts, tools: _Tools, payer: Payer) -> Placer:
+    return Placer(
         PlacingContext(
-            network=network,
-            client=client,
-            directory=directory,
-            rebuilder=rebuilder,
-            prober=prober,
-            scores=scores,
-            account=AccountId(keys.account.public),
-            clock=clock,
-            entropy=entropy,
+            network=parts.giving,
+            client=tools.client,
+            directory=parts.dht,
+            rebuilder=tools.rebuilder,
+            prober=tools.prober,
+            scores=parts.scores,
+            account=parts.keys.account_id,
+            clock=parts.clock,
+            entropy=parts.entropy,
             payer=payer,
         )
     )
-    repairer = FileRepairer(
-        holders=holders,
-        locator=Locator(holders, known_holders=catalogue.holders),
-        healer=healer,
+
+
+def _repairer(parts: Parts, tools: _Tools, service: HealingService, placer: Placer) -> FileRepairer:
+    return FileRepairer(
+        holders=tools.holders,
+        locator=Locator(tools.holders, known_holders=parts.catalogue.holders),
+        healer=tools.healer,
         service=service,
         placer=placer,
-        catalogue=catalogue,
-        account_seed=keys.account.seed,
-        offload=offload,
+        catalogue=parts.catalogue,
+        account_seed=parts.keys.account.seed,
+        offload=parts.offload,
     )
-    owner_watch = OwnerWatch(
-        catalogue=catalogue,
+
+
+def _owner_watch(parts: Parts, tools: _Tools, repairer: FileRepairer, placer: Placer) -> OwnerWatch:
+    config = parts.config.repair
+    return OwnerWatch(
+        catalogue=parts.catalogue,
         repairer=repairer,
         placer=placer,
-        evidence=evidence,
-        budget=budget,
-        clock=clock,
-        offload=offload,
+        evidence=parts.evidence,
+        budget=tools.budget,
+        clock=parts.clock,
+        offload=parts.offload,
         check_interval_s=config.check_interval_s,
         dead_after_s=config.dead_after_s,
         urgent_after_s=config.urgent_after_s,
         wait_joined=parts.dht.wait_joined,
-    )
-    evictor = Evictor(
-        held=held,
-        mover=mover,
-        state=state,
-        clock=clock,
-        offload=offload,
-        evict_after_s=config.evict_after_s,
-        is_leaving=leaving,
-    )
-    return Healing(
-        server, service, healer, placer, held, pulse, mover, repairer, owner_watch, leaving, losses, evictor
     )
 
 

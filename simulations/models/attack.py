@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from node.credit.admission import UNLIMITED, Exposure, Policy, Standing, decide, exposure_of
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Evidence, Pair, Records, balance
+from node.credit.pair_ledger import balance
+from node.credit.pair_records import Pair, PairRecord, Records
 from node.credit.standing import standing_of
 from node.credit.units import (
     BILLED_EXTRA_BYTES,
@@ -71,7 +72,7 @@ class Donor(Party):
         self._day = -1
         self._seen: dict[AccountId, tuple[Standing, Exposure]] = {}
 
-    def learn(self, other: Party, news: Iterable[Evidence]) -> None:
+    def learn(self, other: Party, news: Iterable[PairRecord]) -> None:
         """Records of the pair with `other`. Raises `CryptoError` for one that does not verify."""
         self.parties[other.account] = other
         known = self.records.get(other.account, Records())

@@ -15,8 +15,9 @@ import trio
 
 from node.chunks.geometry import Code
 from node.chunks.put.upload import PutOptions
-from node.credit.ledger_store import KINDS, LedgerView, PairRecord
-from node.credit.pair_ledger import Records, balance
+from node.credit.ledger_store import KINDS, LedgerView
+from node.credit.pair_ledger import balance
+from node.credit.pair_records import PairRecord, Records
 from node.crypto.identity import peer_id_of
 from node.daemon.compose import Node
 from node.daemon.config import build_config

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from node.credit.pair_ledger import Pair
+from node.credit.pair_records import Pair
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.records.charge import Charge

@@ -24,9 +24,11 @@ from node.credit import (
     pair_book,
     pair_chain,
     pair_ledger,
+    pair_records,
     pairing,
     reputation,
     standing,
+    vesting,
 )
 from node.credit.clearing import ClearBook
 from node.credit.fold import FoldedSide
@@ -91,12 +93,12 @@ def _reserved_while_open(self: ClearBook, debtor: Any, creditor: Any) -> int:
     )
 
 
-def _larger_set(self: pair_ledger.Records, other: pair_ledger.Records) -> pair_ledger.Records:
+def _larger_set(self: pair_records.Records, other: pair_records.Records) -> pair_records.Records:
     return max(self, other, key=lambda records: len(records.items))
 
 
-def _unverified(cls: Any, records: Any) -> pair_ledger.Records:
-    return pair_ledger.Records(frozenset(records))
+def _unverified(cls: Any, records: Any) -> pair_records.Records:
+    return pair_records.Records(frozenset(records))
 
 
 def _failure_takes_all_back(
@@ -107,7 +109,7 @@ def _failure_takes_all_back(
     return [] if failed else _VESTINGS(lease, payer, seen, pair, today)
 
 
-_VESTINGS = pair_ledger.vestings
+_VESTINGS = vesting.vestings
 _PROPOSE = pair_chain.Chain.propose
 
 
@@ -197,7 +199,7 @@ MUTATIONS: Sequence[Mutation] = (
         "known for a byte", (5,), Adversaries,
         _put(admission.Policy, "knows", lambda self, given: given > 0),
     ),
-    Mutation("the larger set wins", (6,), Adversaries, _put(pair_ledger.Records, "merge", _larger_set)),
+    Mutation("the larger set wins", (6,), Adversaries, _put(pair_records.Records, "merge", _larger_set)),
     Mutation(
         "what is over is free again", (7, 2), Adversaries, _put(ClearBook, "reserved", _reserved_while_open)
     ),
@@ -220,7 +222,7 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation(
         "signatures are not checked", (9,), Adversaries,
-        _put(pair_ledger.Records, "of", classmethod(_unverified)),
+        _put(pair_records.Records, "of", classmethod(_unverified)),
     ),
     Mutation(
         "any network will do", (9, 10), Wire,

@@ -11,8 +11,8 @@ from typing import TypeVar
 import trio
 
 from node.credit.admission import Policy
-from node.credit.ledger_store import PairRecord
 from node.credit.pair_ledger import Balance
+from node.credit.pair_records import PairRecord
 from node.credit.service import CreditService
 from node.crypto.keystore import NodeKeys
 from node.framing import Preamble

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from node.credit.admission import UNLIMITED, Exposure, Ledger, Policy, Rule, Standing, decide, exposure_of
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Records
+from node.credit.pair_records import Records
 from node.credit.standing import standing_of
 from node.errors import CreditError
 from node.units import GIB, AccountId

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from node import limits
 from node.credit.bloom import BloomFilter
 from node.credit.clearing import ClearBook, ClearState, Cycle, four_cycles, three_cycles
-from node.credit.pair_ledger import Records, balance
+from node.credit.pair_ledger import balance
+from node.credit.pair_records import Records
 from node.errors import CreditError, CryptoError, NodeError, ProtocolError
 from node.records.clear import Abort, Clear
 from node.units import AccountId

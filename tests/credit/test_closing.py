@@ -14,10 +14,11 @@ from trio.testing import MockClock
 from node import limits
 from node.credit.closing import check_fold, fold_of, is_too_old, last_closed, split
 from node.credit.fold import FOLD_TAG, Fold, FoldedSide
-from node.credit.ledger_store import LedgerView, PairRecord
+from node.credit.ledger_store import LedgerView
 from node.credit.messages import EntryData
 from node.credit.pair_book import PairBook
-from node.credit.pair_ledger import Evidence, Given, Records, balance, unvested
+from node.credit.pair_ledger import Given, balance, unvested
+from node.credit.pair_records import PairRecord, Records
 from node.credit.pair_set import Gift
 from node.credit.units import PERIOD_DAYS, period_of
 from node.errors import CreditError, ProtocolError
@@ -51,7 +52,7 @@ LIAR = Actor(7)
 # --- the rules ----------------------------------------------------------------------------------------------
 
 
-def needs_what_is_gone(record: Evidence, gone: Sequence[Evidence]) -> bool:
+def needs_what_is_gone(record: PairRecord, gone: Sequence[PairRecord]) -> bool:
     """Whether a later record is only about leases that a closing took."""
     names = {(r.lease_id, r.holder) for r in gone if isinstance(r, Lease | Release)}
     match record:
@@ -68,7 +69,7 @@ def needs_what_is_gone(record: Evidence, gone: Sequence[Evidence]) -> bool:
 @given(st.lists(records, max_size=25), st.lists(records, max_size=8), st.integers(60, 320), st.booleans())
 @settings(max_examples=2000 if FULL else 200, deadline=None)
 def test_closing_changes_no_balance_now_or_later(
-    before: list[Evidence], after: list[Evidence], elapsed: int, assigned: bool
+    before: list[PairRecord], after: list[PairRecord], elapsed: int, assigned: bool
 ) -> None:
     pair = pair_of(ONE, OTHER, assigned=assigned, gifts=GIFTS)
     today = DAY + elapsed
@@ -96,12 +97,12 @@ def test_closing_changes_no_balance_now_or_later(
 
 @given(st.lists(records, max_size=25), st.integers(100, 320))
 @settings(max_examples=500 if FULL else 60, deadline=None)
-def test_closing_twice_is_closing_once(before: list[Evidence], elapsed: int) -> None:
+def test_closing_twice_is_closing_once(before: list[PairRecord], elapsed: int) -> None:
     pair = pair_of(ONE, OTHER, gifts=GIFTS)
     today = DAY + elapsed
     closed = last_closed(today)
 
-    def close(some: Sequence[Evidence], base: Fold | None, period: int) -> Fold:
+    def close(some: Sequence[PairRecord], base: Fold | None, period: int) -> Fold:
         return fold_of(
             pair, some, base, network=NETWORK, period=period, last_state=b"", agreed=((), ()), today=today
         )
@@ -120,7 +121,7 @@ def test_what_may_go_is_not_needed_by_what_stays() -> None:
     shared = receipt_of([short, long], ONE.owner, DAY + 3)
     own = receipt_of([short], ONE.owner, DAY + 4)
     read = replace(served(OTHER, ONE, DAY + 90, MIB), lease_id=gift.lease_id)
-    before: list[Evidence] = [
+    before: list[PairRecord] = [
         long, short, gift, charge_of(long, ONE), charge_of(short, ONE), charge_of(gift, ONE), shared, own,
         release_of(short, ONE), served(OTHER, ONE, DAY + 3, MIB), read,
     ]  # fmt: skip
@@ -277,7 +278,7 @@ def test_whatever_happens_both_ends_say_what_all_records_ever_say(
     """One end closes and the other does not hear of it, dies, loses its disk, and hears everything again."""
     one, other = End(ONE, OTHER), End(OTHER, ONE)
     exchange(one, other)
-    ever: dict[bytes, Evidence] = {}
+    ever: dict[bytes, PairRecord] = {}
     told: list[EntryData] = []
     gifts: set[LeaseId] = set()
     leases = []

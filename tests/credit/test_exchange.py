@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.credit.ledger_store import PairRecord
-from node.credit.pair_ledger import Records, balance
+from node.credit.pair_ledger import balance
+from node.credit.pair_records import PairRecord, Records
 from node.credit.units import period_of
 from node.errors import CreditError
 from node.ports import KeyValue, WriteTransaction

@@ -13,7 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from node.credit.pair_ledger import Evidence, Records, balance
+from node.credit.pair_ledger import balance
+from node.credit.pair_records import PairRecord, Records
 from node.errors import CryptoError, NodeError, ProtocolError
 from node.records.base import Record
 from node.records.clear import Clear
@@ -205,7 +206,7 @@ class Adversaries(RuleBasedStateMachine):
         node = self.honest(data)
         other, records = data.draw(st.sampled_from(list(node.records.items())))
         record = data.draw(st.sampled_from(sorted(records.items, key=lambda r: r.encode())))
-        forged: list[Evidence]
+        forged: list[PairRecord]
         match record:
             case ServeReceipt():
                 forged = [replace(record, byte_count=record.byte_count + 1)]

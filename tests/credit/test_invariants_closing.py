@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from node.credit.fold import FOLD_TAG, Fold
-from node.credit.ledger_store import PairRecord
 from node.credit.messages import EntryData
 from node.credit.pair_chain import Chain
-from node.credit.pair_ledger import Balance, Records, balance
+from node.credit.pair_ledger import Balance, balance
+from node.credit.pair_records import PairRecord, Records
 from node.errors import CreditError, ProtocolError
 from node.records.clear import Clear
 from node.records.lease import Lease

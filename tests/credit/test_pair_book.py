@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.credit.pair_book import PairBook
-from node.credit.pair_ledger import Evidence, Records, balance, unvested
+from node.credit.pair_ledger import balance, unvested
+from node.credit.pair_records import PairRecord, Records
 from node.records.receipt import Outcome
 from tests.conftest import FULL
 from tests.credit.actors import (
@@ -33,7 +34,7 @@ GIFTS = [LEASES[2].lease_id]
 
 days = st.integers(DAY - 1, DAY + 250)
 of_leases = st.integers(0, len(LEASES) - 1)
-records: st.SearchStrategy[Evidence] = st.one_of(
+records: st.SearchStrategy[PairRecord] = st.one_of(
     of_leases.map(lambda n: LEASES[n]),
     of_leases.map(lambda n: charge_of(LEASES[n], PAYERS[n])),
     of_leases.map(lambda n: release_of(LEASES[n], ONE if LEASES[n].holder == OTHER.peer_id else OTHER)),
@@ -58,7 +59,7 @@ records: st.SearchStrategy[Evidence] = st.one_of(
 @given(st.lists(st.tuples(records, st.integers(0, 40)), max_size=25), st.booleans())
 @settings(max_examples=1000 if FULL else 120, deadline=None)
 def test_a_book_says_what_the_set_of_its_records_says(
-    steps: list[tuple[Evidence, int]], assigned: bool
+    steps: list[tuple[PairRecord, int]], assigned: bool
 ) -> None:
     """Records come in any order, days pass in between, and balances are asked for all the while."""
     pair = pair_of(ONE, OTHER, assigned=assigned, gifts=GIFTS)
@@ -76,7 +77,7 @@ def test_a_book_says_what_the_set_of_its_records_says(
 
 @given(st.lists(records, max_size=20), st.integers(DAY, DAY + 100))
 @settings(max_examples=300 if FULL else 60, deadline=None)
-def test_nothing_changes_before_the_day_that_a_book_names(seen: list[Evidence], today: int) -> None:
+def test_nothing_changes_before_the_day_that_a_book_names(seen: list[PairRecord], today: int) -> None:
     pair = pair_of(ONE, OTHER, gifts=GIFTS)
     book = PairBook(pair)
     for record in seen:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.credit.pair_ledger import Balance, Evidence, Pair, Records, balance, unvested
+from node.credit.pair_ledger import Balance, balance, unvested
+from node.credit.pair_records import Pair, PairRecord, Records
 from node.credit.units import lease_value
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError, ProtocolError
@@ -38,11 +39,11 @@ LEASE = lease_of(OWNER, DONOR)
 CHARGE = charge_of(LEASE, OWNER)
 
 
-def result(*records: Evidence, today: int = DAY + 400, pair: Pair = PAIR) -> Balance:
+def result(*records: PairRecord, today: int = DAY + 400, pair: Pair = PAIR) -> Balance:
     return balance(pair, Records.of(records), today=today)
 
 
-def given_by_donor(*records: Evidence, today: int = DAY + 20) -> int:
+def given_by_donor(*records: PairRecord, today: int = DAY + 20) -> int:
     return result(LEASE, CHARGE, *records, today=today).given_by(DONOR.account).kept
 
 
@@ -81,7 +82,7 @@ def test_what_strangers_vouch_for_is_not_spent_before_the_owner_looks() -> None:
     one, other, _ = CO_HOLDERS
     vouched = (receipt_of([LEASE], one, DAY + 5), receipt_of([LEASE], other, DAY + 8))
 
-    def stands(*records: Evidence) -> tuple[int, int]:
+    def stands(*records: PairRecord) -> tuple[int, int]:
         outcome = result(LEASE, CHARGE, *vouched, *records, today=DAY + 20)
         return outcome.net(DONOR.account) // CREDIT, outcome.confirmed(DONOR.account) // CREDIT
 
@@ -205,7 +206,7 @@ def test_a_complete_clear_lowers_a_debt_once() -> None:
 
 
 def test_unvested_is_what_may_still_come() -> None:
-    def left(*records: Evidence, today: int) -> int:
+    def left(*records: PairRecord, today: int) -> int:
         return unvested(PAIR, Records.of([LEASE, CHARGE, *records]), OWNER.account, today=today)
 
     assert left(today=DAY) == 30 * CREDIT
@@ -239,12 +240,12 @@ def test_forged_and_foreign_records_are_refused() -> None:
             Records.of([record])
 
 
-def pool() -> list[Evidence]:
+def pool() -> list[PairRecord]:
     """Records of every kind, true and useless ones, between the two and about others."""
     leases = [lease_of(OWNER, DONOR, n, day=DAY + 7 * n, days=9 + n, rate=333_333) for n in range(3)]
     leases += [lease_of(DONOR, OWNER, 3, day=DAY + 2), lease_of(OWNER, THIRD, 4)]
     auditors: list[KeyPair] = [OWNER.owner, DONOR.owner, DONOR.device, *CO_HOLDERS]
-    found: list[Evidence] = [*leases]
+    found: list[PairRecord] = [*leases]
     found += [charge_of(lease, payer) for lease in leases for payer in (OWNER, DONOR)]
     for number, lease in enumerate(leases):
         for step, auditor in enumerate(auditors):

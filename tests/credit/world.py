@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from node.credit.admission import Decision, Ledger, Policy, Rule, Standing
 from node.credit.clearing import ClearBook
-from node.credit.pair_ledger import Balance, Evidence, Pair, Records, balance, gifted, unvested
+from node.credit.pair_ledger import Balance, balance, gifted, unvested
+from node.credit.pair_records import Pair, PairRecord, Records
 from node.credit.standing import standing_of
 from node.credit.units import lease_value, served_micros
 from node.errors import CreditError, NodeError
@@ -54,7 +55,7 @@ class Honest:
     def __post_init__(self) -> None:
         self.book = ClearBook(self.actor.account)
 
-    def learn(self, other: Actor, news: Iterable[Evidence]) -> None:
+    def learn(self, other: Actor, news: Iterable[PairRecord]) -> None:
         """Believe what verifies. Raises `CryptoError` for the rest."""
         known = self.records.get(other, Records())
         more = known.merge(Records.of(news))
@@ -159,7 +160,7 @@ class World:
             donor.subnets[payer] = asker.subnet
         if decision.rule is Rule.LINE and decision.need <= asker.line - max(0, asker.position):
             self.gifts.add(lease.lease_id)
-        news: list[Evidence] = [lease, charge_of(lease, payer)]
+        news: list[PairRecord] = [lease, charge_of(lease, payer)]
         donor.learn(payer, news)
         if payer in self.nodes:
             self.nodes[payer].learn(donor.actor, news)

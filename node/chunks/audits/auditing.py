@@ -1,10 +1,9 @@
 """Rounds of audits: what is due is asked, judged, signed for and told. Layer 4.
 
-Invariants: of a pair all that is due goes into one challenge; a donor that can't be dialled is offline, which
-suspends it and costs it nothing else; one that is connected and leaves the same challenge unanswered three
-times has failed; what a donor says of its own disk's trouble says nothing of the bytes. A donor that
-was silent is looked for once a round by whoever missed it, so that all who might count it as dead see its
-return, and nothing is signed for that. Work spreads over the
+Invariants: a donor that can't be dialled is offline, which suspends it and costs it nothing else; one that is
+connected and leaves the same challenge unanswered three times has failed; what a donor says of its own disk's
+trouble says nothing of the bytes. A donor that was silent is looked for once a round by whoever missed it, so
+that all who might count it as dead see its return, and nothing is signed for that. Work spreads over the
 round by a seed, and between audits nothing wakes but the return of a donor that was given up.
 Source: credit.md, "Audits", "Earning".
 """
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -21,20 +19,20 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from node import limits
-from node.chunks.audits import messages
-from node.chunks.audits.duties import place_in_round, sample_total
+from node.chunks.audits.conversation import Conversation, PairTask
+from node.chunks.audits.duties import place_in_round
+from node.chunks.audits.given_up import GivenUp
 from node.chunks.audits.journal import OwnAudits
 from node.chunks.audits.judging import AuditStatistics, Judge, Judgement
 from node.chunks.audits.server import AuditServer
-from node.chunks.audits.session import AuditItem, Auditor, AuditSession
+from node.chunks.audits.session import AuditItem
 from node.chunks.audits.telling import Teller
 from node.chunks.audits.work import PairWork, WorkPlanner
 from node.chunks.evidence import Evidence
 from node.chunks.reputations import ReputationLog
 from node.crypto.hashing import blake3_256
-from node.errors import CryptoError, ProtocolError, RemoteError, StoreError, UnreachableError
+from node.errors import RemoteError, StoreError, UnreachableError
 from node.ports import Clock, Entropy, Network, Offload
-from node.records.lease import Lease
 from node.records.receipt import AUDIT_NONCE_BYTES, AuditReceipt, Outcome
 from node.units import LeaseId, PeerId, SegmentId
 
@@ -66,16 +64,6 @@ class _Silence(Enum):
     UNANSWERED = auto()
     TROUBLE = auto()
     """It says that it can't, or what it sent is no answer: nothing is known of the bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A pair's work in a round, in somebody's name."""
-
-    work: PairWork
-    auditor: Auditor
-    round_number: int
-    nonce: bytes
 
 
 class Auditing:
@@ -111,15 +99,19 @@ class Auditing:
         self._entropy = entropy
         self._offload = offload
         self._interval_s = interval_s
-        self._samples = samples
         self._me = server.peer_id
         self._limiter = trio.CapacityLimiter(AUDITS_AT_ONCE)
-        self._given_up: dict[PeerId, list[PairWork]] = {}
-        """Donors without an answer, and what was to be asked of them."""
+        self._given_up = GivenUp()
         self._suspected: set[tuple[PeerId, int]] = set()
-        self._collected_s: dict[PeerId, int] = {}
-        self.on_heard: Callable[[Collection[LeaseId]], None] = lambda lease_ids: None
-        """Called with leases whose donor answered that it holds them, to one that may not sample them."""
+        self.conversation = Conversation(
+            me=self._me,
+            planner=planner,
+            judge=judge,
+            evidence=evidence,
+            clock=clock,
+            offload=offload,
+            samples=samples,
+        )
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -130,11 +122,6 @@ class Auditing:
     def own_audits(self) -> OwnAudits:
         """What others' audits of this node showed."""
         return self.server.journal.audits()
-
-    @property
-    def given_up(self) -> tuple[PeerId, ...]:
-        """Donors that gave no answer and have not come back."""
-        return tuple(self._given_up)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve and audit until cancelled."""
@@ -186,7 +173,7 @@ class Auditing:
 
     async def _look_for(self, donor: PeerId) -> None:
         """Whether it has returned; forget it where nothing binds it any more. Raises `StoreError`."""
-        waiting = self._given_up.get(donor, [])
+        waiting = self._given_up.of(donor)
         left = []
         for work in waiting:
             if await self._offload.run(
@@ -194,7 +181,7 @@ class Auditing:
             ):
                 left.append(work)
         if not left:
-            self._given_up.pop(donor, None)
+            self._given_up.take(donor)
         elif await self._teller.is_reachable(donor):
             self._came_back(donor)
 
@@ -218,7 +205,7 @@ class Auditing:
         auditor = await self._offload.run(partial(self._planner.auditor, work))
         if auditor is None:
             return
-        task = _Task(work, auditor, round_number, self._entropy.random_bytes(AUDIT_NONCE_BYTES))
+        task = PairTask(work, auditor, round_number, self._entropy.random_bytes(AUDIT_NONCE_BYTES))
         items = await self._undone(task, work.sample)
         if items:
             await self._sample(task, items)
@@ -227,7 +214,7 @@ class Auditing:
                 missed = await self._missed(await self._undone(task, work.watch))
                 if missed and not work.is_told:
                     sample = {item.lease.lease_id: work.watch[item.lease.lease_id] for item in missed}
-                    self._await_return(PairWork(work.donor, work.file_hash, sample=sample))
+                    self._given_up.add(PairWork(work.donor, work.file_hash, sample=sample))
                 self._came_back(work.donor)
             else:
                 self._reputations.unreachable(work.donor)
@@ -249,7 +236,7 @@ class Auditing:
 
         return await self._offload.run(read)
 
-    async def _undone(self, task: _Task, wanted: Iterable[LeaseId]) -> list[AuditItem]:
+    async def _undone(self, task: PairTask, wanted: Iterable[LeaseId]) -> list[AuditItem]:
         """Items that this auditor has not proved or judged in this round: a restart repeats nothing."""
         work, start_s, now_s = task.work, task.round_number * self._interval_s, self._clock.now_s()
         lease_ids = list(wanted)[: limits.AUDIT_SAMPLES_MAX]
@@ -276,7 +263,7 @@ class Auditing:
 
         return await self._offload.run(load)
 
-    async def _sample(self, task: _Task, items: list[AuditItem]) -> None:
+    async def _sample(self, task: PairTask, items: list[AuditItem]) -> None:
         donor = task.work.donor
         dials = unanswered = 0
         while True:
@@ -296,14 +283,18 @@ class Auditing:
         elif silence is not None:
             await self._give_up(task, [*items, *await self._undone(task, task.work.watch)])
 
-    async def _attempt(self, task: _Task, items: list[AuditItem]) -> _Silence | None:
+    async def _attempt(self, task: PairTask, items: list[AuditItem]) -> _Silence | None:
         """One conversation with a donor; None if it answered. Raises `StoreError`."""
         donor = task.work.donor
         try:
             session = await self._teller.open(donor)
             self._reputations.reachable(donor)
             try:
-                await self._converse(session, task, items)
+                declined = await self.conversation.hold(session, task, items, self._tell_soon)
+                if declined:
+                    # The donor signed for what it says it does not keep: whoever repairs must hear of it.
+                    self._reputations.erred(donor)
+                    await self._no_answer(task, declined, Outcome.NO_ANSWER)
             finally:
                 await session.aclose()
         except UnreachableError as error:
@@ -312,132 +303,12 @@ class Auditing:
         except RemoteError as error:
             _logger.info("an audit brought no answer: %s", error)
             return _Silence.TROUBLE
-        self._given_up.pop(donor, None)
+        self._given_up.take(donor)
         return None
-
-    async def _converse(self, session: AuditSession, task: _Task, items: list[AuditItem]) -> None:
-        work, auditor = task.work, task.auditor
-        segments = sorted({item.lease.segment_id for item in items})
-        rosters = await self._offload.run(
-            lambda: {segment_id: self._planner.roster(work, segment_id) for segment_id in segments}
-        )
-        digests = {segment_id: messages.roster_digest(leases) for segment_id, leases in rosters.items()}
-        ask = partial(
-            session.ask,
-            auditor,
-            self._me,
-            items,
-            round_number=task.round_number,
-            digests=digests.__getitem__,
-        )
-        states = await ask()
-        differ = await self._exchange_rosters(session, work, items, states, rosters)
-        if differ and messages.NOT_YOURS in _plain(states):
-            states = await ask()  # by the roster that both know now it may be this auditor's turn
-        pairs = list(zip(items, _plain(states), strict=True))
-        held = [item for item, state in pairs if state == messages.HELD]
-        declined = [item for item, state in pairs if state == messages.NOT_HELD]
-        self.on_heard([item.lease.lease_id for item, state in pairs if state == messages.NOT_YOURS])
-        if held:
-            await self._tell_what_it_missed(session, auditor, held)
-            count = sample_total(len(held), self._samples)
-            answered = await session.challenge(auditor, held, nonce=task.nonce, sample_count=count)
-            judgement = await self._judge.answered(
-                work, auditor, held, answered, round_number=task.round_number
-            )
-            for receipt in judgement.receipts:
-                await session.give_receipt(receipt, of_all=len(judgement.receipts) == 1)
-            self._tell_soon(work, judgement)
-            if auditor.is_owner:
-                await self._collect(session, work, segments, rosters)
-        if declined:
-            # The donor signed for what it says it does not keep: whoever repairs must hear of it.
-            self._reputations.erred(work.donor)
-            await self._no_answer(task, declined, Outcome.NO_ANSWER)
-
-    async def _exchange_rosters(
-        self,
-        session: AuditSession,
-        work: PairWork,
-        items: Sequence[AuditItem],
-        states: bytes,
-        rosters: dict[SegmentId, tuple[Lease, ...]],
-    ) -> bool:
-        """Learn and teach leases where the two rosters differ; whether there were any."""
-        differing = {
-            item.lease.segment_id: item
-            for item, state in zip(items, states, strict=True)
-            if state & messages.OTHER_ROSTER
-        }
-        for segment_id, item in list(differing.items())[: limits.AUDIT_ROSTERS_MAX]:
-            theirs = await session.exchange_roster(segment_id, rosters[segment_id])
-            known = {lease.lease_id for lease in rosters[segment_id]}
-            news = [lease for lease in theirs if lease.lease_id not in known]
-            if news:
-                await self._offload.run(partial(self._learn, work, item, news))
-        return bool(differing)
-
-    def _learn(self, work: PairWork, like: AuditItem, news: Sequence[Lease]) -> None:
-        """Take in those leases of a segment that hold. Blocks on the disk."""
-        segment_id, shard_bytes = like.lease.segment_id, like.geometry.shard_bytes
-        good = []
-        for lease in news:
-            if (lease.segment_id, lease.byte_count, lease.owner_key) != (
-                segment_id,
-                shard_bytes,
-                like.lease.owner_key,
-            ):
-                continue
-            try:
-                lease.verify()
-                self._planner.learn(work, segment_id, [lease])
-            except (ProtocolError, CryptoError):
-                continue  # whoever passed it on may have been fooled as well
-            good.append(lease)
-        if good:
-            _logger.debug("learned %d leases", len(good))
-
-    async def _tell_what_it_missed(
-        self, session: AuditSession, auditor: Auditor, items: Sequence[AuditItem]
-    ) -> None:
-        """A donor that was away hears so, and when, from whoever asked."""
-
-        def find() -> dict[SegmentId, list[AuditReceipt]]:
-            found: dict[SegmentId, list[AuditReceipt]] = {}
-            for item in items:
-                segment_id = item.lease.segment_id
-                for receipt in self._evidence.no_answers(segment_id, item.lease.lease_id):
-                    if receipt.auditor == auditor.peer_id and receipt not in found.get(segment_id, ()):
-                        found.setdefault(segment_id, []).append(receipt)
-            return found
-
-        missed = await self._offload.run(find)
-        segments = list(missed)[: limits.AUDIT_TELL_SEGMENTS_MAX]
-        receipts = {each.record_id(): each for segment in segments for each in missed[segment]}
-        if receipts:
-            await session.tell(segments, list(receipts.values()))
-
-    async def _collect(
-        self,
-        session: AuditSession,
-        work: PairWork,
-        segments: Sequence[SegmentId],
-        rosters: dict[SegmentId, tuple[Lease, ...]],
-    ) -> None:
-        """What co-holders found while the owner was away."""
-        since_s = self._collected_s.get(work.donor, 0)
-        now_s = self._clock.now_s()
-        leases = [lease for roster in rosters.values() for lease in roster]
-        for start in range(0, len(segments), limits.AUDIT_TELL_SEGMENTS_MAX):
-            part = segments[start : start + limits.AUDIT_TELL_SEGMENTS_MAX]
-            receipts = await session.collect(part, since_s=max(0, since_s - limits.EVIDENCE_AHEAD_S))
-            await self._offload.run(partial(self._evidence.add_receipts, receipts, leases, now_s=now_s))
-        if len(self._collected_s) < limits.AUDIT_GIVEN_UP_MAX or work.donor in self._collected_s:
-            self._collected_s[work.donor] = now_s
 
     # --- silence ------------------------------------------------------------------------------------------
 
-    async def _give_up(self, task: _Task, items: Sequence[AuditItem]) -> None:
+    async def _give_up(self, task: PairTask, items: Sequence[AuditItem]) -> None:
         """No answer in this round; the donor is asked again when it comes back.
 
         A node that has no connection at all is itself the one that is away, and says nothing of others.
@@ -445,22 +316,9 @@ class Auditing:
         if not any(peer_id != self._me for peer_id in self._network.connected()):
             return
         await self._no_answer(task, items, Outcome.NO_ANSWER)
-        self._await_return(task.work)
+        self._given_up.add(task.work)
 
-    def _await_return(self, work: PairWork) -> None:
-        """Ask for these leases when the donor is back."""
-        waiting = self._given_up.get(work.donor)
-        if waiting is None:
-            if len(self._given_up) >= limits.AUDIT_GIVEN_UP_MAX:
-                return
-            waiting = self._given_up[work.donor] = []
-        for known in waiting:
-            if known.file_hash == work.file_hash:
-                known.sample = _first({**work.all(), **known.sample})
-                return
-        waiting.append(PairWork(work.donor, work.file_hash, sample=_first(work.all())))
-
-    async def _no_answer(self, task: _Task, items: Sequence[AuditItem], outcome: Outcome) -> None:
+    async def _no_answer(self, task: PairTask, items: Sequence[AuditItem], outcome: Outcome) -> None:
         judgement = await self._judge.not_answered(
             task.work,
             task.auditor,
@@ -488,7 +346,7 @@ class Auditing:
     def _came_back(self, peer_id: PeerId) -> None:
         """Lift the suspension, and ask again what got no answer."""
         self._reputations.reachable(peer_id)
-        works = self._given_up.pop(peer_id, None)
+        works = self._given_up.take(peer_id)
         if works and self._nursery is not None:
             self._nursery.start_soon(self._ask_again, peer_id, works)
 
@@ -517,7 +375,7 @@ class Auditing:
         now_s = self._clock.now_s()
         work = await self._offload.run(partial(self._planner.watch_for, donor, segment_ids, now_s))
         if work.count and donor in self._given_up:
-            self._await_return(work)
+            self._given_up.add(work)
 
     async def _look_after(self, donor: PeerId, segment_ids: Sequence[SegmentId], round_number: int) -> None:
         now_s = self._clock.now_s()
@@ -525,12 +383,3 @@ class Auditing:
         work.is_told = True
         if work.count:
             await self._work_off(work, round_number)
-
-
-def _plain(states: bytes) -> list[int]:
-    return [state & ~messages.OTHER_ROSTER for state in states]
-
-
-def _first(leases: dict[LeaseId, tuple[SegmentId, int]]) -> dict[LeaseId, tuple[SegmentId, int]]:
-    """As many as one challenge takes."""
-    return dict(list(leases.items())[: limits.AUDIT_SAMPLES_MAX])

@@ -30,7 +30,7 @@ WEEK_S: Final = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class News:
     """A receipt, and the segments whose other holders are to hear of it."""
 
     receipt: AuditReceipt
@@ -42,7 +42,7 @@ class Judgement:
     """What one audit showed."""
 
     receipts: tuple[AuditReceipt, ...] = ()
-    to_tell: tuple[Finding, ...] = ()
+    to_tell: tuple[News, ...] = ()
     bad: tuple[BadAnswer, ...] = ()
 
 
@@ -168,7 +168,7 @@ class Judge:
         """Make it durable; of it, what is for others to hear."""
         now_s = self._clock.now_s()
 
-        def keep() -> tuple[Finding, ...]:
+        def keep() -> tuple[News, ...]:
             rosters: dict[SegmentId, tuple[Lease, ...]] = {}
             before: dict[LeaseId, LeaseEvidence] = {}
             for segment_id in sorted({item.lease.segment_id for item in items}):
@@ -188,7 +188,7 @@ class Judge:
                     if _is_news(receipt, auditor, by_lease[lease_id].lease, rosters, before.get(lease_id))
                 }
                 if segments:
-                    found.append(Finding(receipt, tuple(sorted(segments))))
+                    found.append(News(receipt, tuple(sorted(segments))))
             return tuple(found)
 
         return Judgement(tuple(receipts), await self._offload.run(keep), tuple(bad))

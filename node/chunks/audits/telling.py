@@ -77,9 +77,9 @@ class Teller:
     async def tell(self, work: PairWork, judgement: Judgement) -> None:
         """Tell holders of what an audit showed. Never raises for a peer's fault."""
         receipts: dict[SegmentId, list[AuditReceipt]] = {}
-        for finding in judgement.to_tell:
-            for segment_id in finding.segment_ids:
-                receipts.setdefault(segment_id, []).append(finding.receipt)
+        for news in judgement.to_tell:
+            for segment_id in news.segment_ids:
+                receipts.setdefault(segment_id, []).append(news.receipt)
         bad: dict[SegmentId, list[BadAnswer]] = {}
         for each in judgement.bad:
             bad.setdefault(each.segment_id, []).append(each)
