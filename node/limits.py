@@ -31,6 +31,9 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
 FILE_URLS_MAX: Final = 64  # files that have a loopback URL at once: each keeps its manifest, 4 MiB at worst
+OPEN_FILES_MAX: Final = (
+    16  # files open for `cairn mount` at once: a manifest and a folder's index, 35 MB at worst
+)
 RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
 LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 5 x 255 leases is 950 KB at most
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
