@@ -78,7 +78,6 @@ FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is 
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
 NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
@@ -297,6 +296,7 @@ CREDIT_PERIOD_MAX: Final = RECORD_DAY_MAX // 30  # periods of 30 days since 1970
 PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
 REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
 BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
+CLEAR_MICROS_MIN: Final = 10_000  # micro-credits: the 600 bytes of a clear stay with its members for ever
 CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
 DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had

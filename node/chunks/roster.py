@@ -127,14 +127,6 @@ def begun_leases(leases: Iterable[Lease], *, today: int) -> tuple[Lease, ...]:
     )
 
 
-def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[PeerId, ...]]:
-    """Who promised to keep which shard, by leases that live."""
-    holders: dict[int, dict[PeerId, None]] = {}
-    for lease in live_leases(leases, today=today):
-        holders.setdefault(lease.shard_index, {})[lease.holder] = None
-    return {shard_index: tuple(peers) for shard_index, peers in holders.items()}
-
-
 def newest_holders(leases: Iterable[Lease], *, today: int) -> set[PeerId]:
     """Holders of each shard's latest live lease: those that a repair replaced are not among them."""
     newest: dict[int, Lease] = {}

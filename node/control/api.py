@@ -56,6 +56,7 @@ async def repair(node: Node, request: Json, events: Events) -> Json:
     """Remake what is missing of a file now; the hash is enough for its owner and its holders."""
     wanted = parse_hash_or_link(required(request, "link", str))
     await join(node, wanted, events)
+    node.healing.ask_anew()
     repaired = segments = 0
 
     def on_progress(done: int, total: int) -> None:
@@ -75,6 +76,7 @@ async def drain(node: Node, _request: Json, events: Events) -> Json:
     if not await node.healing.leave():
         return {"moved": 0, "remaining": 0}
     await wait_joined(node, events)
+    node.healing.ask_anew()
 
     def on_progress(moved: int, remaining: int) -> None:
         events.progress(phase="drain", done_shards=moved, total_shards=moved + remaining)

@@ -205,17 +205,24 @@ def _health(options: Options, result: Json) -> None:
                 str(segment["index"]),
                 f"{segment['alive']} of {segment['total']}",
                 str(segment["needed"]),
+                _proved(segment.get("last_proved")),
                 ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
             ]
         )
-    _table(("segment", "alive", "needed", "holders say"), rows)
+    _table(("segment", "alive", "needed", "proved", "holders say"), rows)
     if options.verbose:
         holders = [
-            [str(segment["index"]), str(holder["shard"]), holder["state"], holder["peer_id"]]
+            [
+                str(segment["index"]),
+                str(holder["shard"]),
+                holder["state"],
+                _proved(holder.get("last_proved")),
+                holder["peer_id"],
+            ]
             for segment in result["segments"]
             for holder in segment["holders"]
         ]
-        _table(("segment", "shard", "state", "holder"), holders)
+        _table(("segment", "shard", "state", "proved", "holder"), holders)
 
 
 def _renew(_options: Options, result: Json) -> None:
@@ -332,6 +339,8 @@ def shrinking_words(shrinking: Json) -> str:
 def _donor_rows(donor: Json) -> list[list[str]]:
     """How the node does as a donor, in words."""
     rows = [["was up", f"{donor['uptime_permille'] / 10:.1f} % of the last 30 days"]]
+    if donor["leaving"]:
+        rows.append(["LEAVING", "takes no new shards since `cairn drain`; `cairn donate SIZE` ends that"])
     if donor["shrinking"] is not None:
         rows.append(["makes room", shrinking_words(donor["shrinking"])])
     suspended = donor["suspended"]

@@ -32,10 +32,10 @@ from node.credit.ledger_store import LedgerChange, LedgerView
 from node.credit.pair_chain import may_sign
 from node.credit.pair_records import PairRecord
 from node.credit.pair_set import Gift
-from node.credit.units import BILLED_EXTRA_BYTES, format_micros, granted_manifest_bytes, lease_value
+from node.credit.units import format_micros, granted_manifest_bytes, lease_value
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.ports import Clock, Network, Offload
-from node.records.charge import Charge
+from node.records.charge import BILLED_EXTRA_BYTES, Charge
 from node.records.lease import Lease, Release
 from node.records.offer import PRICE_MICROCREDITS, DeviceCert
 from node.records.repair import RepairGrant
@@ -44,6 +44,8 @@ from node.units import DAY_S, MIB, AccountId, LeaseId, PeerId
 
 T = TypeVar("T")
 
+NEWER_DEVICE = "this account acts through a newer device"
+"""So begins what a donor says to a machine of an account that another one acts for by now."""
 UNPLACED_SUBNET = "relayed"
 """Newcomers whose address says nothing share one allowance."""
 
@@ -400,7 +402,10 @@ class CreditAdmission:
         self._ledger.learn(cert)
         known = self._ledger.store.read(lambda view: view.certs(cert.account))
         if not may_sign(known, cert.account, cert.peer_id, now_s=now_s):
-            raise CreditError("this account acts through a newer device: restore it there, or stop the other")
+            raise CreditError(
+                f"{NEWER_DEVICE}: to have this one pay again, stop its node, say `cairn recovery restore` "
+                "there, and start it"
+            )
 
     def place_of(self, peer_id: PeerId) -> Place:
         """Where a connected peer is."""

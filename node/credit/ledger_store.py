@@ -247,10 +247,6 @@ class LedgerView:
         """The one that has been such an account for the longest time."""
         return next((AccountId(account) for _, account in self._read.scan(READERS_IN_ORDER)), None)
 
-    def meta(self, name: bytes) -> bytes | None:
-        """A value of the service's own."""
-        return self._read.get(META, name)
-
 
 class LedgerChange(LedgerView):
     """A transaction that writes."""
@@ -312,11 +308,6 @@ class LedgerChange(LedgerView):
         value = wire.encode([entry.tag, entry.period, entry.data])
         self._write.put(RECORDS, other + entry.entry_id, value)
         return True
-
-    def replace_entry(self, other: AccountId, entry: Entry) -> None:
-        """The same entry with more signatures."""
-        value = wire.encode([entry.tag, entry.period, entry.data])
-        self._write.put(RECORDS, other + entry.entry_id, value)
 
     def list_reader(self, account: AccountId, *, more_rows: int = 0) -> None:
         """There is nothing of this account but what it reads; `more_rows` are receipts that came."""
@@ -412,10 +403,6 @@ class LedgerChange(LedgerView):
                 self._write.delete(PROOFS, key)
         return self._read.count(PROOFS) < limits.PROOFS_KEPT_MAX
 
-    def set_meta(self, name: bytes, value: bytes) -> None:
-        """A value of the service's own."""
-        self._write.put(META, name, value)
-
 
 def entry_of(record: PairRecord, period: int) -> Entry:
     """The entry of a record. A pair state with one signature and the same with two are different entries."""
@@ -433,3 +420,8 @@ def _decode_entry(entry_id: bytes, data: bytes) -> Entry:
 
 def _int(value: wire.Value) -> int:
     return wire.expect_int(value, low=-_SIGNED_MAX, high=_SIGNED_MAX)
+
+
+def forget_own_cert(key_values: KeyValue) -> None:
+    """The certificate of this node is made anew, with a newer epoch: it acts for its account from then on."""
+    key_values.update(lambda transaction: transaction.delete(META, _OWN_CERT))

@@ -67,11 +67,17 @@ class Partition(RuleBasedStateMachine):
 
     def seen_by(self, me: PeerId) -> dict[int, list[PeerId]]:
         """Whom `me` can prove to hold which shard: those on its side that do."""
-        holders = roster.holders_by_shard(self.rosters[me], today=TODAY)
-        return {
-            shard: [p for p in peers if self.side[p] == self.side[me] and shard in self.keeps[p]]
-            for shard, peers in holders.items()
-        }
+        holders: dict[int, list[PeerId]] = {}
+        for lease in roster.live_leases(self.rosters[me], today=TODAY):
+            peers = holders.setdefault(lease.shard_index, [])
+            peer = lease.holder
+            if (
+                peer not in peers
+                and self.side[peer] == self.side[me]
+                and lease.shard_index in self.keeps[peer]
+            ):
+                peers.append(peer)
+        return holders
 
     @rule(data=st.data())
     def network_splits(self, data: st.DataObject) -> None:

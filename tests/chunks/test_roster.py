@@ -18,7 +18,6 @@ from node.chunks.roster import (
     begun_leases,
     check_grant_of,
     check_lease,
-    holders_by_shard,
     live_leases,
     newest_holders,
 )
@@ -145,8 +144,8 @@ def test_a_lease_that_was_given_up_does_not_live() -> None:
     ).sign(HOLDERS[0])
     new = granted(1, old.shard_index, handover=handover)
     assert set(live_leases([old, new, *GRANTED[:1]], today=TODAY)) == {new, GRANTED[0]}
-    assert holders_by_shard([old, new], today=TODAY) == {old.shard_index: (PEERS[1],)}
-    assert holders_by_shard([old, new], today=new.end_day) == {}
+    assert live_leases([old, new], today=TODAY) == (new,)
+    assert live_leases([old, new], today=new.end_day) == ()
     # Only its own holder can give a lease up.
     other = replace(handover, holder=PEERS[2]).sign(HOLDERS[2])
     assert old in live_leases([old, granted(1, old.shard_index, handover=other)], today=TODAY)
@@ -236,9 +235,8 @@ def test_what_a_roster_takes() -> None:
 
 
 def test_ended_leases_name_no_holder() -> None:
-    held = holders_by_shard(LEASES[:1], today=TODAY)
-    assert held == {0: (PEERS[0],)}
-    assert holders_by_shard(LEASES[:1], today=TODAY + 10) == {}
+    assert newest_holders(LEASES[:1], today=TODAY) == {PEERS[0]}
+    assert newest_holders(LEASES[:1], today=TODAY + 10) == set()
 
 
 def test_who_announces_changes_by_the_week() -> None:

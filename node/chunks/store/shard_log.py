@@ -43,7 +43,6 @@ OPEN_PACKS_MAX = 64
 
 _PACK_HEADER = struct.Struct(">8sQ32s16s")
 _RECORD_HEADER = struct.Struct(">4sBBHIQI32s8s")
-_PAYLOAD_HASH_AT = 24
 _CHECK_AT = 56
 _SEARCH_BYTES = 1 * MIB
 HEADER_BYTES = _RECORD_HEADER.size
@@ -169,7 +168,8 @@ def pack_path(pack_id: int) -> PurePath:
 
 def packs_missing(count: int) -> StoreError:
     """What a person reads when the packs are not there."""
-    return StoreError(f"{count} packs are missing below {PACK_FOLDER}: is the disk mounted that they are on?")
+    packs = "a pack is" if count == 1 else f"{count} packs are"
+    return StoreError(f"{packs} missing below {PACK_FOLDER}: is the disk mounted that they are on?")
 
 
 class ShardLog:
