@@ -64,7 +64,7 @@ def render_ready(ready: Ready, home: Home) -> None:
 def render_mounted(mounted: Mounted) -> None:
     """Say what is mounted, and how that ends."""
     size = f"{format_count(mounted.count, 'file')}, {format_size(mounted.size_bytes)}"
-    print(f"mounted {mounted.name or 'my files'} ({size}) on {mounted.folder}, to read")
+    print(f"mounted {mounted.name or 'my files'} ({size}) on {mounted.folder}, read-only")
     _say(f"Ctrl-C or `umount {mounted.folder}` ends it.")
     sys.stdout.flush()
 

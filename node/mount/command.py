@@ -72,7 +72,10 @@ def run_mount(home: Home, options: MountOptions, on_mounted: Callable[[Mounted],
     files = MountedFiles(root.root, contents)
     session = _Session(files, folder, allow_other=options.allow_other, note=note)
     size_bytes, count = files.totals()
-    session.run(lambda: on_mounted(Mounted(folder, root.name, count, size_bytes)))
+    try:
+        session.run(lambda: on_mounted(Mounted(folder, root.name, count, size_bytes)))
+    finally:
+        root.source.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from node.errors import NoDaemonError, NodeError, TransferInterruptedError
 from node.mount.block_cache import BlockCache
-from node.mount.ports import Interrupted, ReadInterruptedError, Source
+from node.mount.ports import Interrupted, Source
 from node.mount.read_plan import ReadPlan, Sequence
 
 CACHE_BYTES = 64 * 1024 * 1024
@@ -110,7 +110,7 @@ class Contents:
     def read(self, content: Content, start: int, stop: int, interrupted: Interrupted) -> bytes:
         """Bytes [start, stop), which are within the content.
 
-        Raises `NodeError`; `ReadInterruptedError` among them.
+        Raises `NodeError`, and `InterruptedError` where nobody waits any more.
         """
         if start >= stop:
             return b""
@@ -165,7 +165,7 @@ class Contents:
                 return awaited.block
             now_s = self._clock_s()
             if self._stopped or interrupted():
-                raise ReadInterruptedError("the read was interrupted")
+                raise InterruptedError("the read was interrupted")
             if sequence.failure is not None:
                 assert isinstance(sequence.failure, NodeError)
                 raise sequence.failure

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from node import limits
 from node.errors import ConfigError, NodeError, UsageError, WrongPassphraseError
-from node.mount.ports import Interrupted, Note, ReadInterruptedError
+from node.mount.ports import Interrupted, Note
 from node.mount.tree import Attributes, Listed
 
 _logger = logging.getLogger(__name__)
@@ -141,6 +141,8 @@ def _answered(call: Callable[..., T]) -> Callable[..., T]:
             raise OSError(errno.ENOENT, "") from None
         except NotADirectoryError:
             raise OSError(errno.ENOTDIR, "") from None
+        except InterruptedError:
+            raise OSError(errno.EINTR, "") from None
         except IsADirectoryError:
             raise OSError(errno.EISDIR, "") from None
         except NodeError as error:
@@ -258,8 +260,6 @@ class _Operations:
 
     def failed(self, path: str, error: NodeError) -> int:
         """The number for an error, which is said to the person unless it was the last thing said."""
-        if isinstance(error, ReadInterruptedError):
-            return errno.EINTR
         text = "".join(each if each.isprintable() else "?" for each in f"{path.strip('/') or '/'}: {error}")
         if text != self._said:
             self._said = text

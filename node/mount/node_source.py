@@ -34,6 +34,13 @@ class NodeSource:
         self._lock = threading.Lock()
         self._idle: list[UnixConnection] = []
 
+    def close(self) -> None:
+        """Let go of the connections that rest; the next call makes a new one."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for each in idle:
+            each.close()
+
     def open(self, link: str) -> Opened:
         """See `node.mount.ports.Source`."""
         with self._call("open", {"link": link, "password": self._password}) as answer:
@@ -78,6 +85,7 @@ class NodeSource:
                     spare = self._idle[:-IDLE_CONNECTIONS_MAX]
                     del self._idle[:-IDLE_CONNECTIONS_MAX]
             else:
+                response.close()
                 spare = [connection]
             for each in spare:
                 each.close()

@@ -10,12 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from node.errors import NodeError
-
-
-class ReadInterruptedError(NodeError):
-    """Whoever asked has been interrupted, or the mount ends."""
-
 
 @dataclass(frozen=True, slots=True)
 class Opened:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from node.errors import NodeError, NotEnoughShardsError, TransferInterruptedError
 from node.mount.content import Content, Contents, Patience
-from node.mount.ports import ReadInterruptedError
 from tests.mount.memory_source import STRIPE, MemorySource
 from tests.patience import PATIENCE_S, comes_true
 
@@ -179,7 +178,7 @@ def test_a_node_that_hangs_is_an_error_and_no_endless_wait() -> None:
 
 def test_an_interrupted_reader_is_let_go(reader: Reader) -> None:
     reader.source.may_send.clear()
-    with pytest.raises(ReadInterruptedError):
+    with pytest.raises(InterruptedError):
         reader.read(0, 10, lambda: True)
     reader.source.may_send.set()
     assert reader.read(0, 10) == DATA[:10]
@@ -192,7 +191,7 @@ def test_stopping_ends_every_wait(reader: Reader) -> None:
     def read() -> None:
         try:
             reader.read(0, 10)
-        except ReadInterruptedError as error:
+        except InterruptedError as error:
             ended.append(error)
 
     thread = threading.Thread(target=read)
