@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.__main__ import main
+from tests.swarm.mounting import needs_fuse
 
 pytestmark = pytest.mark.swarm
+
+
+@needs_fuse
+def test_a_mount_stands_beside_get(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["mount", "--nodes", "3", "--mib", "1", "--code", "1/2", "--rounds", "1", "--reads", "2"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "of the rate of get" in printed
+    assert "medians of 2" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -151,7 +151,7 @@ async def test_a_node_that_stops_while_it_answers_is_an_interruption(home: Home)
     async with trio.open_nursery() as nursery:
         stopping = trio.Event()
 
-        async def serve(task_status: trio.TaskStatus[NodeSource]) -> None:
+        async def serve(task_status: Any) -> None:
             async with answering(home, Node()) as source:
                 task_status.started(source)
                 await stopping.wait()
