@@ -83,6 +83,10 @@ class StoreError(NodeError):
     """The disk or the store on it failed."""
 
 
+class DamagedStoreError(StoreError):
+    """The tables of a store are no tables any more."""
+
+
 class CorruptBlockError(StoreError):
     """A stored block no longer has its hash; it is quarantined and never served."""
 

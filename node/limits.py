@@ -31,6 +31,9 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
 FILE_URLS_MAX: Final = 64  # files that have a loopback URL at once: each keeps its manifest, 4 MiB at worst
+OPEN_FILES_MAX: Final = (
+    16  # files open for `cairn mount` at once: a manifest and a folder's index, 35 MB at worst
+)
 RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
 LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 5 x 255 leases is 950 KB at most
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
@@ -293,7 +296,7 @@ CREDIT_PERIOD_MAX: Final = RECORD_DAY_MAX // 30  # periods of 30 days since 1970
 PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
 REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
 BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
-CLEAR_MICROS_MIN: Final = 1_000_000  # micro-credits, one credit: its 600 bytes stay with its members
+CLEAR_MICROS_MIN: Final = 10_000  # micro-credits: the 600 bytes of a clear stay with its members for ever
 CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
 DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had

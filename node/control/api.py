@@ -17,6 +17,7 @@ from node.chunks.catalogue import CatalogueEntry
 from node.control.api_credit import credit
 from node.control.api_files import health, link, ls
 from node.control.api_node import donate, peers, status
+from node.control.api_reading import OpenFiles
 from node.control.api_transfers import get, put
 from node.control.api_waiting import LIST_WAIT_S, join, wait_joined, wait_list, whole_days
 from node.control.fields import field, required
@@ -47,13 +48,15 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "status": status,
         "peers": peers,
     }
-    return {name: partial(handler, node) for name, handler in commands.items()}
+    handlers: dict[str, Handler] = {name: partial(handler, node) for name, handler in commands.items()}
+    return {**handlers, **OpenFiles(node).handlers()}
 
 
 async def repair(node: Node, request: Json, events: Events) -> Json:
     """Remake what is missing of a file now; the hash is enough for its owner and its holders."""
     wanted = parse_hash_or_link(required(request, "link", str))
     await join(node, wanted, events)
+    node.healing.ask_anew()
     repaired = segments = 0
 
     def on_progress(done: int, total: int) -> None:
@@ -73,6 +76,7 @@ async def drain(node: Node, _request: Json, events: Events) -> Json:
     if not await node.healing.leave():
         return {"moved": 0, "remaining": 0}
     await wait_joined(node, events)
+    node.healing.ask_anew()
 
     def on_progress(moved: int, remaining: int) -> None:
         events.progress(phase="drain", done_shards=moved, total_shards=moved + remaining)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import trio
 
 from node.chunks.catalogue import CatalogueEntry
-from node.chunks.get.health import HealthReport
+from node.chunks.get.health import HealthReport, SegmentHealth
 from node.chunks.known_health import known_health
 from node.control.api_waiting import join, wait_list
 from node.control.fields import field, required
@@ -22,6 +23,7 @@ from node.units import FileHash, Multiaddr, PeerId, SegmentId
 
 LS_HEALTH_WAIT_S = 20.0  # a list is worth more at once than complete
 LS_CHECKS_AT_ONCE = 4
+LS_JOIN_WAIT_S = 5.0
 LINK_VIA_COUNT = 3  # addresses in a link: one that answers is enough, and a QR code has to hold them
 
 
@@ -64,10 +66,14 @@ def _via(node: Node, file_hash: FileHash) -> tuple[Multiaddr, ...]:
 
 
 async def ls(node: Node, request: Json, events: Events) -> Json:
-    """My files with their health, or the entries of a folder."""
+    """My files with their health (`brief`: without), or the entries of a folder."""
     text = field(request, "link", str)
     if text is None:
         await wait_list(node, events)
+        if field(request, "brief", bool):
+            return {
+                "files": [_brief_json(each) for each in await node.ports.offload.run(node.catalogue.files)]
+            }
         files = node.catalogue.files()
         now_s = node.ports.clock.now_s()
         known = {
@@ -77,16 +83,17 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
             for entry in files
         }
         threshold = node.config.repair.threshold
-        states = {file_hash: each.word(threshold) for file_hash, each in known.items() if each.is_known}
-        unknown = [entry.file_hash for entry in files if entry.file_hash not in states]
+        states = {file_hash: each.word(threshold) for file_hash, each in known.items()}
+        unknown = [file_hash for file_hash, word in states.items() if word == "unknown"]
         challenged = await _health_of_all(node, unknown)
         states.update(challenged)
+        proved = {file_hash for file_hash, word in challenged.items() if word in ("healthy", "degraded")}
         return {
             "files": [
                 _file_json(
                     entry,
-                    states.get(entry.file_hash, "unknown"),
-                    now_s if entry.file_hash in challenged else known[entry.file_hash].proved_s,
+                    states[entry.file_hash],
+                    now_s if entry.file_hash in proved else known[entry.file_hash].proved_s,
                 )
                 for entry in files
             ]
@@ -99,14 +106,24 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     return {"entries": [{"path": entry.path, "bytes": entry.byte_count} for entry in remote.entries]}
 
 
+def _brief_json(entry: CatalogueEntry) -> Json:
+    """What needs no look at evidence or holders."""
+    return {
+        "hash": cid_text(entry.file_hash),
+        "name": entry.name,
+        "bytes": entry.size_bytes,
+        "created": entry.created_s,
+    }
+
+
 def _file_json(entry: CatalogueEntry, state: str, proved_s: int | None) -> Json:
-    """`proved_s`: when all of it was last proved; None if that is unknown."""
+    """`proved_s`: when what restores it was last proved; None if that is unknown."""
     return {
         "hash": cid_text(entry.file_hash),
         "name": entry.name,
         "bytes": entry.size_bytes,
         "health": state,
-        "last_proved": proved_s if state in ("healthy", "degraded") else None,
+        "last_proved": proved_s,
         "code": [entry.data_shards, entry.total_shards],
         "created": entry.created_s,
         "expires": entry.expires_s,
@@ -114,8 +131,12 @@ def _file_json(entry: CatalogueEntry, state: str, proved_s: int | None) -> Json:
 
 
 async def _health_of_all(node: Node, hashes: list[FileHash]) -> dict[FileHash, str]:
-    """One word for each file that could be checked in time."""
+    """One word for each file that could be checked in time; none where this node is cut off itself."""
     states: dict[FileHash, str] = {}
+    if hashes:
+        await node.wait_joined(LS_JOIN_WAIT_S)
+    if not node.ports.network.connected():
+        return states
     limiter = trio.CapacityLimiter(LS_CHECKS_AT_ONCE)
 
     async def check(file_hash: FileHash) -> None:
@@ -123,9 +144,10 @@ async def _health_of_all(node: Node, hashes: list[FileHash]) -> dict[FileHash, s
             try:
                 states[file_hash] = health_word(await node.health.check(file_hash))
             except NotFoundError:
-                states[file_hash] = "lost"
+                if node.ports.network.connected():
+                    states[file_hash] = "lost"
             except NodeError:
-                states[file_hash] = "unknown"
+                return  # nothing is known of it
 
     with trio.move_on_after(LS_HEALTH_WAIT_S):
         async with trio.open_nursery() as nursery:
@@ -165,9 +187,7 @@ async def health(node: Node, request: Json, events: Events) -> Json:
                 "alive": segment.alive,
                 "needed": segment.needed,
                 "total": segment.total,
-                "last_proved": now_s
-                if segment.alive
-                else max((s for s in proved[segment.index].values() if s), default=None),
+                "last_proved": _segment_proved_s(segment, proved[segment.index], now_s),
                 "holders": [
                     {
                         "peer_id": peer_id_text(holder.peer_id),
@@ -183,6 +203,19 @@ async def health(node: Node, request: Json, events: Events) -> Json:
             for segment in report.segments
         ],
     }
+
+
+def _segment_proved_s(
+    segment: SegmentHealth, before: Mapping[tuple[int, PeerId], int | None], now_s: int
+) -> int | None:
+    """When as many of its shards as restore it were last proved; None if that is unknown."""
+    times: dict[int, int] = {}
+    for holder in segment.holders:
+        is_here = holder.state in ("proved", "slow")
+        time_s = now_s if is_here else before.get((holder.shard, holder.peer_id)) or 0
+        times[holder.shard] = max(time_s, times.get(holder.shard, 0))
+    newest = sorted(times.values(), reverse=True)[: segment.needed]
+    return newest[-1] or None if len(newest) == segment.needed else None
 
 
 def _proved_before(node: Node, report: HealthReport) -> dict[int, dict[tuple[int, PeerId], int | None]]:

@@ -128,6 +128,7 @@ def _donor_json(node: Node) -> Json:
         "outages": [{"from": from_s, "to": to_s} for from_s, to_s in node.uptime.outages],
         "rate_bytes_s": given.rate_bytes_s,
         "pledge": node.pledge(),
+        "leaving": node.healing.leaving(),
     }
 
 

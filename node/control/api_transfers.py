@@ -18,7 +18,7 @@ from node.control.server import Events, Json
 from node.crypto.hashing import cid_text
 from node.crypto.links import Link, parse_link_and_path
 from node.daemon.compose import Node
-from node.errors import UsageError
+from node.errors import CreditError, UsageError
 from node.units import DAY_S
 
 
@@ -43,7 +43,13 @@ async def put(node: Node, request: Json, events: Events) -> Json:
         )
 
     await wait_joined(node, events)
-    report = await node.uploader.put(source, options, on_progress)
+    try:
+        report = await node.uploader.put(source, options, on_progress)
+    except CreditError:
+        elsewhere = await node.credit.acts_elsewhere()
+        if elsewhere is None:
+            raise
+        raise CreditError(elsewhere) from None
     for note in report.notes:
         await events.note(note)
     if not await node.file_list.wait_published(LIST_WAIT_S):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from node.chunks.list_store import ListStore
 from node.control.client import Json
+from node.credit.ledger_store import forget_own_cert
 from node.crypto.identity import account_text
 from node.crypto.keystore import (
     KEYSTORE_PATH,
@@ -49,7 +50,9 @@ def show(home: Home, *, reveal: bool, passphrase: str | None = None) -> Json:
 def restore(home: Home, phrase: str, passphrase: str | None = None) -> Json:
     """Put the account of `phrase` into this home; the node's identity stays.
 
-    The list of its files comes when the node runs next. `passphrase` opens the keystore and seals it again.
+    The list of its files comes when the node runs next. Of several machines that run the account the one that
+    was restored last pays for it, also where it had the account already. `passphrase` opens the keystore and
+    seals it again.
     Raises `WrongPassphraseError` (naming the word), `UsageError` where the home has files of another account,
     `StoreInUseError`, `StoreError`.
     """
@@ -69,6 +72,7 @@ def restore(home: Home, phrase: str, passphrase: str | None = None) -> Json:
                 )
             # First: a restore cut short in between looks for a list that it need not find.
             file_list.want(forget=not is_same)
+            forget_own_cert(state)
         finally:
             state.close()
         keys = replace_account(files, SystemEntropy(), phrase, passphrase)

@@ -28,6 +28,7 @@ from node.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from node.daemon.supervisor import Ready
+    from node.mount.command import Mounted
 
 _PHASES = {
     "join": "looking for peers",
@@ -58,6 +59,14 @@ def render_ready(ready: Ready, home: Home) -> None:
     gives = f"gives {format_size(ready.gives_bytes)} to others" if ready.gives_bytes else "gives no disk yet"
     print(f"  {gives} (`cairn donate 20GiB` changes that)")
     print("Ctrl-C stops it.", flush=True)
+
+
+def render_mounted(mounted: Mounted) -> None:
+    """Say what is mounted, and how that ends."""
+    size = f"{format_count(mounted.count, 'file')}, {format_size(mounted.size_bytes)}"
+    print(f"mounted {mounted.name or 'my files'} ({size}) on {mounted.folder}, to read")
+    _say(f"Ctrl-C or `umount {mounted.folder}` ends it.")
+    sys.stdout.flush()
 
 
 class ProgressBar:
@@ -196,17 +205,24 @@ def _health(options: Options, result: Json) -> None:
                 str(segment["index"]),
                 f"{segment['alive']} of {segment['total']}",
                 str(segment["needed"]),
+                _proved(segment.get("last_proved")),
                 ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
             ]
         )
-    _table(("segment", "alive", "needed", "holders say"), rows)
+    _table(("segment", "alive", "needed", "proved", "holders say"), rows)
     if options.verbose:
         holders = [
-            [str(segment["index"]), str(holder["shard"]), holder["state"], holder["peer_id"]]
+            [
+                str(segment["index"]),
+                str(holder["shard"]),
+                holder["state"],
+                _proved(holder.get("last_proved")),
+                holder["peer_id"],
+            ]
             for segment in result["segments"]
             for holder in segment["holders"]
         ]
-        _table(("segment", "shard", "state", "holder"), holders)
+        _table(("segment", "shard", "state", "proved", "holder"), holders)
 
 
 def _renew(_options: Options, result: Json) -> None:
@@ -323,6 +339,8 @@ def shrinking_words(shrinking: Json) -> str:
 def _donor_rows(donor: Json) -> list[list[str]]:
     """How the node does as a donor, in words."""
     rows = [["was up", f"{donor['uptime_permille'] / 10:.1f} % of the last 30 days"]]
+    if donor["leaving"]:
+        rows.append(["LEAVING", "takes no new shards since `cairn drain`; `cairn donate SIZE` ends that"])
     if donor["shrinking"] is not None:
         rows.append(["makes room", shrinking_words(donor["shrinking"])])
     suspended = donor["suspended"]

@@ -44,6 +44,8 @@ from node.units import DAY_S, MIB, AccountId, LeaseId, PeerId
 
 T = TypeVar("T")
 
+NEWER_DEVICE = "this account acts through a newer device"
+"""So begins what a donor says to a machine of an account that another one acts for by now."""
 UNPLACED_SUBNET = "relayed"
 """Newcomers whose address says nothing share one allowance."""
 
@@ -400,7 +402,10 @@ class CreditAdmission:
         self._ledger.learn(cert)
         known = self._ledger.store.read(lambda view: view.certs(cert.account))
         if not may_sign(known, cert.account, cert.peer_id, now_s=now_s):
-            raise CreditError("this account acts through a newer device: restore it there, or stop the other")
+            raise CreditError(
+                f"{NEWER_DEVICE}: to have this one pay again, stop its node, say `cairn recovery restore` "
+                "there, and start it"
+            )
 
     def place_of(self, peer_id: PeerId) -> Place:
         """Where a connected peer is."""

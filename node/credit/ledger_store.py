@@ -420,3 +420,8 @@ def _decode_entry(entry_id: bytes, data: bytes) -> Entry:
 
 def _int(value: wire.Value) -> int:
     return wire.expect_int(value, low=-_SIGNED_MAX, high=_SIGNED_MAX)
+
+
+def forget_own_cert(key_values: KeyValue) -> None:
+    """The certificate of this node is made anew, with a newer epoch: it acts for its account from then on."""
+    key_values.update(lambda transaction: transaction.delete(META, _OWN_CERT))

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from node import limits
 from node.credit.admission import Policy
-from node.credit.admitting import CreditAdmission
+from node.credit.admitting import NEWER_DEVICE, CreditAdmission
 from node.credit.clearing_service import ClearingService
 from node.credit.exchange import Exchange
 from node.credit.ledger import IsAssigned, Ledger
@@ -30,7 +30,7 @@ from node.credit.serving import ServingReceipts
 from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.credit.wallet import Wallet
 from node.crypto.keystore import NodeKeys
-from node.errors import UsageError
+from node.errors import RemoteError, UsageError
 from node.framing import Preamble
 from node.ports import Clock, Entropy, KeyValue, Network, Offload
 from node.records.receipt import AuditReceipt, ServeReceipt
@@ -38,6 +38,10 @@ from node.units import MIB, AccountId, Contact, LeaseId, PeerId
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that py-libp2p brings leave it out of trio
+
+
+ASKED_WHO_ACTS_MAX: Final = 4
+"""Peers asked whether another machine acts for this account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +295,18 @@ class CreditService:
     async def sync(self, contact: Contact) -> PeerBalance:
         """Exchange with a peer now; how this account stands with its account then. Raises `RemoteError`."""
         return await self.balance(await self.exchange.sync(contact))
+
+    async def acts_elsewhere(self) -> str | None:
+        """What a peer says if another machine acts for this account by now; None if none says so."""
+        network = self.exchange.network
+        for peer_id in network.connected()[:ASKED_WHO_ACTS_MAX]:
+            try:
+                await self.exchange.sync(Contact(peer_id, network.addresses_of(peer_id)))
+            except RemoteError as error:
+                _, found, words = str(error).partition(NEWER_DEVICE)
+                if found:
+                    return found + words
+        return None
 
     async def summary(self, *, peers_max: int = limits.BALANCES_SHOWN_MAX) -> CreditSummary:
         """How this account stands, all in all and with each other one, the largest balances first."""

@@ -74,6 +74,7 @@ class Healing:
     server: RepairServer
     service: HealingService
     healer: Healer
+    placer: Placer
     held: HeldSegments
     pulse: Pulse
     mover: Mover
@@ -88,6 +89,11 @@ class Healing:
         `StoreError`."""
         self.held.was_away(away_s)
         self.pulse.was_away(away_s)
+
+    def ask_anew(self) -> None:
+        """Ask donors again before the next move or repair: a person waits, and may have started one."""
+        self.healer.ask_anew()
+        self.placer.ask_anew()
 
     async def leave(self) -> int:
         """Take nothing new any more; how many shards are to be moved elsewhere. Raises `StoreError`."""
@@ -163,6 +169,7 @@ def build_healing(
         server=_server(parts, tools, shard_server, held, intents, leaving),
         service=service,
         healer=tools.healer,
+        placer=placer,
         held=held,
         pulse=pulse,
         mover=mover,

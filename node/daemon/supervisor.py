@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 import trio
@@ -30,14 +31,14 @@ from node.daemon.compose import Node, NodePorts, open_node
 from node.daemon.config import Config, load_config
 from node.daemon.home import Home
 from node.daemon.memory import DaemonMemory, Donation
-from node.errors import ConfigError, NodeError
+from node.errors import ConfigError, DamagedStoreError, NodeError
 from node.net.bootstrap import load_bootstrap_peers, parse_contact, peer_multiaddr
 from node.net.libp2p_network import Libp2pNetwork, open_network
 from node.net.mdns import discovering
 from node.system.clock import SystemClock
 from node.system.disk import DiskFiles, HomeLock
 from node.system.entropy import SystemEntropy
-from node.system.lmdb_store import LmdbStore
+from node.system.lmdb_store import LmdbStore, is_damaged, open_anew_if_damaged
 from node.system.offload import ThreadOffload
 from node.units import KIB, Contact, Multiaddr
 
@@ -99,9 +100,21 @@ def run_node(options: RunOptions, on_ready: OnReady) -> None:
         config = load_config(options.home.config_path, options.overrides)
         listed = _listed_peers(options)
         try:
-            trio.run(_run, options, config, listed, on_ready, strict_exception_groups=True)
-        except BaseExceptionGroup as group:
-            _raise_one(group)
+            _run_to_the_end(options, config, listed, on_ready)
+        except DamagedStoreError as error:
+            if not is_damaged(options.home.path / "index"):
+                raise
+            _logger.warning("%s: starting again", error)
+            _run_to_the_end(options, config, listed, on_ready)
+
+
+def _run_to_the_end(
+    options: RunOptions, config: Config, listed: Sequence[Contact], on_ready: OnReady
+) -> None:
+    try:
+        trio.run(_run, options, config, listed, on_ready, strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        _raise_one(group)
 
 
 async def _run(options: RunOptions, config: Config, listed: Sequence[Contact], on_ready: OnReady) -> None:
@@ -138,10 +151,12 @@ async def _opened(options: RunOptions, config: Config, listed: Sequence[Contact]
     async with AsyncExitStack() as stack:
         files, entropy = DiskFiles(home), SystemEntropy()
         keys = open_or_create(files, entropy, options.passphrase)
-        state = LmdbStore(home / "state")
+        state = _open_state(home / "state")
         stack.callback(state.close)
-        index = LmdbStore(home / "index")
+        index, damage = open_anew_if_damaged(home / "index")
         stack.callback(index.close)
+        if damage is not None:
+            _logger.warning("%s: it is made anew from the packs", damage)
         memory = DaemonMemory(state)
         if options.donate_bytes is not None:
             given = memory.donation()
@@ -158,6 +173,15 @@ async def _opened(options: RunOptions, config: Config, listed: Sequence[Contact]
                 )
             )
         yield node
+
+
+def _open_state(folder: Path) -> LmdbStore:
+    try:
+        return LmdbStore(folder)
+    except DamagedStoreError as error:
+        raise DamagedStoreError(
+            f"{error}: put back a copy, or bring the account back in another home (`cairn recovery restore`)"
+        ) from error
 
 
 @asynccontextmanager

@@ -7,20 +7,23 @@ Invariants:
 - The map grows only while no transaction is open. py-lmdb 3.0.0 allows `set_mapsize` under an open read
   transaction, which then reads unmapped memory. The map starts small: its size is address space, never disk.
 - One write at a time, from any thread; a commit has reached the disk when `update` returns.
+- A file that was cut is filled up when it is opened: a read behind its end would be the end of the process.
+  What turns out to be no page is told as damage, and noted beside the file for the next start.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
-from node.errors import StoreError, StoreFullError
+from node.errors import DamagedStoreError, StoreError, StoreFullError
 from node.ports import ReadTransaction, WriteTransaction
 from node.units import KIB, MIB
 
@@ -31,6 +34,15 @@ MAP_GROWTH_BYTES_MAX = 256 * MIB
 TABLES_MAX = 64
 READERS_MAX = 512
 _SCAN_BATCH = 256
+_DATA, _LOCK, _DAMAGED = "data.mdb", "lock.mdb", "damaged"
+_DAMAGE = (
+    lmdb.BadTxnError,  # of a transaction that met damage before
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
 
 
 class _TableMissingError(Exception):
@@ -44,15 +56,16 @@ class _TableMissingError(Exception):
 class _Transaction:
     """One LMDB transaction as the port shows it."""
 
-    def __init__(self, transaction: Any, tables: dict[str, Any]) -> None:
+    def __init__(self, transaction: Any, tables: dict[str, Any], folder: Path) -> None:
         self._transaction = transaction
         self._tables = tables
+        self._folder = folder
 
     def get(self, table: str, key: bytes) -> bytes | None:
         handle = self._tables.get(table)
         if handle is None:
             return None
-        with _lmdb_errors():
+        with _lmdb_errors(self._folder):
             value: bytes | None = self._transaction.get(key, db=handle)
         return value
 
@@ -70,7 +83,7 @@ class _Transaction:
         handle = self._tables.get(table)
         if handle is None:
             return 0
-        with _lmdb_errors():
+        with _lmdb_errors(self._folder):
             return int(self._transaction.stat(handle)["entries"])
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
@@ -88,7 +101,7 @@ class _Transaction:
         found: list[tuple[bytes, bytes]] = []
         if handle is None:
             return found
-        with _lmdb_errors(), self._transaction.cursor(db=handle) as cursor:
+        with _lmdb_errors(self._folder), self._transaction.cursor(db=handle) as cursor:
             if not (cursor.set_range(position) if position else cursor.first()):
                 return found
             for key, value in cursor.iternext(keys=True, values=True):
@@ -100,17 +113,40 @@ class _Transaction:
         return found
 
 
+def is_damaged(folder: Path) -> bool:
+    """Whether the tables in `folder` were found to be damaged when they were open last."""
+    return (folder / _DAMAGED).exists()
+
+
+def open_anew_if_damaged(folder: Path) -> tuple[LmdbStore, DamagedStoreError | None]:
+    """The tables in `folder`, which something else can make again: emptied where they are damaged, or were
+    found to be when they were open last. With the damage, if there was any. Raises `StoreError`."""
+    damage: DamagedStoreError | None = None
+    if is_damaged(folder):
+        damage = DamagedStoreError(f"what is in {folder} was damaged")
+    else:
+        try:
+            return LmdbStore(folder), None
+        except DamagedStoreError as error:
+            damage = error
+    with _lmdb_errors(folder):
+        for name in (_DATA, _LOCK, _DAMAGED):  # the note last: a kill in between loses nothing of it
+            (folder / name).unlink(missing_ok=True)
+    return LmdbStore(folder), damage
+
+
 class LmdbStore:
     """Ordered tables in one LMDB environment. Thread-safe; no thread may `update` inside its `view`."""
 
     def __init__(self, folder: Path, *, map_bytes: int = INITIAL_MAP_BYTES) -> None:
-        """Open or create the environment in `folder`. Raises `StoreError`."""
+        """Open or create the environment in `folder`. Raises `StoreError`, `DamagedStoreError`."""
+        self._folder = folder
         self._gate = _Gate()
         self._writing = threading.Lock()
         self._closed = False
-        with _lmdb_errors():
+        with _lmdb_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            existing = folder / "data.mdb"
+            existing = folder / _DATA
             size = existing.stat().st_size if existing.exists() else 0
             self._map_bytes = max(map_bytes, _round_up(size * 2))
             self._environment = lmdb.open(
@@ -123,17 +159,28 @@ class LmdbStore:
                 metasync=True,
                 sync=True,
             )
-            self._tables = self._existing_tables()
+            try:
+                self._fill_up(existing)
+                self._tables = self._existing_tables()
+            except lmdb.Error:
+                self._environment.close()
+                raise
+
+    def _fill_up(self, path: Path) -> None:
+        """LMDB writes no page that a transaction freed again, so a whole file may be short as well."""
+        byte_count = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        if path.stat().st_size < byte_count:
+            os.truncate(path, byte_count)
 
     @contextmanager
     def view(self) -> Iterator[ReadTransaction]:
         """A read transaction; keep it short. Raises `StoreError`."""
         with self._gate.shared():
             self._check_open()
-            with _lmdb_errors():
+            with _lmdb_errors(self._folder):
                 transaction = self._environment.begin(write=False)
             try:
-                yield _Transaction(transaction, self._tables)
+                yield _Transaction(transaction, self._tables, self._folder)
             finally:
                 transaction.abort()
 
@@ -165,24 +212,24 @@ class LmdbStore:
     def _attempt(self, change: Callable[[WriteTransaction], T]) -> T:
         with self._gate.shared():
             self._check_open()
-            with _lmdb_errors():
+            with _lmdb_errors(self._folder):
                 transaction = self._environment.begin(write=True)
             try:
-                result = change(_Transaction(transaction, self._tables))
-                with _lmdb_errors():
+                result = change(_Transaction(transaction, self._tables, self._folder))
+                with _lmdb_errors(self._folder):
                     transaction.commit()
                 return result
             except lmdb.MapFullError:
                 raise
             except lmdb.Error as error:
-                raise _store_error(error) from error
+                raise _store_error(error, self._folder) from error
             finally:
                 transaction.abort()  # does nothing after a commit
 
     def _enlarge(self) -> None:
         with self._gate.exclusive():
             self._map_bytes = _round_up(self._map_bytes + min(self._map_bytes, MAP_GROWTH_BYTES_MAX))
-            with _lmdb_errors():
+            with _lmdb_errors(self._folder):
                 self._environment.set_mapsize(self._map_bytes)
 
     def _create(self, table: str) -> None:
@@ -195,7 +242,7 @@ class LmdbStore:
             except lmdb.MapFullError:
                 self._enlarge()
             except lmdb.Error as error:
-                raise _store_error(error) from error
+                raise _store_error(error, self._folder) from error
 
     def _existing_tables(self) -> dict[str, Any]:
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
@@ -254,16 +301,20 @@ class _Gate:
 
 
 @contextmanager
-def _lmdb_errors() -> Iterator[None]:
+def _lmdb_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except lmdb.MapFullError:
         raise
     except (lmdb.Error, OSError) as error:
-        raise _store_error(error) from error
+        raise _store_error(error, folder) from error
 
 
-def _store_error(error: Exception) -> StoreError:
+def _store_error(error: Exception, folder: Path) -> StoreError:
+    if isinstance(error, _DAMAGE):
+        with suppress(OSError):
+            (folder / _DAMAGED).touch(mode=0o600)
+        return DamagedStoreError(f"what is in {folder} is damaged ({error})")
     # py-lmdb gives no errno for what the system refused: the text is the system's own.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or "No space left" in str(error) or "quota exceeded" in str(error):

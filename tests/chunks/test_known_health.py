@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node.chunks.catalogue import Catalogue, CatalogueEntry, CatalogueSegment
 from node.chunks.evidence import Evidence
+from node.chunks.geometry import Code
 from node.chunks.known_health import PERIOD_S, KnownHealth, known_health
 from node.records.receipt import AuditReceipt, Outcome
 from node.units import FileHash
@@ -41,25 +42,59 @@ def all_passed(known: Known) -> None:
 
 def test_before_any_audit_all_is_unknown() -> None:
     health = Known().health()
-    assert not health.is_known
     assert health.word(THRESHOLD) == "unknown"
     assert health.proved_s is None
 
 
-def test_one_shard_that_nobody_looked_at_leaves_the_file_unknown() -> None:
+def test_shards_that_nobody_looked_at_leave_open_what_they_decide() -> None:
     known = Known()
-    known.add(*(WORLD.receipt(shard, OWNER) for shard in range(4)))
-    assert [segment.unknown for segment in known.health().segments] == [1]
-    assert known.health().word(THRESHOLD) == "unknown"
+    words = []
+    for shard in range(CODE.total_shards):
+        known.add(WORLD.receipt(shard, OWNER))
+        words.append(known.health().word(THRESHOLD))
+    assert Code(2, 5) == CODE
+    assert words == ["unknown", "unknown", "unknown", "healthy", "healthy"]
+    assert [segment.unknown for segment in known.health().segments] == [0]
 
 
-def test_what_is_proved_is_healthy_until_the_period_is_over() -> None:
+def test_what_the_unknown_can_not_change_is_said() -> None:
+    known = Known()
+    known.add(*(WORLD.receipt(shard, OWNER, Outcome.NO_ANSWER) for shard in range(3)))
+    assert known.health().word(THRESHOLD) == "unknown"  # degraded or lost
+    known.add(*(WORLD.receipt(shard, OWNER) for shard in (3, 4)))
+    assert known.health().word(THRESHOLD) == "degraded"
+    known = Known()
+    known.add(*(WORLD.receipt(shard, OWNER, Outcome.NO_ANSWER) for shard in range(4)))
+    assert known.health().word(THRESHOLD) == "lost"
+    assert known.health().segments[0].unknown == 1
+
+
+def test_what_is_proved_is_healthy_until_the_period_is_over_and_unknown_from_then_on() -> None:
     known = Known()
     all_passed(known)
     assert known.health().word(THRESHOLD) == "healthy"
-    assert known.health().proved_s == NOW_S + 4
     assert known.health(later_s=PERIOD_S - 1).word(THRESHOLD) == "healthy"
-    assert known.health(later_s=PERIOD_S + 4).word(THRESHOLD) == "lost"
+    later = known.health(later_s=PERIOD_S + 4)
+    assert later.word(THRESHOLD) == "unknown"
+    assert (later.segments[0].alive, later.segments[0].unknown) == (0, CODE.total_shards)
+    assert later.proved_s == NOW_S + 3
+
+
+def test_who_was_missed_a_period_ago_may_be_back() -> None:
+    known = Known()
+    known.add(*(WORLD.receipt(shard, OWNER, Outcome.NO_ANSWER) for shard in range(CODE.total_shards)))
+    assert known.health().word(THRESHOLD) == "lost"
+    assert known.health(later_s=PERIOD_S).word(THRESHOLD) == "unknown"
+
+
+def test_a_file_was_proved_when_enough_of_it_was() -> None:
+    known = Known()
+    known.add(WORLD.receipt(0, OWNER, time_s=NOW_S + 100))
+    assert known.health().proved_s is None
+    known.add(WORLD.receipt(1, OWNER, time_s=NOW_S + 7))
+    assert known.health().proved_s == NOW_S + 7
+    known.add(WORLD.receipt(1, OWNER, Outcome.NO_ANSWER, time_s=NOW_S + 200))
+    assert known.health().proved_s == NOW_S + 7
 
 
 def test_silent_and_lost_shards_do_not_count() -> None:

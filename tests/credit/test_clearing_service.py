@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node import limits
 from node.chunks.admission import Asker, Wanted
 from node.credit.clearing import ClearState, Cycle
 from node.credit.cycle_finder import Found
@@ -106,13 +107,13 @@ async def test_only_what_is_missing_is_cleared(autojump_clock: MockClock) -> Non
         assert (await asker.service.balance(middle.actor.account)).balance == DEBT - 30 * CREDIT
 
 
-async def test_a_fraction_of_a_credit_is_paid_with_a_whole_one(autojump_clock: MockClock) -> None:
+async def test_less_than_a_clear_may_be_of_is_paid_with_the_least(autojump_clock: MockClock) -> None:
     async with ring(4) as members:
         asker, donor = members[:2]
         have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=5, have=0)
-        assert have == CREDIT
+        assert have == limits.CLEAR_MICROS_MIN
         await settle(members)
-        assert nets(members)[0][1] == CREDIT
+        assert nets(members)[0][1] == limits.CLEAR_MICROS_MIN
 
 
 async def test_a_donor_that_denies_its_debt_is_not_paid_ahead_again(autojump_clock: MockClock) -> None:

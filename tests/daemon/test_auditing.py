@@ -254,7 +254,7 @@ async def test_a_connected_donor_that_never_answers_has_failed(
         assert any(reputation.bad for reputation in seen)
         assert not any(reputation.offline for reputation in seen)
         outcomes = {f.outcome for n in (0, 2, 3, 4) for lease in swarm.of(n, 1) for f in lease.findings}
-        # Streams that it never ends count: one too many is refused, which says nothing of its shards.
+        # Whoever came while it still owed others an answer may have been told to come later.
         assert Outcome.NO_ANSWER in outcomes
         assert outcomes <= {Outcome.NO_ANSWER, Outcome.UNKNOWN}
 

@@ -1,7 +1,8 @@
-"""A donor whose index is deleted: real daemons, real disks."""
+"""A donor whose index is deleted, cut or overwritten: real daemons, real disks."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,25 @@ def again(swarm: LocalSwarm, node: NodeProcess) -> NodeProcess:
     return started.wait_ready()
 
 
+def cut(index: Path) -> None:
+    """Half of it is gone: a read behind the end would be the end of the process."""
+    path = index / "data.mdb"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def blank(index: Path) -> None:
+    """Its head is whole, what that points to is not."""
+    path = index / "data.mdb"
+    size = path.stat().st_size
+    os.truncate(path, 2 * 4096)
+    os.truncate(path, size)
+
+
+def overwrite(index: Path) -> None:
+    """Something else stands there."""
+    (index / "data.mdb").write_bytes(b"something else " * 10_000)
+
+
 def test_a_donor_without_its_index_comes_back_with_every_shard(tmp_path: Path) -> None:
     with gathering(tmp_path / "swarm", donors=2, donate="64MB") as people:
         links = [
@@ -37,16 +57,17 @@ def test_a_donor_without_its_index_comes_back_with_every_shard(tmp_path: Path) -
         donor, other = people.donors[1], people.donors[0]
         before = cairn_json(donor, "status")["store"]
         assert before["shards"] == 4  # the largest file has two segments
-        donor.kill()
-        shutil.rmtree(donor.home.path / "index")
-        back = again(people.swarm, donor)
-        after = cairn_json(back, "status")["store"]
-        assert {key: after[key] for key in ("shards", "leases", "lost", "quarantined")} == {
-            "shards": 4,
-            "leases": 4,
-            "lost": 0,
-            "quarantined": 0,
-        }
+        for spoil in (shutil.rmtree, cut, blank, overwrite):
+            donor.kill()
+            spoil(donor.home.path / "index")
+            donor = again(people.swarm, donor)
+            after = cairn_json(donor, "status")["store"]
+            assert {key: after[key] for key in ("shards", "leases", "lost", "quarantined")} == {
+                "shards": 4,
+                "leases": 4,
+                "lost": 0,
+                "quarantined": 0,
+            }
         other.kill()  # so that every byte comes from the one that lost its index
         people.swarm.wait_known(people.friend, 1)
         for number, link in enumerate(links):

@@ -79,3 +79,29 @@ def test_words_are_not_restored_over_the_files_of_another_account(tmp_path: Path
         assert error["code"] == 2
         assert "another account" in error["message"]
         assert cairn_json(sharer, "recovery", "restore", text=own)["account"] == sharer.ready["account"]
+
+
+def test_of_two_machines_of_an_account_the_one_restored_last_pays(tmp_path: Path) -> None:
+    with gathering(tmp_path / "swarm", donors=2, donate="64MB") as people:
+        swarm, first = people.swarm, people.sharer
+        source = str(write_random(tmp_path / "file", 1_000))
+        cairn_json(first, "put", source, "--code", CODE)
+        words = " ".join(cairn_json(first, "recovery", "show", "--reveal")["words"])
+        second = swarm.spawn(bootstrap=[people.donors[0]]).wait_ready()
+        assert second.stop() == 0
+        cairn_json(second, "recovery", "restore", text=words)
+        second = swarm.restart(second)
+        cairn_json(second, "put", source, "--code", CODE)
+        error = error_of(cairn(first, "--json", "put", source, "--code", CODE))
+        assert error["code"] == 30
+        assert "acts through a newer device" in error["message"]
+        assert "cairn recovery restore" in error["message"]
+        assert len(cairn_json(first, "ls")["files"]) >= 1
+
+        assert first.stop() == 0
+        assert cairn_json(first, "recovery", "restore", text=words)["account"] == first.ready["account"]
+        first = swarm.restart(first)
+        put = cairn_json(first, "put", source, "--code", CODE)
+        cairn_json(first, "renew", put["hash"], "--for", "60d")
+        assert len(cairn_json(first, "ls")["files"]) == 3
+        assert error_of(cairn(second, "--json", "put", source, "--code", CODE))["code"] == 30

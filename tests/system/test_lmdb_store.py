@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import StoreError
+from node.errors import DamagedStoreError, StoreError
 from node.ports import WriteTransaction
-from node.system.lmdb_store import LmdbStore
+from node.system.lmdb_store import LmdbStore, is_damaged, open_anew_if_damaged
 
 
 def test_the_map_grows_by_itself_and_the_change_runs_again(tmp_path: Path) -> None:
@@ -125,3 +125,68 @@ def test_the_files_are_the_users_alone_and_small(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
         assert path.stat().st_blocks * 512 < 256 * 1024
     store.close()
+
+
+def filled(folder: Path) -> Path:
+    """A closed store of some hundred pages; its file."""
+    store = LmdbStore(folder)
+    for table in "ab":
+        store.update(
+            lambda transaction, table=table: [  # type: ignore[misc]
+                transaction.put(table, number.to_bytes(4, "big"), bytes([number % 256]) * 500)
+                for number in range(1000)
+            ]
+        )
+    store.close()
+    return folder / "data.mdb"
+
+
+def read_all(store: LmdbStore) -> int:
+    with store.view() as view:
+        return sum(1 for table in "ab" for _ in view.scan(table))
+
+
+@pytest.mark.parametrize("size", [1, 100, 5_000])
+def test_a_file_that_is_none_is_damage(tmp_path: Path, size: int) -> None:
+    path = filled(tmp_path / "index")
+    path.write_bytes(b"\x55" * size)
+    with pytest.raises(DamagedStoreError, match=r"index is damaged"):
+        LmdbStore(tmp_path / "index")
+    store, damage = open_anew_if_damaged(tmp_path / "index")
+    assert damage is not None
+    assert read_all(store) == 0
+    store.close()
+    assert not is_damaged(tmp_path / "index")
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_pages_that_are_gone_are_damage_and_the_next_start_begins_anew(
+    tmp_path: Path, part: float, is_cut: bool
+) -> None:
+    path = filled(tmp_path / "index")
+    size = path.stat().st_size
+    keep = max(8192, int(size * part))
+    with path.open("r+b") as file:
+        file.truncate(keep)
+        if not is_cut:
+            file.truncate(size)
+
+    def use() -> None:
+        store = LmdbStore(tmp_path / "index")
+        try:
+            read_all(store)
+        finally:
+            store.close()
+
+    with pytest.raises(DamagedStoreError, match=r"index is damaged"):
+        use()
+    assert is_damaged(tmp_path / "index")
+    store, damage = open_anew_if_damaged(tmp_path / "index")
+    assert damage is not None
+    store.update(lambda transaction: transaction.put("a", b"k", b"v"))
+    store.close()
+    again, damage = open_anew_if_damaged(tmp_path / "index")
+    assert damage is None
+    assert read_all(again) == 1
+    again.close()

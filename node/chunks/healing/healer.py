@@ -311,6 +311,10 @@ class Healer:
             donors.take(peer_id, len(indexes), shard_bytes)
         return chosen, donors
 
+    def ask_anew(self) -> None:
+        """Forget what donors offered a moment ago: somebody waits, and may have started one."""
+        self._pool = None
+
     async def _donors(self, manifest: SegmentManifest) -> DonorPool:
         """Whoever offers room now, or did a moment ago: segments come in crowds."""
         context = self._context

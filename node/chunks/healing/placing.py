@@ -203,6 +203,10 @@ class Placer:
         else:
             pool.full(peer_id)
 
+    def ask_anew(self) -> None:
+        """Forget what donors offered a moment ago: somebody waits, and may have started one."""
+        self._pool = None
+
     async def _donors(self, geometry: SegmentGeometry, days: int) -> DonorPool:
         """Whoever offers room now, or did a moment ago: segments come in crowds."""
         context, kind = self._context, (geometry.shard_bytes, days)

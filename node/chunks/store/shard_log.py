@@ -168,7 +168,8 @@ def pack_path(pack_id: int) -> PurePath:
 
 def packs_missing(count: int) -> StoreError:
     """What a person reads when the packs are not there."""
-    return StoreError(f"{count} packs are missing below {PACK_FOLDER}: is the disk mounted that they are on?")
+    packs = "a pack is" if count == 1 else f"{count} packs are"
+    return StoreError(f"{packs} missing below {PACK_FOLDER}: is the disk mounted that they are on?")
 
 
 class ShardLog:

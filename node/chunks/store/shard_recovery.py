@@ -7,15 +7,15 @@ Invariants:
   an unsynced write may be missing. A commit with a block missing is dropped: nobody was told of it.
 - A rebuild can't tell a commit that was torn from one whose blocks have rotted: it keeps either as
   quarantined, since a promise may hang on it.
-- Leases whose packs are gone are written down before the index that still knows them goes: somebody relies
-  on them, and has to be told.
+- Leases whose packs are gone or cut are written down before the index that still knows them goes: somebody
+  relies on them, and has to be told.
 - A rebuild is the same fold over all packs, made independent of their order, which compactions change.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
@@ -77,8 +77,9 @@ def recover(log: ShardLog, key_values: KeyValue) -> int:
             f"{packs_missing(len(lost))} If they are lost for good, say so with an empty file `packs/lost`: "
             "co-holders are told then"
         )
-    if is_known and lost:
-        _note_lost(key_values, frozenset(lost))
+    is_cut = synced.pack_id in sizes and sizes[synced.pack_id] < synced.offset
+    if is_known and (lost or is_cut):
+        _note_lost(key_values, {pack_id: sizes.get(pack_id, 0) for pack_id in (*lost, synced.pack_id)})
     if not is_known or lost or sizes.get(synced.pack_id, 0) < synced.offset:
         sequence = _Rebuild(log, key_values).run()
         if lost and log.is_given_up:
@@ -90,8 +91,8 @@ def recover(log: ShardLog, key_values: KeyValue) -> int:
     return _replay(log, key_values, synced=synced, scan_from=scan_from, sequence=sequence, gone=gone)
 
 
-def _note_lost(key_values: KeyValue, packs: frozenset[int]) -> None:
-    """Write down the leases of shards of which a block or the commit stood in one of these packs."""
+def _note_lost(key_values: KeyValue, ends: Mapping[int, int]) -> None:
+    """Write down the leases of shards of which a block or the commit stood behind these packs' `ends`."""
     start = b""
     while True:
         with key_values.view() as view:
@@ -100,7 +101,7 @@ def _note_lost(key_values: KeyValue, packs: frozenset[int]) -> None:
             noted = {
                 entry.lease.lease_id: view.get(LEASES, entry.lease.lease_id)
                 for key in keys
-                if _stands_in(reader, key, packs)
+                if _stands_behind(reader, key, ends)
                 for entry in reader.leases_of(key)
             }
 
@@ -116,14 +117,16 @@ def _note_lost(key_values: KeyValue, packs: frozenset[int]) -> None:
         start = keys[-1] + b"\0"
 
 
-def _stands_in(reader: IndexReader, key: bytes, packs: frozenset[int]) -> bool:
+def _stands_behind(reader: IndexReader, key: bytes, ends: Mapping[int, int]) -> bool:
     shard = reader.shard(key)
     if shard is None:
         return False
+
+    def is_gone(place: Location) -> bool:
+        return place.pack_id in ends and place.offset + place.record_bytes > ends[place.pack_id]
+
     carrier = reader.carrier(shard.put)
-    return any(block.pack_id in packs for block in shard.blocks) or (
-        carrier is not None and carrier[1].pack_id in packs
-    )
+    return any(is_gone(block) for block in shard.blocks) or (carrier is not None and is_gone(carrier[1]))
 
 
 def _settle_lost(key_values: KeyValue) -> None:

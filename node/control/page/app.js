@@ -123,6 +123,7 @@ async function showStatus() {
 
 function donorLines(donor, audits, store, renewals) {
   const found = [];
+  if (donor.leaving) found.push("Takes nothing new since `cairn drain`; `cairn donate SIZE` ends that.");
   if (donor.suspended) found.push(`Takes nothing new since ${ago(donor.suspended.since)}: ${donor.suspended.reason}.`);
   if (audits.suspended) found.push(`Suspended by audits: ${audits.trouble ?? "they were missed"}.`);
   if (audits.passed || audits.failed || audits.missed) {

@@ -82,6 +82,23 @@ def test_a_whole_disk_that_is_gone_leaves_the_leases_as_lost() -> None:
     incoming.abort()
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_what_stood_behind_the_end_of_a_cut_pack_is_known_as_lost(kept: float) -> None:
+    world = filled()
+    path = PurePath(PACK_FOLDER) / packs(world)[-1]
+    file = world.disk.open(path)
+    file.truncate(int(world.disk.length(path) * kept))
+    world.reopen()
+    lost = {int.from_bytes(held.lease.lease_id, "big") for held in world.store.losses()}
+    served = {
+        2 * number + index for number in range(COUNT) for index in (0, 1) if readable(world, number, index)
+    }
+    assert lost | served == set(range(2 * COUNT))
+    assert not lost & served
+    assert lost
+    assert served
+
+
 def test_a_lost_index_alone_loses_nothing() -> None:
     world = filled()
     with world.tables.view() as view:
