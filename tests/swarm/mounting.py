@@ -7,9 +7,11 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import pytest
@@ -20,18 +22,40 @@ from node.mount.mount_point import DEVICE, mounted_type, unmount
 from tests.patience import PATIENCE_S, comes_true
 from tests.swarm.command_line import command, environment
 
+TRIAL_S = 30.0
+_TRIAL = """
+import sys, mfusepy
+class Nothing(mfusepy.Operations):
+    use_ns = True
+mfusepy.FUSE(Nothing(), sys.argv[1], foreground=True, ro=True)
+"""
+
 
 def why_not() -> str:
-    """Why this machine can't mount; empty if it can."""
+    """Why this machine can't mount; empty if it can. A container may open the device, and yet not mount."""
     try:
         os.close(os.open(DEVICE, os.O_RDWR))
         fuse.require_library()
     except Exception as error:
         return str(error)
-    return ""
+    with TemporaryDirectory() as name, TemporaryFile() as errors:
+        folder = os.path.realpath(name)
+        trial = subprocess.Popen(
+            [sys.executable, "-c", _TRIAL, folder], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+        )
+        try:
+            comes_true(lambda: mounted_type(folder) is not None or trial.poll() is not None, TRIAL_S)
+            can = mounted_type(folder) is not None
+        finally:
+            unmount(folder)
+            trial.kill()
+            trial.wait()
+        errors.seek(0)
+        return "" if can else errors.readline().decode(errors="replace").strip() or "no mount appeared"
 
 
-needs_fuse = pytest.mark.skipif(bool(why_not()), reason=f"this machine can't mount: {why_not()}")
+WHY_NOT = why_not()
+needs_fuse = pytest.mark.skipif(bool(WHY_NOT), reason=f"this machine can't mount: {WHY_NOT}")
 
 
 class MountProcess:
