@@ -174,7 +174,7 @@ class ClearBook:
         if self.state(record_id, period=period) is not ClearState.OPEN or period > clear.end_period:
             raise CreditError("the clear is over")
         if clear.amount < limits.CLEAR_MICROS_MIN:
-            raise CreditError(f"a clear is for {format_micros(limits.CLEAR_MICROS_MIN)} credits at least")
+            raise CreditError(f"a clear is for {limits.CLEAR_MICROS_MIN:,} micro-credits at least")
         neighbours = {clear.creditor_of(self.me), clear.debtor_of(self.me)}
         for other in self._open_signed(period):
             if neighbours & {other.creditor_of(self.me), other.debtor_of(self.me)}:

@@ -20,19 +20,7 @@ def build_auditing(parts: Parts, rosters: Rosters) -> Auditing:
     def is_away(peer_id: PeerId) -> bool:
         return parts.reputations.of(peer_id).offline
 
-    server = AuditServer(
-        network=parts.giving,
-        preamble=parts.preamble,
-        store=parts.store,
-        rosters=rosters,
-        evidence=parts.evidence,
-        reputations=parts.reputations,
-        journal=AuditJournal(parts.state),
-        identity=parts.keys.identity,
-        clock=parts.clock,
-        offload=parts.offload,
-        interval_s=parts.config.audit.interval_s,
-    )
+    server = _server(parts, rosters)
     planner = WorkPlanner(
         store=parts.store,
         rosters=rosters,
@@ -78,4 +66,20 @@ def build_auditing(parts: Parts, rosters: Rosters) -> Auditing:
         offload=parts.offload,
         interval_s=parts.config.audit.interval_s,
         samples=parts.config.audit.samples,
+    )
+
+
+def _server(parts: Parts, rosters: Rosters) -> AuditServer:
+    return AuditServer(
+        network=parts.giving,
+        preamble=parts.preamble,
+        store=parts.store,
+        rosters=rosters,
+        evidence=parts.evidence,
+        reputations=parts.reputations,
+        journal=AuditJournal(parts.state),
+        identity=parts.keys.identity,
+        clock=parts.clock,
+        offload=parts.offload,
+        interval_s=parts.config.audit.interval_s,
     )

@@ -15,38 +15,39 @@ from functools import partial
 
 import trio
 
-from node.chunks.audit import is_auditor
 from node.chunks.audits.auditing import Auditing
 from node.chunks.catalogue import Catalogue
 from node.chunks.coding_engines import best_engine
 from node.chunks.evidence import Evidence
-from node.chunks.geometry import Code
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
 from node.chunks.lease_keeper import LeaseKeeper
 from node.chunks.list_keeper import ListKeeper
-from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
-from node.chunks.serve.announcing import AnnouncingTurns
-from node.chunks.serve.rosters import Rosters
 from node.chunks.serve.server import ServerStatistics, ShardServer
 from node.chunks.store.shard_store import ShardStore, StoreStatistics
 from node.chunks.store.space import SpaceBudget
-from node.credit.admission import UNLIMITED, Policy
 from node.credit.reputation_store import ReputationStore
 from node.credit.service import CreditService
-from node.credit.units import MICROS_PER_CREDIT, PERIOD_DAYS
 from node.crypto.keystore import NodeKeys
 from node.daemon.auditing import build_auditing
 from node.daemon.background import Housekeeping
-from node.daemon.config import ALL, Config
+from node.daemon.building import (
+    build_credit,
+    build_file_list,
+    build_housekeeping,
+    build_lease_keeper,
+    build_shard_server,
+    credit_policy,
+)
+from node.daemon.config import Config
 from node.daemon.healing import Healing, Leaving, build_healing
 from node.daemon.memory import DaemonMemory, Donation
 from node.daemon.parts import Parts
-from node.daemon.transfers import Transfers, build_transfers
+from node.daemon.transfers import build_transfers
 from node.daemon.uptime import UptimeLog
 from node.dht.records import PublicKeyValidator
 from node.dht.service import DhtService, DhtSettings, DhtStatistics, KnownContact
@@ -57,11 +58,9 @@ from node.net.loopback import with_loopback
 from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.reachability import Standing
 from node.ports import Clock, Entropy, Files, KeyValue, Network, Offload
-from node.records.lease import Lease
 from node.records.list_pointer import LIST_NAMESPACE, ListPointerValidator
 from node.records.placement_hint import HintValidator
-from node.records.receipt import AuditReceipt
-from node.units import MIB, Contact, PeerId
+from node.units import Contact, PeerId
 
 _logger = logging.getLogger(__name__)
 
@@ -240,30 +239,6 @@ def _save_last(node: Node) -> None:
         _logger.warning("what was learnt of peers in the last minute is lost: %s", error)
 
 
-def credit_policy(config: Config, donation: Donation) -> Policy:
-    """What strangers, newcomers and neighbours may have kept here."""
-    credit = config.credit
-    pledge = credit.pledge if donation.pledge is None else donation.pledge
-    line = UNLIMITED
-    if credit.local_line != ALL:
-        line = credit.local_line * PERIOD_DAYS * MICROS_PER_CREDIT // MIB
-    return Policy.of(
-        donation.cap_bytes,
-        pledge_permille=round(pledge * 1000),
-        known_permille=round(credit.known * 1000),
-        newcomer_credits=credit.newcomer_credits,
-        local_line=line,
-    )
-
-
-def _was_due(rosters: Rosters, evidence: Evidence, receipt: AuditReceipt, lease: Lease) -> bool:
-    """Whether it was the auditor's turn: by the roster of a segment that is held, else by what was heard."""
-    roster = {known.holder for known in rosters.known_leases(lease.segment_id)}
-    if roster:
-        return is_auditor(receipt.auditor, lease.segment_id, roster, lease.holder, now_s=receipt.time_s)
-    return evidence.vests(receipt, lease)
-
-
 def _rates(config: Config, donation: Donation) -> Rates:
     return Rates(config.network.upload_rate, config.network.download_rate, donation.rate_bytes_s)
 
@@ -327,27 +302,14 @@ async def _build(
 ) -> Node:
     """All services; none of them runs yet."""
     memory, offload = parts.memory, parts.offload
-    credit = _credit(parts)
+    credit = build_credit(parts)
     parts.evidence.on_receipts = credit.hear
     transfers = build_transfers(parts, credit)
     leaving = await offload.run(partial(Leaving, memory))
-    uptime = memory.uptime()
-    away_s = max(0, parts.clock.now_s() - uptime.last_s) if uptime.last_s else 0
-    uptime.look(parts.clock.now_s())
-    server = ShardServer(
-        network=parts.network,
-        store=parts.store,
-        directory=parts.dht,
-        keys=parts.keys,
-        preamble=parts.preamble,
-        clock=parts.clock,
-        offload=offload,
-        grace_days=parts.config.lease.grace_days,
-        uptime_permille=uptime.permille,
-        admission=credit.admission,
-        serving=credit.serving,
-        is_leaving=leaving,
-    )
+    uptime, now_s = memory.uptime(), parts.clock.now_s()
+    away_s = max(0, now_s - uptime.last_s) if uptime.last_s else 0
+    uptime.look(now_s)
+    server = build_shard_server(parts, credit, leaving, uptime)
     await credit.start(lambda lease_id: parts.store.lease(lease_id) is not None)
     healing = build_healing(parts, shard_server=server, payer=credit.wallet, leaving=leaving, away_s=away_s)
     await offload.run(partial(healing.evictor.cap_is, memory.donation().cap_bytes))
@@ -367,89 +329,16 @@ async def _build(
         downloader=transfers.downloader,
         health=transfers.health,
         renewer=transfers.renewer,
-        file_list=_file_list(parts, transfers),
-        leases=LeaseKeeper(
-            catalogue=parts.catalogue,
-            renewer=transfers.renewer,
-            clock=parts.clock,
-            offload=offload,
-            lease_days=parts.config.lease.days,
-            wait_joined=parts.dht.wait_joined,
-        ),
+        file_list=build_file_list(parts, transfers),
+        leases=build_lease_keeper(parts, transfers),
         scores=parts.scores,
         credit=credit,
         evidence=parts.evidence,
         reputations=parts.reputations,
         auditing=auditing,
         healing=healing,
-        housekeeping=_housekeeping(parts, transfers, server, healing, uptime, ports.standing),
+        housekeeping=build_housekeeping(parts, transfers, server, healing, uptime, ports.standing),
         uptime=uptime,
         limited=limited,
         engine_name=parts.engine.name,
-    )
-
-
-def _credit(parts: Parts) -> CreditService:
-    return CreditService(
-        network=parts.network,
-        state=parts.state,
-        keys=parts.keys,
-        preamble=parts.preamble,
-        entropy=parts.entropy,
-        addresses=parts.dht,
-        clock=parts.clock,
-        offload=parts.offload,
-        policy=credit_policy(parts.config, parts.memory.donation()),
-        is_assigned=partial(_was_due, Rosters(parts.store, parts.network_id), parts.evidence),
-        takes_receipts=parts.config.credit.receipts,
-    )
-
-
-def _file_list(parts: Parts, transfers: Transfers) -> ListKeeper:
-    code = parts.config.code
-    return ListKeeper(
-        store=ListStore(parts.state),
-        catalogue=parts.catalogue,
-        uploader=transfers.uploader,
-        downloader=transfers.downloader,
-        renewer=transfers.renewer,
-        directory=parts.dht,
-        clock=parts.clock,
-        entropy=parts.entropy,
-        offload=parts.offload,
-        network=parts.network_id,
-        account_seed=parts.keys.account.seed,
-        code=Code(code.data_shards, code.total_shards),
-    )
-
-
-def _housekeeping(
-    parts: Parts,
-    transfers: Transfers,
-    server: ShardServer,
-    healing: Healing,
-    uptime: UptimeLog,
-    standing: Callable[[], Standing],
-) -> Housekeeping:
-    return Housekeeping(
-        store=parts.store,
-        uploader=transfers.uploader,
-        dht=parts.dht,
-        scores=parts.scores,
-        memory=parts.memory,
-        turns=AnnouncingTurns(
-            store=parts.store,
-            rosters=server.rosters,
-            directory=parts.dht,
-            peer_id=parts.keys.peer_id,
-            clock=parts.clock,
-            offload=parts.offload,
-        ),
-        state=parts.state,
-        care=server.care,
-        uptime=uptime,
-        standing=standing,
-        clock=parts.clock,
-        offload=parts.offload,
-        losses=healing.losses,
     )

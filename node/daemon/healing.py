@@ -255,7 +255,7 @@ def _mover(parts: Parts, tools: _Tools, held: HeldSegments) -> Mover:
         healer=tools.healer,
         rebuilder=tools.rebuilder,
         prober=tools.prober,
-        client=tools.client,
+        holders=tools.holders,
         identity=parts.keys.identity,
         clock=parts.clock,
         offload=parts.offload,
@@ -278,7 +278,7 @@ def _service(
         mover=mover,
         budget=tools.budget,
         pulse=pulse,
-        doubles=Doubles(tools.client, tools.prober),
+        doubles=Doubles(tools.holders, tools.prober),
     )
 
 

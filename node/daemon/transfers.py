@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from node.chunks.get.download import Downloader
 from node.chunks.get.health import HealthChecker
 from node.chunks.get.renew import Renewer
+from node.chunks.put.put_file import PutServices
 from node.chunks.put.upload import Uploader
 from node.credit.service import CreditService
 from node.daemon.parts import Parts
@@ -27,18 +28,20 @@ def build_transfers(parts: Parts, credit: CreditService) -> Transfers:
     client, known_holders = parts.client(), parts.catalogue.holders
     return Transfers(
         uploader=Uploader(
-            network=parts.network,
-            client=client,
-            directory=parts.dht,
-            files=parts.files,
-            catalogue=parts.catalogue,
-            clock=parts.clock,
-            entropy=parts.entropy,
-            offload=parts.offload,
-            engine=parts.engine,
-            account_seed=parts.keys.account.seed,
-            scores=parts.scores,
-            payer=credit.wallet,
+            PutServices(
+                network=parts.network,
+                client=client,
+                directory=parts.dht,
+                catalogue=parts.catalogue,
+                clock=parts.clock,
+                entropy=parts.entropy,
+                offload=parts.offload,
+                engine=parts.engine,
+                account_seed=parts.keys.account.seed,
+                scores=parts.scores,
+                payer=credit.wallet,
+            ),
+            parts.files,
         ),
         downloader=Downloader(
             client=client,

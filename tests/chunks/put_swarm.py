@@ -19,7 +19,8 @@ import trio
 from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
-from node.chunks.put.upload import PutSettings, Uploader
+from node.chunks.put.put_file import PutServices, PutSettings
+from node.chunks.put.upload import Uploader
 from node.chunks.serve.server import ShardServer
 from node.chunks.serving import Serving
 from node.chunks.store.shard_store import ShardStore
@@ -232,19 +233,19 @@ class Putter:
         """One life: nothing but the home is kept."""
         self.lives += 1
         async with self.swarm.internet.join(self.keys.peer_id) as network:
-            yield Uploader(
+            services = PutServices(
                 network=network,
                 client=HolderClient(network, PREAMBLE),
                 directory=BoardDirectory(self.swarm.board, self.keys.peer_id),
-                files=self.home,
                 catalogue=self.catalogue,
                 clock=VirtualClock(),
                 entropy=SeededEntropy(f"putter {self.lives}"),
                 offload=InlineOffload(),
                 engine=best_engine(),
                 account_seed=self.keys.account.seed,
-                settings=self.settings,
+                settings=self.settings or PutSettings(),
             )
+            yield Uploader(services, self.home)
 
 
 @asynccontextmanager

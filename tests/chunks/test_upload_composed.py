@@ -14,6 +14,7 @@ from node.chunks.catalogue import Catalogue
 from node.chunks.client import HolderClient
 from node.chunks.coding_engines import best_engine
 from node.chunks.geometry import Code
+from node.chunks.put.put_file import PutServices
 from node.chunks.put.upload import PutOptions, Uploader
 from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
@@ -73,11 +74,10 @@ class RealNode:
                 clock=clock,
                 offload=offload,
             )
-            self.uploader = Uploader(
+            services = PutServices(
                 network=network,
                 client=HolderClient(network, PREAMBLE),
                 directory=self.dht,
-                files=files,
                 catalogue=Catalogue(tables, network=PREAMBLE.network_id),
                 clock=clock,
                 entropy=entropy,
@@ -85,6 +85,7 @@ class RealNode:
                 engine=best_engine(),
                 account_seed=self.keys.account.seed,
             )
+            self.uploader = Uploader(services, files)
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.dht.run)
                 await nursery.start(server.run)

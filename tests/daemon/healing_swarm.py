@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +65,10 @@ class Swarm:
             await stop.wait()
         over.set()
 
+    def node(self, machine: Machine) -> AbstractAsyncContextManager[Node]:
+        """A life of a machine, which joins through a donor that lives."""
+        return self.world.node(machine, listed=[contact_of(self.living()[0])], config=self.config)
+
     async def kill(self, number: int) -> None:
         """End a node; its disk stays."""
         self.stops[number].set()
@@ -105,9 +109,7 @@ async def swarm_of(donors: int, **settings: object) -> AsyncIterator[tuple[Swarm
 
 async def put(swarm: Swarm, path: Path, code: Code) -> tuple[PutReport, list[SegmentId]]:
     """Store a file from a node that then leaves."""
-    async with swarm.world.node(
-        Machine(f"sharer of {path.name}"), listed=[contact_of(swarm.donors[0])], config=swarm.config
-    ) as sharer:
+    async with swarm.node(Machine(f"sharer of {path.name}")) as sharer:
         assert await sharer.wait_joined(30)
         report = await sharer.uploader.put(path, PutOptions(code=code))
         segments = [segment.segment_id for segment in sharer.catalogue.segments(report.file_hash)]

@@ -67,6 +67,8 @@ async def test_a_newcomer_stores_up_to_its_allowance_and_learns_what_more_would_
         large = source_of(tmp_path, 8 * MIB)
         with pytest.raises(CreditError, match=r"needs 4\d\d\.\d credits .*cairn donate.*cairn credit line"):
             await sharer.uploader.put(large, options(days=30))
+        with pytest.raises(CreditError, match=r"needs 1\d,\d\d\d\.\d credits "):
+            await sharer.uploader.put(source_of(tmp_path, 16 * MIB), options(days=390))
         assert sum(row_at(donor, sharer).standing.unvested for donor in donors) == open_claims
         assert all(donor.server.statistics().open_puts == 0 for donor in donors)
         estimate = await sharer.uploader.estimate(large, options(days=1))

@@ -37,9 +37,7 @@ async def test_holders_remake_what_died_with_others(autojump_clock: MockClock, t
         assert len(swarm.shards(segment_id)) == 4
         assert await comes_true(lambda: len(swarm.shards(segment_id)) == 8, 1800)
         assert swarm.shards(segment_id) == dict.fromkeys(range(8), 1)
-        friend = await stack.enter_async_context(
-            swarm.world.node(Machine("friend"), listed=[contact_of(swarm.living()[0])], config=swarm.config)
-        )
+        friend = await stack.enter_async_context(swarm.node(Machine("friend")))
         assert await friend.wait_joined(30)
         got = await friend.downloader.save(report.link, tmp_path / "copy")
         assert got.path.read_bytes() == path.read_bytes()
@@ -125,9 +123,7 @@ async def test_a_drain_that_is_cut_short_goes_on_after_a_restart(
         node, machine = swarm.donors[leaver], swarm.machines[leaver]
         node.healing.leaving.set(True)  # as by a drain that was killed before its first move
         await swarm.kill(leaver)
-        async with swarm.world.node(
-            machine, listed=[contact_of(swarm.living()[0])], config=swarm.config
-        ) as again:
+        async with swarm.node(machine) as again:
             assert again.healing.leaving()
             assert await comes_true(lambda: again.statistics().store.shards == 0, 1200)
         assert swarm.shards(segment_id) == dict.fromkeys(range(3), 1)
@@ -140,9 +136,7 @@ async def test_nothing_is_asked_of_a_donor_that_left_in_order(
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 1000)
     async with swarm_of(6) as (swarm, _), AsyncExitStack() as stack:
-        sharer = await stack.enter_async_context(
-            swarm.world.node(Machine("sharer"), listed=[contact_of(swarm.donors[0])], config=swarm.config)
-        )
+        sharer = await stack.enter_async_context(swarm.node(Machine("sharer")))
         assert await sharer.wait_joined(30)
         report = await sharer.uploader.put(path, PutOptions(code=Code(2, 4)))
         (segment_id,) = [segment.segment_id for segment in sharer.catalogue.segments(report.file_hash)]
@@ -211,14 +205,7 @@ async def test_a_holder_that_comes_back_leaves_one_copy(autojump_clock: MockCloc
         for number in lost:
             await swarm.kill(number)
         assert await comes_true(lambda: len(swarm.shards(segment_id)) == 6, 6000)
-        back = [
-            await stack.enter_async_context(
-                swarm.world.node(
-                    swarm.machines[number], listed=[contact_of(swarm.living()[0])], config=swarm.config
-                )
-            )
-            for number in lost
-        ]
+        back = [await stack.enter_async_context(swarm.node(swarm.machines[number])) for number in lost]
 
         def copies() -> dict[int, int]:
             found = swarm.shards(segment_id)

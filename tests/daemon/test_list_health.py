@@ -12,7 +12,7 @@ from node.control.api import control_handlers
 from node.control.server import Events
 from node.daemon.compose import Node
 from tests.daemon.healing_swarm import swarm_of
-from tests.daemon.worlds import Machine, contact_of
+from tests.daemon.worlds import Machine
 
 
 async def send(_event: object) -> None:
@@ -30,9 +30,7 @@ async def test_a_node_that_reaches_nobody_calls_nothing_lost(
     async with swarm_of(6, **{"audit.interval_s": 86_400, "repair.check_interval_s": 86_400}) as (swarm, _):
         (tmp_path / "file").write_bytes(bytes(100_000))
         sharer = Machine("sharer")
-        async with swarm.world.node(
-            sharer, listed=[contact_of(swarm.donors[0])], config=swarm.config
-        ) as node:
+        async with swarm.node(sharer) as node:
             assert await node.wait_joined(30)
             report = await node.uploader.put(tmp_path / "file", PutOptions(code=Code(2, 5)))
             (segment,) = node.catalogue.segments(report.file_hash)

@@ -18,7 +18,7 @@ from node.daemon.compose import Node
 from node.units import DAY_S, MIB, SegmentId
 from tests.clocks import START_S
 from tests.daemon.healing_swarm import Swarm, comes_true, swarm_of
-from tests.daemon.worlds import Machine, contact_of
+from tests.daemon.worlds import Machine
 
 CODE = Code(2, 6)
 ONE_SHARD_EACH = 6 * MIB
@@ -32,7 +32,7 @@ async def owner_of(
 ) -> AsyncIterator[tuple[Node, PutReport, SegmentId]]:
     """A node that has put a file and stays."""
     machine = machine or Machine("owner")
-    async with swarm.world.node(machine, listed=[contact_of(swarm.donors[0])], config=swarm.config) as owner:
+    async with swarm.node(machine) as owner:
         assert await owner.wait_joined(30)
         report = await owner.uploader.put(path, PutOptions(code=CODE))
         (segment,) = owner.catalogue.segments(report.file_hash)

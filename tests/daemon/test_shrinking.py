@@ -13,7 +13,7 @@ from node.control.server import Events
 from node.daemon.memory import Donation
 from node.units import MIB, SegmentId
 from tests.daemon.healing_swarm import Swarm, comes_true, put, swarm_of
-from tests.daemon.worlds import Machine, World, contact_of
+from tests.daemon.worlds import Machine, World
 
 CODE = Code(2, 6)
 LOWER = 16 * MIB
@@ -68,13 +68,9 @@ async def test_a_restart_goes_on_making_room(autojump_clock: MockClock, tmp_path
         await swarm.kill(number)
         machine = swarm.machines[number]
         machine.give(LOWER)  # as `cairn run --donate` does
-        async with swarm.world.node(
-            machine, listed=[contact_of(swarm.donors[0])], config=swarm.config
-        ) as donor:
+        async with swarm.node(machine) as donor:
             assert donor.store.statistics().used_bytes > LOWER
-        async with swarm.world.node(
-            machine, listed=[contact_of(swarm.donors[0])], config=swarm.config
-        ) as donor:
+        async with swarm.node(machine) as donor:
             assert await comes_true(lambda: donor.store.statistics().used_bytes <= LOWER, 900)
             assert not donor.store.losses()
             for segment in segments:

@@ -13,7 +13,6 @@ from node.chunks.repair import Copy
 from node.daemon.compose import Node
 from node.units import PeerId, SegmentId
 from tests.daemon.healing_swarm import SETTINGS, comes_true, put, swarm_of
-from tests.daemon.worlds import contact_of
 
 DEAD_AFTER_S = SETTINGS["repair.dead_after_s"]
 ROUND_S = SETTINGS["repair.check_interval_s"]
@@ -49,11 +48,7 @@ async def test_a_restart_forgets_no_silence_and_its_own_absence_does_not_count(
         await swarm.kill(watcher)
         off_s = 100 * DEAD_AFTER_S
         await trio.sleep(off_s)
-        again = await stack.enter_async_context(
-            swarm.world.node(
-                swarm.machines[watcher], listed=[contact_of(swarm.donors[0])], config=swarm.config
-            )
-        )
+        again = await stack.enter_async_context(swarm.node(swarm.machines[watcher]))
         started_s = swarm.world.clock.now_s()
         # Nobody is dead because this node was: not even who was missed before, until it is missed again.
         assert all(copy.silent_since_s is None for copy in copies_of(again, segment_id).values())
@@ -82,11 +77,7 @@ async def test_who_came_back_meanwhile_is_not_silent(autojump_clock: MockClock, 
         await trio.sleep(2 * ROUND_S)
         await swarm.kill(watcher)
         for number in (away, watcher):
-            node = await stack.enter_async_context(
-                swarm.world.node(
-                    swarm.machines[number], listed=[contact_of(swarm.donors[0])], config=swarm.config
-                )
-            )
+            node = await stack.enter_async_context(swarm.node(swarm.machines[number]))
         for _ in range(20):
             assert since(node) is None
             await trio.sleep(ROUND_S)

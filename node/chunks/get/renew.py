@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -77,6 +78,44 @@ class _Tally:
     """Who answered for segment 0."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a renewal asks of every holder: its shards kept until the end of `end_day`, a day since 1970."""
+
+    file: LocatedFile
+    owner: KeyPair
+    is_own: bool
+    today: int
+    end_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a holder showed of its own leases on a segment, by shard."""
+
+    latest: dict[int, Lease]
+    """The one that ends last, whoever signed it."""
+    paid_until: dict[int, int]
+    """The day until which this account pays already."""
+    waiting: list[Lease]
+    """This account's that have not begun."""
+
+    @classmethod
+    def of(cls, leases: Iterable[Lease], terms: _Terms) -> _Shown:
+        """As far as it matters for these terms."""
+        found = cls({}, {}, [])
+        for lease in leases:
+            if lease.owner_key == terms.owner.public and lease.start_day > terms.today:
+                found.waiting.append(lease)
+            elif lease.owner_key == terms.owner.public:
+                known = found.paid_until.get(lease.shard_index, terms.today)
+                found.paid_until[lease.shard_index] = max(lease.end_day, known)
+            known_latest = found.latest.get(lease.shard_index)
+            if known_latest is None or lease.end_day > known_latest.end_day:
+                found.latest[lease.shard_index] = lease
+        return found
+
+
 _OwnLeases = Callable[[HolderSession], Awaitable[tuple[Lease, ...]]]
 """The leases that the session's holder countersigned itself: at most a few a shard, those that end last."""
 _Act = Callable[[HolderSession, SegmentManifest, _OwnLeases, _Tally], Awaitable[None]]
@@ -118,56 +157,8 @@ class Renewer:
             raise UsageError(f"a lease lasts 1 to {limits.LEASE_DAYS_MAX} days")
         file, owner, is_own = await self._keyed(file_hash)
 
-        async def extend(
-            session: HolderSession, segment: SegmentManifest, own_leases: _OwnLeases, tally: _Tally
-        ) -> None:
-            latest: dict[int, Lease] = {}
-            paid_until: dict[int, int] = {}
-            waiting: list[Lease] = []
-            for lease in await own_leases(session):
-                if lease.owner_key == owner.public and lease.start_day > today:
-                    waiting.append(lease)
-                elif lease.owner_key == owner.public:
-                    known = paid_until.get(lease.shard_index, today)
-                    paid_until[lease.shard_index] = max(lease.end_day, known)
-                if lease.shard_index not in latest or lease.end_day > latest[lease.shard_index].end_day:
-                    latest[lease.shard_index] = lease
-            short = [lease for lease in latest.values() if lease.end_day < end_day]
-            asked = [
-                self._further(lease, owner, paid_until.get(lease.shard_index, today), end_day)
-                for lease in short
-            ]
-            if segment.segment_id == file.manifest.segment_id(0):
-                tally.first_holders.add(session.peer_id)
-            end_days = tally.end_days.setdefault(segment.segment_id, {})
-            for lease in latest.values():
-                end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
-            if not asked:
-                return
-            replies = await session.renew(
-                segment.segment_id,
-                [lease.encode() for lease in asked],
-                self._charges(asked, len(segment.encoded)),
-                b"" if self._payer is None else self._payer.cert(),
-            )
-            with blaming(session.peer_id):
-                signed = [Lease.decode(data, network=self._holders.network) for data in replies]
-                if [lease.body() for lease in signed] != [lease.body() for lease in asked]:
-                    raise ProtocolError("other leases than those asked for")
-                for lease in signed:
-                    lease.verify()
-            tally.leases += len(signed)
-            tally.renewed.extend(signed)
-            # What has not begun has a longer one in its place: nothing of it was earned.
-            renewed = {lease.shard_index for lease in signed}
-            replaced = [self._end(lease, owner) for lease in waiting if lease.shard_index in renewed]
-            if replaced:
-                await session.release(replaced)
-            end_days.update((lease.shard_index, end_day) for lease in signed)
-            if is_own:
-                grant = make_grant(segment, signed, owner, KeyPair.from_seed(self._account_seed))
-                await session.give_grant(segment.segment_id, grant.encode())
-
+        terms = _Terms(file, owner, is_own, today, end_day)
+        extend = partial(self._extend, terms)
         tally = await self._each_holding(file, extend, range(file.manifest.segment_count))
         if tally.short_of_credit is not None and not tally.leases:
             raise CreditError(f"nothing was renewed: {tally.short_of_credit}")
@@ -177,6 +168,61 @@ class Renewer:
         return LeaseReport(
             file_hash, tally.leases, len(tally.failed), kept_until_s, tuple(tally.renewed), is_own
         )
+
+    async def _extend(
+        self,
+        terms: _Terms,
+        session: HolderSession,
+        segment: SegmentManifest,
+        own_leases: _OwnLeases,
+        tally: _Tally,
+    ) -> None:
+        """Have a holder sign for what ends too early of what it keeps of a segment."""
+        found = _Shown.of(await own_leases(session), terms)
+        if segment.segment_id == terms.file.manifest.segment_id(0):
+            tally.first_holders.add(session.peer_id)
+        end_days = tally.end_days.setdefault(segment.segment_id, {})
+        for lease in found.latest.values():
+            end_days[lease.shard_index] = max(lease.end_day, end_days.get(lease.shard_index, 0))
+        asked = [
+            self._further(
+                lease, terms.owner, found.paid_until.get(lease.shard_index, terms.today), terms.end_day
+            )
+            for lease in found.latest.values()
+            if lease.end_day < terms.end_day
+        ]
+        if not asked:
+            return
+        signed = await self._signed(session, segment, asked)
+        tally.leases += len(signed)
+        tally.renewed.extend(signed)
+        # What has not begun has a longer one in its place: nothing of it was earned.
+        renewed = {lease.shard_index for lease in signed}
+        replaced = [self._end(lease, terms.owner) for lease in found.waiting if lease.shard_index in renewed]
+        if replaced:
+            await session.release(replaced)
+        end_days.update((lease.shard_index, terms.end_day) for lease in signed)
+        if terms.is_own:
+            grant = make_grant(segment, signed, terms.owner, KeyPair.from_seed(self._account_seed))
+            await session.give_grant(segment.segment_id, grant.encode())
+
+    async def _signed(
+        self, session: HolderSession, segment: SegmentManifest, asked: Sequence[Lease]
+    ) -> list[Lease]:
+        """These leases with the holder's half. Raises `RemoteError`, also for other leases than those."""
+        replies = await session.renew(
+            segment.segment_id,
+            [lease.encode() for lease in asked],
+            self._charges(asked, len(segment.encoded)),
+            b"" if self._payer is None else self._payer.cert(),
+        )
+        with blaming(session.peer_id):
+            signed = [Lease.decode(data, network=self._holders.network) for data in replies]
+            if [lease.body() for lease in signed] != [lease.body() for lease in asked]:
+                raise ProtocolError("other leases than those asked for")
+            for lease in signed:
+                lease.verify()
+        return signed
 
     async def release(self, file_hash: FileHash) -> LeaseReport:
         """End every lease of the file at every reachable holder; of another's file, this account's.

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from node.chunks.client import HolderClient
 from node.chunks.healing.prober import Prober
+from node.chunks.holders import Holders
 from node.chunks.repair import Copy
 from node.errors import RemoteError
 from node.records.lease import Lease
@@ -49,8 +49,8 @@ def doubled(copies: Mapping[Lease, Copy], me: PeerId) -> tuple[Lease, ...]:
 class Doubles:
     """Segments of this holder's of which others keep a shard twice."""
 
-    def __init__(self, client: HolderClient, prober: Prober) -> None:
-        self._client = client
+    def __init__(self, holders: Holders, prober: Prober) -> None:
+        self._holders = holders
         self._prober = prober
         self._segments: OrderedDict[SegmentId, _Doubled] = OrderedDict()
 
@@ -93,7 +93,7 @@ class Doubles:
                 news.setdefault(holder, []).extend(others)
         for holder, encoded in sorted(news.items()):
             try:
-                async with self._client.session(self._prober.contact(holder)) as session:
+                async with self._holders.session(self._prober.contact(holder)) as session:
                     await session.merge_roster(segment_id, encoded)
             except RemoteError as error:
                 _logger.info("a holder does not hear that its shard has another one: %s", error)

@@ -16,12 +16,12 @@ from typing import Final
 import trio
 
 from node.chunks import repair
-from node.chunks.client import HolderClient
 from node.chunks.healing.healer import Healer, SegmentView, Survey
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.messages import Case
 from node.chunks.healing.prober import Prober, Seen
 from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
+from node.chunks.holders import Holders
 from node.chunks.put.donors import DonorPool
 from node.chunks.roster import live_leases
 from node.crypto.signing import KeyPair
@@ -33,7 +33,7 @@ from node.units import DAY_S, PeerId, SegmentId
 
 PAGE_SEGMENTS: Final = 64
 CONFIRMING_PEERS: Final = 4
-"""Co-holders asked whether they know the new lease, until one does."""
+"""Co-holders told of the new lease, and asked whether they know it, until one does."""
 SPREAD_SEGMENTS_PER_CHECK: Final = 8
 """Segments that spread in one interval: 40 MB an hour at 10/30, so that new donors are not flooded."""
 SEGMENTS_AT_ONCE: Final = 4
@@ -66,7 +66,7 @@ class Mover:
         healer: Healer,
         rebuilder: Rebuilder,
         prober: Prober,
-        client: HolderClient,
+        holders: Holders,
         identity: KeyPair,
         clock: Clock,
         offload: Offload,
@@ -75,7 +75,7 @@ class Mover:
         self._healer = healer
         self._rebuilder = rebuilder
         self._prober = prober
-        self._client = client
+        self._holders = holders
         self._identity = identity
         self._clock = clock
         self._offload = offload
@@ -273,7 +273,7 @@ class Mover:
     async def _let_know(self, going: Lease, stays: Lease) -> None:
         """Whoever was away while its shard was remade has not heard of that."""
         try:
-            async with self._client.session(self._prober.contact(going.holder)) as session:
+            async with self._holders.session(self._prober.contact(going.holder)) as session:
                 await session.merge_roster(stays.segment_id, [stays.encode()])
         except RemoteError as error:
             _logger.info("a holder does not hear that its copy is one too many: %s", error)
@@ -367,7 +367,7 @@ class Mover:
         others = [peer for peer in dict.fromkeys(lease.holder for lease in rest) if peer not in takers]
         others = [peer for peer in others if peer != self._healer.me]
         wanted = {lease.encode() for lease in new}
-        known = await self._known_elsewhere(segment_id, others, wanted)
+        known = await self._make_known(segment_id, others, wanted)
         if known is None:
             if others:
                 return 0  # nobody answers: they would never hear of it
@@ -382,20 +382,24 @@ class Mover:
         self.moved += count
         return count
 
-    async def _known_elsewhere(
-        self, segment_id: SegmentId, peers: Iterable[PeerId], wanted: Collection[bytes]
+    async def _make_known(
+        self, segment_id: SegmentId, peers: Iterable[PeerId], news: Collection[bytes]
     ) -> set[bytes] | None:
-        """The encoded leases that co-holders know, asked until they know all that are wanted; None if none
-        answers."""
+        """Ask and tell co-holders about these encoded leases until they know them all; what they know, None
+        if none answers. Who is connected comes first: others have to be looked up."""
         known: set[bytes] | None = None
-        for peer_id in list(peers)[:CONFIRMING_PEERS]:
+        near_first = sorted(peers, key=lambda peer_id: not self._holders.client.is_near(peer_id))
+        for peer_id in near_first[:CONFIRMING_PEERS]:
             try:
-                async with self._client.session(self._prober.contact(peer_id)) as session:
+                async with self._holders.session(self._prober.contact(peer_id)) as session:
                     known = (known or set()) | set(await session.roster(segment_id))
+                    if not known.issuperset(news):  # `tell` reaches those that are connected
+                        await session.merge_roster(segment_id, sorted(news))
+                        known |= set(await session.roster(segment_id))
             except RemoteError as error:
                 _logger.info("a co-holder does not say what it knows: %s", error)
                 continue
-            if known.issuperset(wanted):
+            if known.issuperset(news):
                 break
         return known
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -51,6 +51,19 @@ _WIDE_STRIPE_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class PutSettings:
+    """What a node may tune."""
+
+    segments_in_flight: int = 2
+    stall_s: float = 20.0
+    """A holder that takes nothing for so long is replaced."""
+    straggler_s: float = 30.0
+    """So long (or twice the others' time) a holder may lag when all others are done."""
+    abandon_after_s: int = 7 * 86_400
+    """A put not resumed for so long is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
 class PutServices:
     """What a put works with; the same for all puts of a node."""
 
@@ -62,12 +75,10 @@ class PutServices:
     entropy: Entropy
     offload: Offload
     engine: CodingEngine
-    scores: Scoreboard
     account_seed: bytes
-    segments_in_flight: int
-    stall_s: float
-    straggler_s: float
+    scores: Scoreboard = field(default_factory=Scoreboard)
     payer: Payer | None = None
+    settings: PutSettings = field(default_factory=PutSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +163,7 @@ class FilePut:
         context = await self._context(todo_bytes, queue)
         self._on_phase("send")
         failure: NodeError | None = None
-        limit = self._services.segments_in_flight
+        limit = self._services.settings.segments_in_flight
         if self._code.total_shards * limits.BLOCK_BYTES > _WIDE_STRIPE_BYTES:
             limit = 1
         limiter = trio.CapacityLimiter(limit)
@@ -220,8 +231,8 @@ class FilePut:
             entropy=services.entropy,
             offload=services.offload,
             scores=services.scores,
-            stall_s=services.stall_s,
-            straggler_s=services.straggler_s,
+            stall_s=services.settings.stall_s,
+            straggler_s=services.settings.straggler_s,
             on_sent=self._note_sent,
             placed=set(self._journal.done),
             payer=services.payer,

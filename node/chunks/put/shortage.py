@@ -12,6 +12,7 @@ from node.chunks.geometry import SegmentGeometry
 from node.chunks.put.donors import CreditRefusals
 from node.chunks.put.put_context import PutContext
 from node.chunks.put.put_summary import file_price, segment_price
+from node.credit.units import format_micros
 from node.errors import CreditError, NotEnoughPeersError
 from node.records.offer import PRICE_MICROCREDITS
 from node.units import MIB, format_size
@@ -44,11 +45,7 @@ def _no_credit(put: PutContext, segment: SegmentGeometry, refused: CreditRefusal
     missing = max(price, need - refused.have)
     given_bytes = -(-missing // (CREDIT_DAYS * PRICE_MICROCREDITS)) * MIB
     return CreditError(
-        f"not enough credit: this put needs {_credits(need)} credits and the donors would keep "
-        f"{_credits(refused.have)} for you; give {format_size(given_bytes)} for {CREDIT_DAYS} days "
+        f"not enough credit: this put needs {format_micros(need)} credits and the donors would keep "
+        f"{format_micros(refused.have)} for you; give {format_size(given_bytes)} for {CREDIT_DAYS} days "
         "(cairn donate), ask a donor for a line (cairn credit line), or use a smaller --code or --expires"
     )
-
-
-def _credits(micros: int) -> str:
-    return f"{micros / PRICE_MICROCREDITS:,.4g}"

@@ -16,10 +16,7 @@ from typing import Final
 import trio
 
 from node import limits
-from node.chunks.admission import Payer
-from node.chunks.catalogue import Catalogue, CatalogueEntry
-from node.chunks.client import HolderClient
-from node.chunks.erasure import CodingEngine
+from node.chunks.catalogue import CatalogueEntry
 from node.chunks.folder import FolderIndex
 from node.chunks.geometry import Code, FileGeometry
 from node.chunks.header import FileHeader, FolderIndexLink
@@ -30,10 +27,9 @@ from node.chunks.put.put_summary import file_price
 from node.chunks.put.source import Source, bytes_source, open_source
 from node.chunks.put.unfinished import UnfinishedPuts, journal_name
 from node.chunks.put.withdrawing import Withdrawing
-from node.chunks.scores import Scoreboard
 from node.crypto.links import Link, wrap_key
 from node.errors import CreditError, FileChangedError, NotEnoughPeersError
-from node.ports import Clock, Directory, Entropy, Files, Network, Offload
+from node.ports import Files
 from node.units import FileHash
 
 PASSWORD_SALT_BYTES: Final = 16
@@ -52,58 +48,12 @@ class PutOptions:
     """Whether the owner's node is to renew the leases by itself, until the file is removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class PutSettings:
-    """What a node may tune."""
-
-    segments_in_flight: int = 2
-    stall_s: float = 20.0
-    """A holder that takes nothing for so long is replaced."""
-    straggler_s: float = 30.0
-    """So long (or twice the others' time) a holder may lag when all others are done."""
-    abandon_after_s: int = 7 * 86_400
-    """A put not resumed for so long is dropped."""
-
-
 class Uploader:
     """Puts files of this node's account."""
 
-    def __init__(
-        self,
-        *,
-        network: Network,
-        client: HolderClient,
-        directory: Directory,
-        files: Files,
-        catalogue: Catalogue,
-        clock: Clock,
-        entropy: Entropy,
-        offload: Offload,
-        engine: CodingEngine,
-        account_seed: bytes,
-        scores: Scoreboard | None = None,
-        settings: PutSettings | None = None,
-        payer: Payer | None = None,
-    ) -> None:
+    def __init__(self, services: PutServices, files: Files) -> None:
         """`files` is the node's home: journals stand in its folder `puts`."""
-        settings = settings or PutSettings()
-        self._settings = settings
-        self._services = PutServices(
-            network=network,
-            client=client,
-            directory=directory,
-            catalogue=catalogue,
-            clock=clock,
-            entropy=entropy,
-            offload=offload,
-            engine=engine,
-            scores=scores or Scoreboard(),
-            account_seed=account_seed,
-            segments_in_flight=settings.segments_in_flight,
-            stall_s=settings.stall_s,
-            straggler_s=settings.straggler_s,
-            payer=payer,
-        )
+        self._services = services
         self._withdrawing = Withdrawing(self._services)
         self._unfinished = UnfinishedPuts(self._services, files, self._withdrawing)
 
@@ -182,7 +132,7 @@ class Uploader:
 
     async def drop_stale(self) -> int:
         """Drop puts that nobody resumed, releasing their leases; how many."""
-        return await self._unfinished.drop_older(self._settings.abandon_after_s)
+        return await self._unfinished.drop_older(self._services.settings.abandon_after_s)
 
     async def _store(
         self, journal: Journal, source: Source, options: PutOptions, progress: ProgressTeller

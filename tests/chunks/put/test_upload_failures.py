@@ -13,8 +13,9 @@ from trio.testing import MockClock
 from node import limits
 from node.chunks.geometry import Code
 from node.chunks.placement import quorum
+from node.chunks.put.put_file import PutSettings
 from node.chunks.put.put_report import PutReport
-from node.chunks.put.upload import PutOptions, PutSettings
+from node.chunks.put.upload import PutOptions
 from node.errors import FileChangedError, NotEnoughPeersError, UsageError
 from simulations.network import Link
 from tests.chunks.put.test_upload import read_back
