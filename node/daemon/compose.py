@@ -28,6 +28,7 @@ from node.chunks.lease_keeper import LeaseKeeper
 from node.chunks.list_keeper import ListKeeper
 from node.chunks.list_store import ListStore
 from node.chunks.put.upload import Uploader
+from node.chunks.removals import Removals
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.announcing import AnnouncingTurns
@@ -117,6 +118,7 @@ class Node:
     renewer: Renewer
     file_list: ListKeeper
     leases: LeaseKeeper
+    removals: Removals
     scores: Scoreboard
     credit: CreditService
     evidence: Evidence
@@ -217,6 +219,7 @@ async def open_node(
             nursery.start_soon(node.housekeeping.run)
             nursery.start_soon(node.file_list.run)
             nursery.start_soon(node.leases.run)
+            nursery.start_soon(node.removals.run)
             node.server.keeper.on_released = node.housekeeping.note_released
             node.housekeeping.on_outage = node.healing.was_away
             node.healing.evictor.on_freed = node.housekeeping.note_released
@@ -375,6 +378,13 @@ async def _build(
             offload=offload,
             lease_days=parts.config.lease.days,
             wait_joined=parts.dht.wait_joined,
+        ),
+        removals=Removals(
+            catalogue=parts.catalogue,
+            renewer=transfers.renewer,
+            clock=parts.clock,
+            offload=offload,
+            interval_s=parts.config.repair.check_interval_s,
         ),
         scores=parts.scores,
         credit=credit,
