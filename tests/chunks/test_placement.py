@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from node.chunks.geometry import Code
 from node.chunks.placement import (
     SHARD_OVERHEAD_BYTES,
+    Assignment,
     Donor,
     assign,
     is_weak,
@@ -119,6 +120,22 @@ def test_what_is_replaced_crowds_no_subnet_where_others_exist() -> None:
     # One of the crowded subnet joins the holder that is there; only then, for want of others, one more.
     assert used.count("a") == 2
     assert len(used) - used.count("a") == 6
+
+
+def test_who_has_room_takes_a_second_shard_where_the_others_are_full() -> None:
+    code = Code(2, 6)
+    holders = [donor(number) for number in range(5)]
+    full = [donor(number, room=0) for number in range(4)]
+    newcomer = donor(6)
+    kept = {each.peer_id: 1 for each in (*holders, newcomer)}
+
+    def places(donors: list[Donor]) -> Assignment:
+        return replace(code, donors, [5], shard_bytes=SHARD, kept=kept, failed=())
+
+    assert places([*full, holders[4], newcomer]) in ({holders[4].peer_id: (5,)}, {newcomer.peer_id: (5,)})
+    assert places(full) == {}
+    fresh = donor(7)
+    assert places([*full, holders[4], newcomer, fresh]) == {fresh.peer_id: (5,)}
 
 
 @pytest.mark.parametrize(("code", "expected"), [(Code(10, 30), 24), (Code(1, 1), 1), (Code(2, 5), 5)])
