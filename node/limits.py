@@ -31,8 +31,11 @@ FOLDER_INDEX_BYTES_MAX: Final = 64 * 1024  # bytes: a larger folder index is a s
 
 CONTROL_REQUEST_BYTES_MAX: Final = 256 * 1024  # bytes: a command's fields; paths and links are the longest
 FILE_URLS_MAX: Final = 64  # files that have a loopback URL at once: each keeps its manifest, 4 MiB at worst
+OPEN_FILES_MAX: Final = (
+    16  # files open for `cairn mount` at once: a manifest and a folder's index, 35 MB at worst
+)
 RECORD_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100, others 450
-LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 2 x 255 leases of either kind is 770 KB
+LEASES_BODY_BYTES_MAX: Final = 1024 * 1024  # bytes: a roster of 5 x 255 leases is 950 KB at most
 PLACEMENT_BYTES_MAX: Final = 256 * 1024  # bytes: holders of all segments of an ordinary file
 ANNOUNCE_KEYS_MAX: Final = 64  # keys a request: each costs the announcer a lookup
 RELEASES_PER_MESSAGE_MAX: Final = 48  # records: 60 KiB at most, one frame
@@ -54,7 +57,10 @@ CLOSE_DEADLINE_S: Final = 45.0  # seconds for a holder to make a segment's shard
 ANNOUNCE_DEADLINE_S: Final = 60.0  # seconds for the DHT stores behind an announcement
 ROSTER_SIGNED_PER_SHARD_MAX: Final = 2  # leases kept a shard that the owner signed: one, and its renewal
 ROSTER_GRANTED_PER_SHARD_MAX: Final = 2  # leases kept a shard under a grant: a flood of these evicts no other
-ROSTER_LEASES_PER_SHARD_MAX: Final = ROSTER_SIGNED_PER_SHARD_MAX + ROSTER_GRANTED_PER_SHARD_MAX
+ROSTER_FURTHER_PER_SHARD_MAX: Final = 1  # leases kept a shard that another pays for: any key can sign them
+ROSTER_LEASES_PER_SHARD_MAX: Final = (
+    ROSTER_SIGNED_PER_SHARD_MAX + ROSTER_GRANTED_PER_SHARD_MAX + ROSTER_FURTHER_PER_SHARD_MAX
+)
 PLACEMENT_HOLDERS_MAX: Final = 2_048  # holders a placement names
 PLACEMENT_ADDRESSES_MAX: Final = 4  # addresses a holder
 
@@ -72,7 +78,6 @@ FOLDER_ENTRIES_MAX: Final = 100_000  # files a folder: their index in memory is 
 FOLDER_INDEX_FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes: 100,000 entries with paths of 150 bytes
 SEALED_HEADER_BYTES_MAX: Final = FOLDER_INDEX_BYTES_MAX + 2_048  # bytes: the index, a name, a type, the seal
 NETWORK_ID_BYTES_MAX: Final = 64  # bytes: a short name, shown to people
-PUT_QUEUE_BLOCKS: Final = 32  # blocks (2 MiB): read ahead of the disk for one stream
 
 # --- dht (design.md, section 5) -----------------------------------------------------------------------
 
@@ -291,6 +296,7 @@ CREDIT_PERIOD_MAX: Final = RECORD_DAY_MAX // 30  # periods of 30 days since 1970
 PAIR_SEQUENCE_MAX: Final = 2**32  # states of a pair in one period
 REPAIR_GENERATION_MAX: Final = 2**32  # replacements of one shard
 BLOOM_FILTER_BYTES_MAX: Final = 16 * 1024  # bytes: 10,000 debtors at a false match in 400
+CLEAR_MICROS_MIN: Final = 10_000  # micro-credits: the 600 bytes of a clear stay with its members for ever
 CLEAR_CANDIDATES_MAX: Final = 16  # cycles tried for one upload: each costs its members a signature
 DEVICE_CERT_LIFE_S_MAX: Final = 800 * 86_400  # seconds: two years, and a clock that is off
 DEVICE_CERTS_PER_ACCOUNT_MAX: Final = 8  # certificates remembered: machines that one account has had
@@ -335,7 +341,7 @@ CLEARS_REMEMBERED_PER_PAIR_MAX: Final = 256  # clears of a pair whose signatures
 STORED_LEASE_BYTES_MAX: Final = 1_280  # bytes: a lease under a grant and a handover is 1,100
 PAYER_BYTES_MAX: Final = 64  # bytes: an account is 32
 LEASES_PER_SHARD_MAX: Final = 64  # leases: renewals overlap by days, and a few accounts may pay for one shard
-ROSTER_BYTES_MAX: Final = 800 * 1024  # bytes: 255 shards with 2 leases of either kind
+ROSTER_BYTES_MAX: Final = 912 * 1024  # bytes: 255 shards with 2 leases of the owner's, 2 granted, 1 further
 SEGMENT_MANIFESTS_BYTES_MAX: Final = 256 * 1024  # bytes: the bundle that holders of segment 0 keep
 STORE_RECORD_BYTES_MAX: Final = (
     FILE_MANIFEST_BYTES_MAX + 4_096

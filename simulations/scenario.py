@@ -18,13 +18,8 @@ from node.chunks.geometry import Code
 from node.daemon.config import build_config
 from node.errors import UsageError
 from node.units import HOUR_S, MINUTE_S
-from simulations.checkers import (
-    all_checkers,
-    check_healed,
-    check_liveness,
-    keep_checking,
-    settle_accounts,
-)
+from simulations.afterwards import check_healed, check_liveness, settle_accounts
+from simulations.checkers import all_checkers, keep_checking
 from simulations.determinism import run_deterministically
 from simulations.faults import Fault, heal, inject
 from simulations.host import HostSettings

@@ -160,7 +160,7 @@ class Actions:
             segment.segment_id: _shards(segment.leases)
             for segment in host.node.catalogue.segments(report.file_hash)
         }
-        file = StoredFile(host.index, report.link, data, code, trio.current_time(), segments)
+        file = StoredFile(host.index, report.link, data, code, segments)
         self._check_quorum(file, report)
         world.files.append(file)
         world.trace.note("put", f"{host} file {len(world.files) - 1} of {size} bytes")

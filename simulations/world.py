@@ -21,7 +21,6 @@ import trio
 from node.chunks.geometry import Code
 from node.crypto.keystore import NodeKeys
 from node.crypto.links import Link as FileLink
-from node.daemon.compose import Node
 from node.records.lease import Lease
 from node.units import FileHash, PeerId, SegmentId
 from simulations.host import Host, HostSettings
@@ -53,7 +52,6 @@ class StoredFile:
     link: FileLink
     data: bytes
     code: Code
-    put_s: float
     segments: dict[SegmentId, dict[int, set[PeerId]]]
     """Of each segment, who acknowledged which shard to the putter."""
     is_deleted: bool = False
@@ -240,8 +238,3 @@ async def open_world(seed: object, *, link: Link) -> AsyncIterator[World]:
                 yield world
             finally:
                 nursery.cancel_scope.cancel()
-
-
-def nodes_of(hosts: Sequence[Host]) -> list[Node]:
-    """The running nodes of some hosts."""
-    return [host.node for host in hosts if host.node is not None]

@@ -15,15 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from node import limits
 from node.records.charge import Charge
 from node.records.lease import Lease, Release
 from node.records.offer import Offer
 from node.records.repair import RepairGrant
 from node.units import Contact, LeaseId, PeerId
-
-_MANIFEST_REST_BYTES = 160
-"""Of a segment manifest, beside its roots and stripe hashes: 130 in practice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +122,3 @@ class Payer(Protocol):
     def dealt_with(self, contact: Contact) -> None:
         """Leases were signed with this peer: exchange records with it soon."""
         ...
-
-
-def manifest_bytes_max(total_shards: int, stripe_count: int) -> int:
-    """The most bytes that an encoded segment manifest of these numbers takes."""
-    most = 32 * (total_shards + stripe_count) + _MANIFEST_REST_BYTES
-    return min(most, limits.SEGMENT_MANIFEST_BYTES_MAX)

@@ -242,12 +242,6 @@ def answer_digests(challenge: Challenge, samples: Sequence[Sample]) -> bytes:
     return b"".join(digests)
 
 
-def check_signed(challenge: Challenge, samples: Sequence[Sample], signed: AuditAnswer) -> None:
-    """Accept a verified `AuditAnswer` as that of this challenge and these samples. Raises `ProtocolError`."""
-    if signed.nonce != challenge.nonce or signed.digests != answer_digests(challenge, samples):
-        raise ProtocolError("an answer with a signature under other samples")
-
-
 def prove_bad(
     signed: AuditAnswer,
     index: int,
@@ -304,11 +298,6 @@ def is_auditor(
 ) -> bool:
     """Whether, by the verifier's own roster, `auditor` may audit `target` at that time."""
     return auditor in auditors(segment_id, roster, target, now_s=now_s)
-
-
-def detection_probability(dropped: float, sample_count: int) -> float:
-    """Chance that `sample_count` samples hit at least one block of the share `dropped` that is gone."""
-    return 1.0 - (1.0 - dropped) ** sample_count
 
 
 def sample_bytes(geometry: SegmentGeometry) -> int:

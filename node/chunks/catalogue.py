@@ -19,7 +19,7 @@ from node.chunks.roster import merge_leases
 from node.ports import KeyValue, ReadTransaction, WriteTransaction
 from node.records.base import expect_peer_id
 from node.records.lease import Lease
-from node.units import Contact, FileHash, Multiaddr, SegmentId
+from node.units import Contact, FileHash, Multiaddr, OwnerKey, SegmentId
 from node.wire import Value
 
 FILES_TABLE: Final = "files"
@@ -190,8 +190,11 @@ class Catalogue:
                 for until_s in wire.expect_list(wire.decode(row, size_max=_ROW_BYTES_MAX), count=1)
             }
 
-    def learn_leases(self, file_hash: FileHash, index: int, news: Sequence[Lease]) -> None:
-        """Take verified leases of a segment in, durably. No error for a file that is not there."""
+    def learn_leases(
+        self, file_hash: FileHash, index: int, news: Sequence[Lease], owner_key: OwnerKey
+    ) -> None:
+        """Take verified leases of a segment in, durably. `owner_key` is the file's. No error for a file that
+        is not there."""
 
         def change(transaction: WriteTransaction) -> None:
             key = _segment_key(file_hash, index)
@@ -200,7 +203,7 @@ class Catalogue:
                 return
             known = self._segment(index, row)
             leases = merge_leases(
-                [*known.leases, *(lease for lease in news if lease.segment_id == known.segment_id)]
+                [*known.leases, *(lease for lease in news if lease.segment_id == known.segment_id)], owner_key
             )
             new = wire.encode([known.segment_id, [lease.encode() for lease in leases]])
             if new != row:

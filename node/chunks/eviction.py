@@ -68,17 +68,6 @@ def order(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
             heapq.heappush(heap, _entry(rest[-1], gone=gone[first.segment_id]))
 
 
-def first_to_go(candidates: Iterable[Candidate], byte_count: int) -> list[Candidate]:
-    """As many of them, in order, as free `byte_count` bytes; all if they are too few."""
-    chosen: list[Candidate] = []
-    for candidate in order(candidates):
-        if byte_count <= 0:
-            break
-        chosen.append(candidate)
-        byte_count -= candidate.byte_count
-    return chosen
-
-
 def _within(candidate: Candidate) -> tuple[int, int, int]:
     """The order of shards of one segment."""
     return candidate.claim, -candidate.start_day, candidate.shard_index

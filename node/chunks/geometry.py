@@ -131,8 +131,6 @@ class StripeSpan:
     stripe_index: int
     start: int
     stop: int
-    file_offset: int
-    """Where the byte at `start` stands in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +188,6 @@ class FileGeometry:
         self.segment(segment_index).block_bytes(stripe_index)  # refuses a stripe that does not exist
         return self.segment_offset(segment_index) + stripe_index * self.code.stripe_plaintext_bytes
 
-    def is_last_stripe(self, segment_index: int, stripe_index: int) -> bool:
-        """Whether this is the last stripe of the file, which sealing binds."""
-        return segment_index * SEGMENT_STRIPES + stripe_index == self.stripe_count - 1
-
-    def stripe_of_offset(self, offset: int) -> tuple[int, int]:
-        """(segment index, stripe index) of the byte at `offset`. Raises `IndexError` beyond the file."""
-        if not 0 <= offset < self.plaintext_bytes:
-            raise IndexError(f"byte {offset} of a file of {self.plaintext_bytes}")
-        return divmod(offset // self.code.stripe_plaintext_bytes, SEGMENT_STRIPES)
-
     def stripes_of_range(self, start: int, stop: int) -> Iterator[StripeSpan]:
         """The stripes, in order, that carry the bytes `start` to `stop` (exclusive).
 
@@ -215,5 +203,5 @@ class FileGeometry:
             number = start // full
             begin = start - number * full
             end = min(full, stop - number * full)
-            yield StripeSpan(*divmod(number, SEGMENT_STRIPES), begin, end, start)
+            yield StripeSpan(*divmod(number, SEGMENT_STRIPES), begin, end)
             start += end - begin

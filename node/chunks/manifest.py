@@ -25,11 +25,6 @@ FILE_MAGIC: Final = "cairn/file"
 SEGMENT_MAGIC: Final = "cairn/segment"
 OWNER_KEY_BYTES: Final = 32
 
-FILE_OWNER_KEY_OFFSET: Final = 1 + (1 + len(FILE_MAGIC)) + 1 + 2
-"""Where the 32 bytes of the owner key begin in an encoded file manifest: after the array's header, the magic
-with its own, the version, and the header of the key."""
-SEGMENT_OWNER_KEY_OFFSET: Final = 1 + (1 + len(SEGMENT_MAGIC)) + 1 + 2
-"""The same in an encoded segment manifest."""
 
 _SEGMENT_FIELDS: Final = 10
 _FILE_FIELDS: Final = 12

@@ -39,14 +39,6 @@ def check_leaves(leaves: Buffer, *, leaf_count: int, root: bytes) -> None:
         raise CryptoError("the leaf list does not have the shard's root")
 
 
-def check_block(block: Buffer, *, leaves: Buffer, block_index: int) -> None:
-    """Accept a block only under its leaf in a checked leaf list. Raises `CryptoError`, `IndexError`."""
-    if not 0 <= block_index < len(leaves) // HASH_BYTES:
-        raise IndexError(f"block {block_index} of {len(leaves) // HASH_BYTES}")
-    if leaf_of(block) != leaves[block_index * HASH_BYTES : (block_index + 1) * HASH_BYTES]:
-        raise CryptoError(f"block {block_index} does not have its hash")
-
-
 def leaf_path(leaves: Buffer, leaf_index: int) -> bytes:
     """The concatenated siblings, from the leaf up, that prove one leaf. Raises `IndexError`."""
     row = _split(leaves)

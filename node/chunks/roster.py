@@ -1,11 +1,11 @@
 """Who keeps what: rosters of leases, and the owner's placement of a whole file. Layer 2, pure.
 
 A roster is the set of valid leases known of one segment. It merges by union, so the order of news does not
-matter; it is bounded by keeping, of each shard, the leases that end last, of those the owner signed and of
-those under its grant separately, so that neither evicts the other. A placement is the owner's signed
-table of holders for all segments that fit in 256 KiB: one live holder of segment 0 is enough to find the
-holders of every segment of an ordinary file. Both are hints where to ask; only proofs count (design.md,
-section 8, invariant 6).
+matter; it is bounded by keeping, of each shard, the leases that end last, of those that the segment's owner
+signed, of those under its grant and of those that somebody else pays for separately, so that none evicts
+another. A placement is the owner's signed table of holders for all segments that fit in 256 KiB: one live
+holder of segment 0 is enough to find the holders of every segment of an ordinary file. Both are hints where
+to ask; only proofs count (design.md, section 8, invariant 6).
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def check_grant_of(grant: RepairGrant, manifest: SegmentManifest) -> None:
     grant.verify()
 
 
-def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
-    """The union, each lease once, of each shard those that end last, at most
-    `ROSTER_SIGNED_PER_SHARD_MAX` signed by an owner key and `ROSTER_GRANTED_PER_SHARD_MAX` under a grant.
+def merge_leases(leases: Iterable[Lease], owner_key: OwnerKey) -> tuple[Lease, ...]:
+    """The union, each lease once, of each shard those that end last: at most `ROSTER_SIGNED_PER_SHARD_MAX`
+    signed by the segment's owner, whose key is `owner_key`, `ROSTER_GRANTED_PER_SHARD_MAX` under its grant,
+    and `ROSTER_FURTHER_PER_SHARD_MAX` signed by any other key.
 
     Of several records of one lease that with the latest handover counts. The result depends on the set alone:
     it is the same for any order and grouping.
@@ -80,10 +81,12 @@ def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
     kept: list[Lease] = []
     for shard_index in sorted(by_shard):
         ranked = sorted(by_shard[shard_index], key=_rank)
-        signed = [lease for lease in ranked if not lease.is_granted]
         granted = [lease for lease in ranked if lease.is_granted]
+        signed = [lease for lease in ranked if not lease.is_granted and lease.owner_key == owner_key]
+        further = [lease for lease in ranked if not lease.is_granted and lease.owner_key != owner_key]
         kept.extend(signed[: limits.ROSTER_SIGNED_PER_SHARD_MAX])
         kept.extend(granted[: limits.ROSTER_GRANTED_PER_SHARD_MAX])
+        kept.extend(further[: limits.ROSTER_FURTHER_PER_SHARD_MAX])
     return tuple(kept)
 
 
@@ -122,14 +125,6 @@ def begun_leases(leases: Iterable[Lease], *, today: int) -> tuple[Lease, ...]:
     return tuple(
         lease for lease in live if lease.start_day <= max(today + 1, first[lease.shard_index, lease.holder])
     )
-
-
-def holders_by_shard(leases: Iterable[Lease], *, today: int) -> dict[int, tuple[PeerId, ...]]:
-    """Who promised to keep which shard, by leases that live."""
-    holders: dict[int, dict[PeerId, None]] = {}
-    for lease in live_leases(leases, today=today):
-        holders.setdefault(lease.shard_index, {})[lease.holder] = None
-    return {shard_index: tuple(peers) for shard_index, peers in holders.items()}
 
 
 def newest_holders(leases: Iterable[Lease], *, today: int) -> set[PeerId]:

@@ -16,6 +16,7 @@ from node.chunks.catalogue import CatalogueEntry
 from node.control.api_credit import credit
 from node.control.api_files import health, link, ls
 from node.control.api_node import donate, peers, status
+from node.control.api_reading import OpenFiles
 from node.control.api_transfers import get, put
 from node.control.api_waiting import LIST_WAIT_S, join, wait_joined, wait_list, whole_days
 from node.control.fields import field, required
@@ -46,7 +47,8 @@ def control_handlers(node: Node) -> Mapping[str, Handler]:
         "status": status,
         "peers": peers,
     }
-    return {name: partial(handler, node) for name, handler in commands.items()}
+    handlers: dict[str, Handler] = {name: partial(handler, node) for name, handler in commands.items()}
+    return {**handlers, **OpenFiles(node).handlers()}
 
 
 async def repair(node: Node, request: Json, events: Events) -> Json:

@@ -66,10 +66,14 @@ def _via(node: Node, file_hash: FileHash) -> tuple[Multiaddr, ...]:
 
 
 async def ls(node: Node, request: Json, events: Events) -> Json:
-    """My files with their health, or the entries of a folder."""
+    """My files with their health (`brief`: without), or the entries of a folder."""
     text = field(request, "link", str)
     if text is None:
         await wait_list(node, events)
+        if field(request, "brief", bool):
+            return {
+                "files": [_brief_json(each) for each in await node.ports.offload.run(node.catalogue.files)]
+            }
         files = node.catalogue.files()
         now_s = node.ports.clock.now_s()
         known = {
@@ -100,6 +104,16 @@ async def ls(node: Node, request: Json, events: Events) -> Json:
     if remote.entries is None:
         return {"entries": [{"path": remote.name, "bytes": remote.size_bytes}]}
     return {"entries": [{"path": entry.path, "bytes": entry.byte_count} for entry in remote.entries]}
+
+
+def _brief_json(entry: CatalogueEntry) -> Json:
+    """What needs no look at evidence or holders."""
+    return {
+        "hash": cid_text(entry.file_hash),
+        "name": entry.name,
+        "bytes": entry.size_bytes,
+        "created": entry.created_s,
+    }
 
 
 def _file_json(entry: CatalogueEntry, state: str, proved_s: int | None) -> Json:

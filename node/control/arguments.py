@@ -274,6 +274,24 @@ def _url(
     """a URL on this machine for players and browsers"""
 
 
+@_command(
+    "mount",
+    "cairn mount 'cairn:...#...' film/\ncairn mount mine ~/cairn\necho \"$LINK\" | cairn mount - photos/",
+)
+def _mount(
+    link: Annotated[
+        str,
+        typer.Argument(metavar="LINK|mine", help="a link, the hash of my file, or `mine`: all of my files"),
+    ],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="an empty folder, where they appear")],
+    allow_other: Annotated[
+        bool, typer.Option("--allow-other", help="let other users of this machine read them as well")
+    ] = False,
+    password_file: PasswordOption = None,
+) -> None:
+    """show files as a folder to read from, until Ctrl-C or umount"""
+
+
 @_command("ls", "cairn ls\ncairn ls 'cairn:...#...'")
 def _ls(
     link: Annotated[

@@ -25,7 +25,7 @@ DATA_READ_BYTES = 256 * 1024
 Json = dict[str, Any]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
@@ -55,9 +55,9 @@ def call(
         TransferInterruptedError: the daemon went away before it answered.
         NodeError: whatever the daemon answered, as the class it raised there.
     """
-    connection = _UnixConnection(home.socket_path())
+    connection = UnixConnection(home.socket_path())
     try:
-        _send(connection, home, command, request)
+        send_call(connection, home, command, request)
         for name, value in _events(connection):
             if name == "progress":
                 on_progress(value)
@@ -94,7 +94,8 @@ def _subclasses(error_class: type[NodeError]) -> Iterator[type[NodeError]]:
         yield from _subclasses(child)
 
 
-def _send(connection: _UnixConnection, home: Home, command: str, request: Mapping[str, object]) -> None:
+def send_call(connection: UnixConnection, home: Home, command: str, request: Mapping[str, object]) -> None:
+    """Send a call; its answer is the connection's response. Raises `NoDaemonError`."""
     try:
         connection.request(
             "POST", f"/v1/{command}", json.dumps(request).encode(), {"Content-Type": "application/json"}
@@ -109,7 +110,7 @@ def _send(connection: _UnixConnection, home: Home, command: str, request: Mappin
         raise NoDaemonError(f"can't reach the node in {home.path}: {error.strerror or error}") from error
 
 
-def _events(connection: _UnixConnection) -> Iterator[tuple[str, Any]]:
+def _events(connection: UnixConnection) -> Iterator[tuple[str, Any]]:
     """Events until the connection ends; an abrupt end is an end."""
     try:
         response = connection.getresponse()

@@ -130,6 +130,29 @@ def ls(options: Options) -> Outcome:
     return _call(options, "ls", {"link": text, "password": _password(options.password_file)}), 0
 
 
+def mount(options: Options) -> Outcome:
+    """Files and folders through FUSE, in the foreground."""
+    from node.mount.command import Mounted, MountOptions, run_mount
+
+    def on_mounted(mounted: Mounted) -> None:
+        with stdout_errors():
+            if options.json:
+                print(json.dumps({"mounted": mounted.folder}), flush=True)
+            else:
+                from node.control.render import render_mounted
+
+                render_mounted(mounted)
+
+    words = MountOptions(
+        link=_argument(options.link),
+        folder=options.folder,
+        password=_password(options.password_file),
+        allow_other=options.allow_other,
+    )
+    run_mount(_home(options), words, on_mounted, _note)
+    return None, 0
+
+
 def health(options: Options) -> Outcome:
     """Ask and challenge the holders."""
     return _transfer(options, "health", {"link": _argument(options.link), "verify": options.verify}), 0
@@ -229,6 +252,7 @@ COMMANDS: Mapping[str, Callable[[Options], Outcome]] = {
     "link": link,
     "url": url,
     "ls": ls,
+    "mount": mount,
     "health": health,
     "renew": renew,
     "rm": rm,

@@ -28,6 +28,7 @@ from node.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from node.daemon.supervisor import Ready
+    from node.mount.command import Mounted
 
 _PHASES = {
     "join": "looking for peers",
@@ -58,6 +59,14 @@ def render_ready(ready: Ready, home: Home) -> None:
     gives = f"gives {format_size(ready.gives_bytes)} to others" if ready.gives_bytes else "gives no disk yet"
     print(f"  {gives} (`cairn donate 20GiB` changes that)")
     print("Ctrl-C stops it.", flush=True)
+
+
+def render_mounted(mounted: Mounted) -> None:
+    """Say what is mounted, and how that ends."""
+    size = f"{format_count(mounted.count, 'file')}, {format_size(mounted.size_bytes)}"
+    print(f"mounted {mounted.name or 'my files'} ({size}) on {mounted.folder}, to read")
+    _say(f"Ctrl-C or `umount {mounted.folder}` ends it.")
+    sys.stdout.flush()
 
 
 class ProgressBar:

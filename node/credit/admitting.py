@@ -32,10 +32,10 @@ from node.credit.ledger_store import LedgerChange, LedgerView
 from node.credit.pair_chain import may_sign
 from node.credit.pair_records import PairRecord
 from node.credit.pair_set import Gift
-from node.credit.units import BILLED_EXTRA_BYTES, format_micros, granted_manifest_bytes, lease_value
+from node.credit.units import format_micros, granted_manifest_bytes, lease_value
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.ports import Clock, Network, Offload
-from node.records.charge import Charge
+from node.records.charge import BILLED_EXTRA_BYTES, Charge
 from node.records.lease import Lease, Release
 from node.records.offer import PRICE_MICROCREDITS, DeviceCert
 from node.records.repair import RepairGrant

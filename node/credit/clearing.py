@@ -4,7 +4,8 @@ Invariants: a complete clear lowers every debt of its cycle by the same amount, 
 changes, and it counts whenever it completes. Because it may do so late, its amount stays reserved at those
 who signed it until it does, also when it is over: a unit of debt clears at most once. A clear is open until
 the period after its end, or until a member who has not signed gives up; at most one open clear a pair; all
-that an account signed and that is open stays under its cap. The state of a clear is a function of the set of
+that an account signed and that is open stays under its cap; nobody signs for less than `CLEAR_MICROS_MIN`,
+since a clear is remembered for ever. The state of a clear is a function of the set of
 signatures and aborts seen and of the period: order and repetition do not matter.
 
 The upload that a clear pays for creates the debt of the last edge, so the initiator (who wants to store) may
@@ -45,7 +46,7 @@ def three_cycles(
     found = [
         Cycle((asker, donor, middle), amount)
         for middle, amount in donor_owes.items()
-        if middle in owe_asker and middle not in (asker, donor) and amount > 0
+        if middle in owe_asker and middle not in (asker, donor)
     ]
     return _best(found)
 
@@ -64,13 +65,14 @@ def four_cycles(
     found = [
         Cycle((asker, donor, second, third), min(amount, donor_owes[second]))
         for third, amount in second_owes.items()
-        if third in owe_asker and third not in (asker, donor, second) and amount > 0
+        if third in owe_asker and third not in (asker, donor, second)
     ]
     return _best(found)
 
 
 def _best(cycles: Iterable[Cycle]) -> list[Cycle]:
-    ranked = sorted(cycles, key=lambda cycle: (-cycle.amount, cycle.accounts))
+    worth = (cycle for cycle in cycles if cycle.amount >= limits.CLEAR_MICROS_MIN)
+    ranked = sorted(worth, key=lambda cycle: (-cycle.amount, cycle.accounts))
     return ranked[: limits.CLEAR_CANDIDATES_MAX]
 
 
@@ -171,6 +173,8 @@ class ClearBook:
             return
         if self.state(record_id, period=period) is not ClearState.OPEN or period > clear.end_period:
             raise CreditError("the clear is over")
+        if clear.amount < limits.CLEAR_MICROS_MIN:
+            raise CreditError(f"a clear is for {format_micros(limits.CLEAR_MICROS_MIN)} credits at least")
         neighbours = {clear.creditor_of(self.me), clear.debtor_of(self.me)}
         for other in self._open_signed(period):
             if neighbours & {other.creditor_of(self.me), other.debtor_of(self.me)}:
@@ -188,15 +192,6 @@ class ClearBook:
         """Whether `me` may give up: never after signing. Raises `CreditError`."""
         if self.me in self.clears[record_id].signers():
             raise CreditError("what is signed can't be given up")
-
-    def broke_word(self) -> set[AccountId]:
-        """Members that signed and also gave up one clear: proved by those two signatures."""
-        return {
-            member
-            for record_id, aborts in self.aborts.items()
-            for member in aborts
-            if member in self.clears[record_id].signers()
-        }
 
     def forget(self, *, period: int) -> list[bytes]:
         """Drop clears that `me` has not signed and that are over; their record ids."""

@@ -83,6 +83,7 @@ class ClearingService:
     async def make_room(self, contact: Contact, offer: Offer, need: int, have: int) -> int:
         """Clear debts so that a donor owes this account what is missing; what it would accept then.
 
+        A clear has a least amount, so up to that much more than is missing may be paid ahead.
         What a donor says it would accept is its word alone. What it owes by this account's own records is not
         cleared a second time, so that saying "nothing" again and again brings it no more than one need.
         """
@@ -95,10 +96,11 @@ class ClearingService:
                 missing = need - max(have, owed)
                 if missing <= 0:
                     return have
+                least = limits.CLEAR_MICROS_MIN
                 try:
-                    for found in await self.finder.find(contact, offer.account, missing, debtors):
-                        amount = min(found.cycle.amount, missing, self._own_debt(found.cycle))
-                        if amount > 0 and await self.clear(found, amount):
+                    for found in await self.finder.find(contact, offer.account, max(missing, least), debtors):
+                        amount = min(found.cycle.amount, max(missing, least), self._own_debt(found.cycle))
+                        if amount >= least and await self.clear(found, amount):
                             have += amount
                             missing -= amount
                         if missing <= 0:

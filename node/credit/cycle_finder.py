@@ -85,7 +85,9 @@ class CycleFinder:
         asker, me = AccountId(request.asker), self._ledger.me
         debts = await self._admission.run(self.creditors)
         if asker != other:  # `other` is the donor, and this account the second of a cycle of four
-            cycles = four_cycles(other, {me: request.amount or 1}, me, debts, asker, owes_asker)
+            cycles = four_cycles(
+                other, {me: max(request.amount, limits.CLEAR_MICROS_MIN)}, me, debts, asker, owes_asker
+            )
             return await self._cycles(cycles, framed.peer_id)
         cycles = three_cycles(me, debts, asker, owes_asker)
         found = [*_found(await self._cycles(cycles, framed.peer_id))]

@@ -247,10 +247,6 @@ class LedgerView:
         """The one that has been such an account for the longest time."""
         return next((AccountId(account) for _, account in self._read.scan(READERS_IN_ORDER)), None)
 
-    def meta(self, name: bytes) -> bytes | None:
-        """A value of the service's own."""
-        return self._read.get(META, name)
-
 
 class LedgerChange(LedgerView):
     """A transaction that writes."""
@@ -312,11 +308,6 @@ class LedgerChange(LedgerView):
         value = wire.encode([entry.tag, entry.period, entry.data])
         self._write.put(RECORDS, other + entry.entry_id, value)
         return True
-
-    def replace_entry(self, other: AccountId, entry: Entry) -> None:
-        """The same entry with more signatures."""
-        value = wire.encode([entry.tag, entry.period, entry.data])
-        self._write.put(RECORDS, other + entry.entry_id, value)
 
     def list_reader(self, account: AccountId, *, more_rows: int = 0) -> None:
         """There is nothing of this account but what it reads; `more_rows` are receipts that came."""
@@ -411,10 +402,6 @@ class LedgerChange(LedgerView):
             if _int(seen) + PERIOD_DAYS <= day:
                 self._write.delete(PROOFS, key)
         return self._read.count(PROOFS) < limits.PROOFS_KEPT_MAX
-
-    def set_meta(self, name: bytes, value: bytes) -> None:
-        """A value of the service's own."""
-        self._write.put(META, name, value)
 
 
 def entry_of(record: PairRecord, period: int) -> Entry:

@@ -9,19 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from node import limits
+from node.records.charge import BILLED_EXTRA_BYTES, manifest_bytes_max
 from node.records.lease import Lease
-from node.units import KIB, MIB
+from node.units import MIB
 
 MICROS_PER_CREDIT: Final = 1_000_000
 PERIOD_DAYS: Final = 30
-BILLED_EXTRA_BYTES: Final = 4 * KIB
-"""A lease is billed for its shard, the manifests kept with it, and this."""
 SERVE_MICROS_PER_MIB: Final = 30 * MICROS_PER_CREDIT
 """What 1 MiB served comes to unless the network says otherwise."""
-
-
-MANIFEST_REST_BYTES: Final = 160
-"""Of a segment manifest, beside its roots and stripe hashes: 130 in practice."""
 
 
 def period_of(day: int) -> int:
@@ -42,8 +37,7 @@ def granted_manifest_bytes(lease: Lease) -> int:
     grant = lease.grant
     assert grant is not None
     stripe_count = max(1, -(-lease.byte_count // limits.BLOCK_BYTES))
-    most = 32 * (grant.total_shards + stripe_count) + MANIFEST_REST_BYTES
-    return min(most, limits.SEGMENT_MANIFEST_BYTES_MAX)
+    return manifest_bytes_max(grant.total_shards, stripe_count)
 
 
 def lease_micros(lease: Lease, manifest_bytes: int, days: int) -> int:

@@ -21,7 +21,6 @@ from node.crypto.hashing import Context, derive
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError
 from node.ports import Buffer
-from node.units import OwnerKey
 
 FORMAT_VERSION = 1
 FILE_KEY_BYTES = 32
@@ -127,11 +126,6 @@ def owner_key(account_seed: bytes, owner_salt: bytes) -> KeyPair:
     assert len(account_seed) == 32
     assert len(owner_salt) == OWNER_SALT_BYTES
     return KeyPair.from_seed(derive(Context.OWNER_KEY_SEED, account_seed + owner_salt))
-
-
-def owner_public_key(account_seed: bytes, owner_salt: bytes) -> OwnerKey:
-    """The public half of `owner_key`."""
-    return OwnerKey(owner_key(account_seed, owner_salt).public)
 
 
 def seal_bytes(key: bytes, nonce: bytes, aad: bytes, plaintext: bytes) -> bytes:

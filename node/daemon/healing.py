@@ -15,6 +15,7 @@ from node.chunks.client import HolderClient
 from node.chunks.get.locate import Locator
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.doubles import Doubles
 from node.chunks.healing.evicting import Evictor
 from node.chunks.healing.healer import Healer, HealerContext
 from node.chunks.healing.held import HeldSegments
@@ -31,6 +32,7 @@ from node.chunks.healing.server import RepairServer
 from node.chunks.healing.service import HealingService, HealingSettings
 from node.chunks.holders import Holders, end
 from node.chunks.losses import LossTeller
+from node.chunks.manifest import SegmentManifest
 from node.chunks.serve.server import ShardServer
 from node.chunks.store.shard_store import ShardStore
 from node.daemon.memory import DaemonMemory
@@ -276,6 +278,7 @@ def _service(
         mover=mover,
         budget=tools.budget,
         pulse=pulse,
+        doubles=Doubles(tools.client, tools.prober),
     )
 
 
@@ -383,5 +386,6 @@ def _owner_watch(parts: Parts, tools: _Tools, repairer: FileRepairer, placer: Pl
 
 def _remember(store: ShardStore, server: ShardServer, leases: Sequence[Lease]) -> None:
     """Take new leases into the roster of a segment that is held here."""
-    if leases and store.segment_manifest(leases[0].segment_id) is not None:
-        server.rosters.merge_verified(leases[0].segment_id, leases, moves=True)
+    encoded = store.segment_manifest(leases[0].segment_id) if leases else None
+    if encoded is not None:
+        server.rosters.merge_verified(SegmentManifest.decode(encoded), leases, moves=True)

@@ -41,11 +41,6 @@ class Home:
         return self.path / "config.toml"
 
     @property
-    def bootstrap_path(self) -> Path:
-        """The owner's own list of first peers, read beside the one that ships."""
-        return self.path / "bootstrap_peers.toml"
-
-    @property
     def log_path(self) -> Path:
         """The daemon's log; one older file of the same size limit stands beside it."""
         return self.path / "cairn.log"

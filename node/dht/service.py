@@ -52,7 +52,6 @@ class KnownContact:
     """A verified contact in the routing table, for `cairn peers`."""
 
     contact: Contact
-    bucket_index: int
     seen_s_ago: float
     failures: int
 
@@ -193,8 +192,8 @@ class DhtService:
         """Everyone in the routing table, farthest bucket first."""
         now_s = trio.current_time()
         return tuple(
-            KnownContact(entry.contact, index, now_s - entry.seen_s, entry.failures)
-            for index, entry in self._table.entries()
+            KnownContact(entry.contact, now_s - entry.seen_s, entry.failures)
+            for _, entry in self._table.entries()
         )
 
     # --- ports.Directory ------------------------------------------------------------------------------

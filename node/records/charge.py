@@ -1,4 +1,4 @@
-"""Who pays for a lease. Layer 1, pure.
+"""Who pays for a lease, and for how many bytes. Layer 1, pure.
 
 Shown to the lease's donor only, so that nobody else links an account's files. A charge names the lease by
 its record id, which covers holder, bytes, days and rate: it can't be carried to another lease. It also says
@@ -10,15 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from node import limits, wire
 from node.crypto.signing import KeyPair
 from node.errors import CryptoError
 from node.records.base import SignedOnce
 from node.records.lease import Lease
-from node.units import AccountId
+from node.units import KIB, AccountId
 from node.wire import Value
+
+BILLED_EXTRA_BYTES: Final = 4 * KIB
+"""A lease is billed for its shard, the manifests kept with it, and this."""
+_MANIFEST_REST_BYTES: Final = 160
+"""Of a segment manifest, beside its roots and stripe hashes: 130 in practice."""
+
+
+def manifest_bytes_max(total_shards: int, stripe_count: int) -> int:
+    """The most bytes that an encoded segment manifest of these numbers takes."""
+    most = 32 * (total_shards + stripe_count) + _MANIFEST_REST_BYTES
+    return min(most, limits.SEGMENT_MANIFEST_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)

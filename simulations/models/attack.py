@@ -17,7 +17,6 @@ from node.credit.pair_ledger import balance
 from node.credit.pair_records import Pair, PairRecord, Records
 from node.credit.standing import standing_of
 from node.credit.units import (
-    BILLED_EXTRA_BYTES,
     MICROS_PER_CREDIT,
     PERIOD_DAYS,
     SERVE_MICROS_PER_MIB,
@@ -27,7 +26,7 @@ from node.credit.units import (
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from node.errors import CreditError, ProtocolError
-from node.records.charge import Charge
+from node.records.charge import BILLED_EXTRA_BYTES, Charge
 from node.records.clear import Abort, Clear
 from node.records.lease import Lease
 from node.records.receipt import AuditReceipt, Outcome, ServeReceipt, join_lease_ids, session_of

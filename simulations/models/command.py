@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from node.control.arguments import Options
 from node.errors import UsageError
-from simulations.models import attack, availability, durability, lookups, sweep, year
+from simulations.models import attack, availability, durability, lookups, sweep, year_tables
 from simulations.models.report import Table
 
 Json = dict[str, Any]
@@ -37,7 +37,7 @@ MODELS: Final[dict[str, Callable[[int], list[Table]]]] = {
     "durability": lambda seed: durability.tables(seed=seed),
     "lookups": _lookups,
     "sweep": _sweep,
-    "year": lambda seed: year.tables(seed=seed),
+    "year": lambda seed: year_tables.tables(seed=seed),
 }
 _OF_WORLDS_ONLY: Final = ("brief", "days", "faults", "shrink", "jobs")
 

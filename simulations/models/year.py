@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +24,14 @@ from node.chunks.geometry import BLOCK_BYTES, SEGMENT_STRIPES, Code, SegmentGeom
 from node.chunks.placement import Donor
 from node.units import DAY_S, GIB, HOUR_S, Contact, PeerId, SegmentId
 from simulations.churn import FREENET_2010
-from simulations.models.churn import Bits, Floats, Indexes
+from simulations.models.churn import Bits, Indexes
+from simulations.models.machines import Machines
 from simulations.models.markov import Upkeep, fixed_delay_loss, outlook
-from simulations.models.report import Table
 
 SHARD_BYTES = SEGMENT_STRIPES * BLOCK_BYTES
 CANDIDATES = 90
 """Donors that a placement chooses from: three times as many as shards."""
 GONE = -1
-EVENING, MORNING = 18, 8
-"""Hours at which those that are off at night are switched off and on: an office's night, not a home's."""
-_MIX_UPTIME = np.array([profile.uptime for profile in FREENET_2010])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,69 +96,13 @@ class YearFigures:
     """Shards that a file lacks at the end, in the mean, of those not lost."""
 
 
-@dataclass(slots=True)
-class _Machines:
-    """Who is online: sessions and absences drawn one by one, departures for good."""
-
-    random: np.random.Generator
-    count: int
-    life_s: float
-    kind: Indexes = field(init=False)
-    is_on: Bits = field(init=False)
-    switch_s: Floats = field(init=False)
-    leaves_s: Floats = field(init=False)
-    number: Indexes = field(init=False)
-    """Which machine has this place: a newcomer takes the place of who left."""
-    born: int = 0
-    nightly: float = 0.0
-    is_nightly: Bits = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.kind, self.is_on = np.zeros(self.count, np.int64), np.zeros(self.count, np.bool_)
-        self.switch_s, self.leaves_s = np.zeros(self.count), np.zeros(self.count)
-        self.number = np.zeros(self.count, np.int64)
-        self.is_nightly = np.arange(self.count) < self.nightly * self.count
-        self.replace(np.arange(self.count), 0.0)
-
-    def replace(self, places: Indexes, now_s: float) -> None:
-        """New machines of the mix in these places."""
-        self.kind[places] = self.random.choice(
-            len(FREENET_2010), len(places), p=[profile.share for profile in FREENET_2010]
-        )
-        self.is_on[places] = self.random.random(len(places)) < _MIX_UPTIME[self.kind[places]]
-        self.switch_s[places] = now_s + self._lengths(places)
-        self.leaves_s[places] = now_s + self.random.exponential(self.life_s, len(places))
-        self.number[places] = self.born + np.arange(len(places))
-        self.born += len(places)
-
-    def advance(self, now_s: float) -> None:
-        """Sessions up to `now_s`."""
-        while len(due := np.flatnonzero(self.switch_s <= now_s)):
-            self.is_on[due] = ~self.is_on[due]
-            self.switch_s[due] += self._lengths(due)
-
-    def online(self, now_s: float) -> Bits:
-        """Who is there: on, and not switched off for the night."""
-        hour = int(now_s) // HOUR_S % 24
-        return self.is_on & ~self.is_nightly if hour >= EVENING or hour < MORNING else self.is_on
-
-    def _lengths(self, places: Indexes) -> Floats:
-        lengths = np.zeros(len(places))
-        for kind, profile in enumerate(FREENET_2010):
-            of_kind = self.kind[places] == kind
-            session = profile.scale_s * self.random.weibull(profile.shape, len(places))
-            absence = self.random.exponential(profile.absence_s, len(places))
-            lengths = np.where(of_kind, np.where(self.is_on[places], session, absence), lengths)
-        return np.maximum(lengths, 30.0)
-
-
 class Year:
     """One seed."""
 
     def __init__(self, settings: Settings, *, seed: int) -> None:
         self.settings = settings
         self.random = np.random.default_rng([seed, settings.files, int(settings.life_days)])
-        self.machines = _Machines(
+        self.machines = Machines(
             self.random, settings.machines, settings.life_days * DAY_S, nightly=settings.nightly
         )
         self.online = self.machines.online(0.0)
@@ -474,90 +415,5 @@ def run(settings: Settings, *, seeds: Sequence[int]) -> YearFigures:
     )
 
 
-PATIENCE_NAMES = ("the program's", "two days for everybody")
-LIVES_DAYS = (180.0, 90.0, 30.0)
 DISASTER = Settings(life_days=3_650.0, days=20, disaster_day=10)
 OFFICES = Settings(nightly=0.5, days=90)
-
-
-def tables(*, seed: int, seeds: int = 3) -> list[Table]:
-    """A year at three mean lives, an hour in which half of all machines go, nights with half of them off."""
-    chosen = range(seed, seed + seeds)
-    years = [run(Settings(life_days=life), seeds=chosen) for life in LIVES_DAYS]
-    disasters, nights = (
-        [
-            run(each, seeds=chosen)
-            for each in (settings, replace(settings, urgent_after_s=settings.dead_after_s))
-        ]
-        for settings in (DISASTER, OFFICES)
-    )
-    return [year_table(years), disaster_table(disasters), nights_table(nights)]
-
-
-def year_table(figures: Sequence[YearFigures]) -> Table:
-    """The figures as people read them."""
-    rows = [
-        (
-            f"{row.life_days:.0f} d",
-            f"{row.seeds * row.files:,}",
-            f"{row.lost}",
-            f"{row.expected_fixed:.1g}",
-            f"{row.expected_chain:.1g}",
-            f"{row.left_min}",
-            f"{row.unavailable_share:.1e}",
-            f"{row.delay_hours:.0f} / {row.delay_hours_max:.0f} h",
-            f"{row.repair_traffic:.1f} x",
-            f"{row.chain_traffic:.1f} x",
-            f"{row.false_deaths}",
-            f"{row.audit_month_percent:.2f} %",
-        )
-        for row in figures
-    ]
-    headings = (
-        "mean life", "files", "lost", "expected, 3 d fixed", "expected, chain of 3 d", "fewest shards left",
-        "out of reach", "repaired after, mean / worst", "repair traffic a year", "chain",
-        "shards that came back", "audits a month",
-    )  # fmt: skip
-    title = "Files at 10/30 through a year of the Freenet mix, placed and repaired by the program's policy"
-    return Table(title, headings, rows, [asdict(row) for row in figures])
-
-
-def disaster_table(figures: Sequence[YearFigures]) -> Table:
-    """What half of all machines leaving within an hour does, by the program's rule and without haste."""
-    rows = [
-        (
-            name,
-            f"{row.seeds * row.files:,}",
-            f"{row.lost}",
-            f"{row.reported_lost}",
-            f"{row.whole_after_hours:.0f} h",
-            f"{row.missing_a_day_after:.2f}",
-            f"{row.missing_after:.2f}",
-        )
-        for name, row in zip(PATIENCE_NAMES, figures, strict=True)
-    ]
-    headings = (
-        "patience", "files", "left with fewer than 10 shards", "reported lost", "all others repaired after",
-        "shards a file lacks a day later", "ten days later",
-    )  # fmt: skip
-    return Table(
-        "Half of all machines leave within an hour", headings, rows, [asdict(row) for row in figures]
-    )  # fmt: skip
-
-
-def nights_table(figures: Sequence[YearFigures]) -> Table:
-    """What offices that are dark for 14 hours a day do to repair."""
-    rows = [
-        (
-            name,
-            f"{row.seeds * row.files:,}",
-            f"{row.lost}",
-            f"{row.urgent} of {row.repairs}",
-            f"{row.false_deaths}",
-            f"{row.repair_traffic:.2f} x",
-        )
-        for name, row in zip(PATIENCE_NAMES, figures, strict=True)
-    ]
-    headings = ("patience", "files", "lost", "urgent repairs", "shards that came back", "repair traffic")
-    title = "Half of all machines are off from 18:00 to 08:00, for 90 days"
-    return Table(title, headings, rows, [asdict(row) for row in figures])

@@ -10,7 +10,7 @@ from random import Random
 
 from node.chunks.geometry import Code
 from node.units import HOUR_S, MIB, MINUTE_S
-from simulations.checkers import check_healed, check_one_copy
+from simulations.afterwards import check_healed, check_one_copy
 from simulations.faults import Fault
 from simulations.host import HostSettings
 from simulations.scenario import BRISK, JOIN_S, Plan, Scenario

@@ -13,6 +13,7 @@ from node.chunks.coding_engines import best_engine
 from node.chunks.geometry import Code, FileGeometry
 from node.chunks.header import FileHeader
 from node.chunks.manifest import FileManifest, SegmentManifest, encode_bundle
+from node.chunks.merkle import leaf_of
 from node.chunks.pipeline import EncodedStripe, SegmentBuilder, SegmentCodec
 from node.chunks.roster import Placement
 from node.chunks.store.shard_store import AttachmentKind
@@ -22,12 +23,15 @@ from node.crypto.signing import KeyPair
 from node.records.lease import Lease
 from node.records.placement_hint import PlacementHint
 from node.units import DAY_S, LeaseId, Multiaddr, OwnerKey, PeerId
-from tests.chunks.swarm import ACCOUNT_SEED, NETWORK, NOW_S, Holder, SeededEntropy, Swarm, Visitor
+from simulations.machine import SeededEntropy
+from tests.chunks.swarm import ACCOUNT_SEED, NETWORK, NOW_S, Holder, Swarm, Visitor
 from tests.paying import RATE, certificate, charge
 
 TODAY = NOW_S // DAY_S
 LEASE_DAYS = 30
 DEFAULT_CODE = Code(10, 30)
+SMALL = Code(2, 4)
+STRIPE = SMALL.stripe_plaintext_bytes
 
 Tamper = Callable[[int, EncodedStripe], tuple[Sequence[bytes], bytes, bytes]]
 """(stripe number, stripe) to (blocks, leaves, stripe hash) as a malicious owner would have them."""
@@ -55,6 +59,18 @@ class Planted:
     segments: list[SegmentManifest]
     holders_of: list[dict[int, Holder]]
     """By segment: who got which shard."""
+
+
+def with_another_block(shard_index: int, stripe_index: int) -> Tamper:
+    """An owner who signs the root of another block for a shard, which the stripe hash contradicts."""
+
+    def tamper(stripe: int, encoded: EncodedStripe) -> tuple[list[bytes], bytes, bytes]:
+        blocks = [bytes(block) for block in encoded.blocks]
+        if stripe == stripe_index:
+            blocks[shard_index] = bytes(len(blocks[shard_index]))
+        return blocks, b"".join(map(leaf_of, blocks)), encoded.stripe_hash
+
+    return tamper
 
 
 def content_of(size: int, seed: bytes = b"content") -> bytes:

@@ -29,8 +29,9 @@ from node.framing import Preamble
 from node.units import Contact, PeerId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
-from simulations.machine import InlineOffload
+from simulations.machine import InlineOffload, SeededEntropy
 from simulations.network import Internet, Link, SimulatedNetwork
+from tests.clocks import VirtualClock
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -39,27 +40,7 @@ T = TypeVar("T")
 
 PREAMBLE = Preamble("test", 1)
 INSTANT = Link()
-START_S = 1_900_000_000
 GIGABYTE = 10**9
-
-
-class VirtualClock:
-    """The calendar of trio's clock."""
-
-    def now_s(self) -> int:
-        """Seconds since the epoch."""
-        return START_S + int(trio.current_time())
-
-
-class SeededEntropy:
-    """Reproducible bytes."""
-
-    def __init__(self, seed: str | int) -> None:
-        self._random = random.Random(seed)
-
-    def random_bytes(self, count: int) -> bytes:
-        """As the port says."""
-        return self._random.randbytes(count)
 
 
 @dataclass(slots=True)

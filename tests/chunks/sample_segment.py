@@ -17,7 +17,7 @@ from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.crypto.signing import KeyPair
 from node.records.lease import Lease
 from node.units import DAY_S, Contact, LeaseId, OwnerKey, PeerId
-from tests.chunks.put_swarm import START_S
+from tests.clocks import START_S
 
 CODE = Code(2, 4)
 TODAY = START_S // DAY_S

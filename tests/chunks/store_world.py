@@ -10,23 +10,12 @@ from node.chunks.store.shard_store import AttachmentKind, IncomingPut, PutShard,
 from node.units import FileHash, LeaseId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import SeededEntropy
 
 CAP_BYTES = 17 << 20
 
 # Blocks of a shard in each segment: nothing but the smallest, several, and enough to fill packs.
 GEOMETRY = ((64,), (6400, 6400, 64), (65_472,) * 6, (65_472, 65_472, 128))
-
-
-class CountingEntropy:
-    """Bytes that differ from call to call, and never from run to run."""
-
-    def __init__(self, seed: bytes = b"") -> None:
-        self._seed = seed
-        self._calls = 0
-
-    def random_bytes(self, count: int) -> bytes:
-        self._calls += 1
-        return hashlib.shake_128(self._seed + self._calls.to_bytes(8, "big")).digest(count)
 
 
 def segment(number: int) -> SegmentId:
@@ -110,7 +99,7 @@ class World:
         self.tables = FakeKeyValue(self.disk)
         self.highest_bytes = 0
         self.disk.watch = self._watch
-        self.entropy = CountingEntropy()
+        self.entropy = SeededEntropy("store")
         self.store = self._opened()
 
     def _watch(self, allocated_bytes: int) -> None:

@@ -27,44 +27,23 @@ from node.net.loopback import LoopbackNetwork, with_loopback
 from node.units import Contact, PeerId, SegmentId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
-from simulations.machine import InlineOffload
+from simulations.machine import InlineOffload, SeededEntropy
 from simulations.network import Internet, SimulatedNetwork
 from simulations.network import Link as Wire
+from tests.clocks import START_S, HandClock
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 NETWORK = "test"
 PREAMBLE = Preamble(NETWORK, 1)
-NOW_S = 1_800_000_000
+NOW_S = START_S
 CAP_BYTES = 256 << 20
 ACCOUNT_SEED = hashlib.sha256(b"the owner's account").digest()
 
 PACKS = PurePath("packs")
 
 T = TypeVar("T")
-
-
-class SeededEntropy:
-    """Bytes that differ from call to call, and never from run to run."""
-
-    def __init__(self, seed: bytes = b"") -> None:
-        self._seed = seed
-        self._calls = 0
-
-    def random_bytes(self, count: int) -> bytes:
-        self._calls += 1
-        return hashlib.shake_128(self._seed + self._calls.to_bytes(8, "big")).digest(count)
-
-
-@dataclass(eq=False)
-class SteppedClock:
-    """A calendar that a test moves."""
-
-    time_s: int = NOW_S
-
-    def now_s(self) -> int:
-        return self.time_s
 
 
 @dataclass(eq=False)
@@ -188,7 +167,7 @@ class Swarm:
     ) -> None:
         self.internet = Internet(Random(seed), link=wire or Wire())
         self.directory = SharedDirectory()
-        self.clock = SteppedClock()
+        self.clock = HandClock()
         self.entropy = SeededEntropy(b"%d" % seed)
         self.holders: list[Holder] = []
         self._nursery = nursery
@@ -214,7 +193,7 @@ class Swarm:
                 trio.open_nursery() as nursery,
             ):
                 disk = FakeDisk()
-                store = ShardStore(disk, FakeKeyValue(), SeededEntropy(), cap_bytes=self._cap_bytes)
+                store = ShardStore(disk, FakeKeyValue(), SeededEntropy("store"), cap_bytes=self._cap_bytes)
                 contact = Contact(keys.peer_id, network.listen_addresses())
                 server = ShardServer(
                     network=network, store=store, directory=DirectoryOf(self.directory, contact), keys=keys,

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.chunks.eviction import Candidate, Claim, first_to_go, order
+from node.chunks.eviction import Candidate, Claim, order
 from node.units import SegmentId
 
 
@@ -54,15 +54,6 @@ def test_no_leased_shard_goes_while_another_segment_has_more_to_spare(kept: list
         for other in left:
             if other.segment_id == going.segment_id:
                 left[other] -= 1
-
-
-@given(stores(), st.integers(0, 2_000))
-def test_as_many_go_as_it_takes_and_no_more(kept: list[Candidate], wanted: int) -> None:
-    chosen = first_to_go(kept, wanted)
-    freed = sum(each.byte_count for each in chosen)
-    assert freed >= wanted or len(chosen) == len(kept)
-    assert not chosen or freed - chosen[-1].byte_count < wanted
-    assert chosen == list(order(kept))[: len(chosen)]
 
 
 def test_expired_then_kept_twice_then_most_redundant_then_newest() -> None:

@@ -70,22 +70,10 @@ def test_a_byte_range_is_cut_into_the_stripes_that_hold_it(file: FileGeometry, d
     assert sum(span.stop - span.start for span in spans) == stop - start
     expected_offset = start
     for span in spans:
-        assert span.file_offset == expected_offset
-        assert file.stripe_of_offset(expected_offset) == (span.segment_index, span.stripe_index)
         assert file.stripe_offset(span.segment_index, span.stripe_index) + span.start == expected_offset
         limit = file.segment(span.segment_index).stripe_plaintext_bytes(span.stripe_index)
         assert 0 <= span.start < span.stop <= limit
         expected_offset += span.stop - span.start
-
-
-@law(100)
-@given(files())
-def test_only_one_stripe_is_the_last(file: FileGeometry) -> None:
-    segment_index = file.segment_count - 1
-    last = file.segment(segment_index).stripe_count - 1
-    assert file.is_last_stripe(segment_index, last)
-    assert not file.is_last_stripe(segment_index, last - 1)
-    assert not file.is_last_stripe(segment_index - 1, last)
 
 
 def test_an_empty_file_is_one_stripe_of_empty_plaintext() -> None:
@@ -152,8 +140,6 @@ def test_what_lies_outside_is_refused() -> None:
         file.segment(1).block_bytes(1)
     with pytest.raises(IndexError):
         file.stripe_offset(1, 1)
-    with pytest.raises(IndexError):
-        file.stripe_of_offset(file.plaintext_bytes)
     for start, stop in ((-1, 2), (3, 2), (0, file.plaintext_bytes + 1)):
         with pytest.raises(IndexError):
             file.stripes_of_range(start, stop)

@@ -26,6 +26,7 @@ from tests.conftest import FULL
 SAMPLE = sample_segment(1000)
 KEYS = {peer_id_of(key.public): key for key in (KeyPair.from_seed(bytes([n]) * 32) for n in range(1, 11))}
 PEERS = list(KEYS)
+OWNER_KEY = SAMPLE.manifest.owner_key
 LEASES_MAX = limits.ROSTER_SIGNED_PER_SHARD_MAX
 """A grant replaces a shard once a week, so no more of its leases are in force at a time."""
 
@@ -54,21 +55,29 @@ class Partition(RuleBasedStateMachine):
         roster.check_lease(lease, SAMPLE.manifest)
         self.keeps[peer].add(shard)
         self.made[shard] += 1
-        self.rosters[peer] = roster.merge_leases([*self.rosters.get(peer, ()), lease])
+        self.rosters[peer] = roster.merge_leases([*self.rosters.get(peer, ()), lease], OWNER_KEY)
 
     def meet(self, peers: list[PeerId]) -> None:
-        known = roster.merge_leases(lease for peer in peers for lease in self.rosters.get(peer, ()))
+        known = roster.merge_leases(
+            (lease for peer in peers for lease in self.rosters.get(peer, ())), OWNER_KEY
+        )
         for peer in peers:
             if peer in self.rosters:
-                self.rosters[peer] = roster.merge_leases([*self.rosters[peer], *known])
+                self.rosters[peer] = roster.merge_leases([*self.rosters[peer], *known], OWNER_KEY)
 
     def seen_by(self, me: PeerId) -> dict[int, list[PeerId]]:
         """Whom `me` can prove to hold which shard: those on its side that do."""
-        holders = roster.holders_by_shard(self.rosters[me], today=TODAY)
-        return {
-            shard: [p for p in peers if self.side[p] == self.side[me] and shard in self.keeps[p]]
-            for shard, peers in holders.items()
-        }
+        holders: dict[int, list[PeerId]] = {}
+        for lease in roster.live_leases(self.rosters[me], today=TODAY):
+            peers = holders.setdefault(lease.shard_index, [])
+            peer = lease.holder
+            if (
+                peer not in peers
+                and self.side[peer] == self.side[me]
+                and lease.shard_index in self.keeps[peer]
+            ):
+                peers.append(peer)
+        return holders
 
     @rule(data=st.data())
     def network_splits(self, data: st.DataObject) -> None:

@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import limits, wire
-from node.chunks import manifest as module
 from node.chunks.coding_engines import best_engine
 from node.chunks.geometry import BLOCK_BYTES, Code, FileGeometry, SegmentGeometry
 from node.chunks.header import FileHeader
 from node.chunks.manifest import FileManifest, SegmentManifest, decode_bundle, encode_bundle
 from node.chunks.pipeline import SegmentBuilder, SegmentCodec
-from node.crypto.sealing import FileKeys, Suite, owner_public_key
+from node.crypto.sealing import FileKeys, Suite, owner_key
 from node.errors import OwnerInconsistentError, ProtocolError
-from node.records.placement_hint import owner_key_in
+from node.records.placement_hint import OWNER_KEY_OFFSET, owner_key_in
 from node.units import OwnerKey
 from tests.chunks.strategies import codes, law, noise
 
@@ -99,11 +98,7 @@ FILE = file_manifest(FileGeometry.of(3 * CODE.segment_plaintext_bytes + 1, CODE)
 
 
 def test_the_owner_key_lies_where_hints_look_for_it() -> None:
-    for encoded, offset in (
-        (FILE.encoded, module.FILE_OWNER_KEY_OFFSET),
-        (SEGMENT.encoded, module.SEGMENT_OWNER_KEY_OFFSET),
-    ):
-        assert encoded[offset : offset + 32] == OWNER
+    assert FILE.encoded[OWNER_KEY_OFFSET : OWNER_KEY_OFFSET + 32] == OWNER
     assert owner_key_in(FILE.encoded[:1024]) == OWNER
 
 
@@ -290,7 +285,7 @@ def described(case: dict[str, object]) -> tuple[FileManifest, list[SegmentManife
     code, length = Code.parse(str(case["code"])), int(str(case["plaintext_bytes"]))
     keys = FileKeys.derive(bytes.fromhex(str(case["file_key"])))
     salt = bytes.fromhex(str(case["owner_salt"]))
-    owner = owner_public_key(bytes.fromhex(str(case["account_seed"])), salt)
+    owner = OwnerKey(owner_key(bytes.fromhex(str(case["account_seed"])), salt).public)
     plaintext = bytes(index * index % 251 for index in range(length))  # the pattern the vectors name
     geometry = FileGeometry.of(length, code)
     segments = []

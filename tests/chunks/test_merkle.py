@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.chunks.merkle import (
-    check_block,
     check_leaves,
     leaf_of,
     leaf_path,
@@ -99,14 +98,3 @@ def test_what_is_no_leaf_list_is_refused() -> None:
         leaf_path(leaves_of(3), 3)
     with pytest.raises(ProtocolError):
         root_of_path(bytes(32), 3, leaf_count=3, path=b"")
-
-
-def test_blocks_are_checked_one_by_one() -> None:
-    blocks = [noise(64, index) for index in range(3)]
-    leaves = b"".join(map(leaf_of, blocks))
-    for index, block in enumerate(blocks):
-        check_block(memoryview(block), leaves=leaves, block_index=index)
-    with pytest.raises(CryptoError):
-        check_block(blocks[0], leaves=leaves, block_index=1)
-    with pytest.raises(IndexError):
-        check_block(blocks[0], leaves=leaves, block_index=3)

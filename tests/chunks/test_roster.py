@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -17,10 +18,11 @@ from node.chunks.roster import (
     begun_leases,
     check_grant_of,
     check_lease,
-    holders_by_shard,
     live_leases,
-    merge_leases,
     newest_holders,
+)
+from node.chunks.roster import (
+    merge_leases as merge_leases_of,
 )
 from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
@@ -37,6 +39,12 @@ LEASES = [
     SAMPLE.lease(PEERS[n % 4], n % 3, seed=n, days=10 + n % 5).countersign(HOLDERS[n % 4]) for n in range(12)
 ]
 OWNER = SAMPLE.owner
+OWNER_KEY = SAMPLE.manifest.owner_key
+
+
+def merge_leases(leases: Iterable[Lease]) -> tuple[Lease, ...]:
+    """Into the roster of the sample's segment."""
+    return merge_leases_of(leases, OWNER_KEY)
 
 
 @settings(max_examples=50)
@@ -89,6 +97,25 @@ def test_leases_under_a_grant_merge_likewise_and_evict_no_signed_ones(
     assert [lease for lease in merged if not lease.is_granted] == list(merge_leases(signed))
 
 
+def test_leases_that_any_key_signed_evict_neither_the_owners_nor_those_under_its_grant() -> None:
+    stranger = KeyPair.from_seed(b"z" * 32)
+    flood = [
+        replace(
+            SAMPLE.lease(PEERS[n % 4], 0, seed=200 + n, days=60), owner_key=OwnerKey(stranger.public),
+            owner_signature=b"",
+        ).sign_as_owner(stranger).countersign(HOLDERS[n % 4])
+        for n in range(8)
+    ]  # fmt: skip
+    for lease in flood:
+        check_lease(lease, SAMPLE.manifest)
+    owners = merge_leases([lease for lease in [*LEASES, *GRANTED] if lease.shard_index == 0])
+    assert len(owners) == limits.ROSTER_SIGNED_PER_SHARD_MAX + limits.ROSTER_GRANTED_PER_SHARD_MAX
+    merged = merge_leases([*flood, *owners])
+    assert [lease for lease in merged if lease.owner_key == OWNER_KEY] == list(owners)
+    # What somebody else pays for is known all the same.
+    assert len(merged) == len(owners) + limits.ROSTER_FURTHER_PER_SHARD_MAX
+
+
 def test_a_roster_takes_leases_under_the_owners_grant_only() -> None:
     check_lease(GRANTED[0], SAMPLE.manifest)
     stranger = KeyPair.from_seed(b"z" * 32)
@@ -117,8 +144,8 @@ def test_a_lease_that_was_given_up_does_not_live() -> None:
     ).sign(HOLDERS[0])
     new = granted(1, old.shard_index, handover=handover)
     assert set(live_leases([old, new, *GRANTED[:1]], today=TODAY)) == {new, GRANTED[0]}
-    assert holders_by_shard([old, new], today=TODAY) == {old.shard_index: (PEERS[1],)}
-    assert holders_by_shard([old, new], today=new.end_day) == {}
+    assert live_leases([old, new], today=TODAY) == (new,)
+    assert live_leases([old, new], today=new.end_day) == ()
     # Only its own holder can give a lease up.
     other = replace(handover, holder=PEERS[2]).sign(HOLDERS[2])
     assert old in live_leases([old, granted(1, old.shard_index, handover=other)], today=TODAY)
@@ -208,9 +235,8 @@ def test_what_a_roster_takes() -> None:
 
 
 def test_ended_leases_name_no_holder() -> None:
-    held = holders_by_shard(LEASES[:1], today=TODAY)
-    assert held == {0: (PEERS[0],)}
-    assert holders_by_shard(LEASES[:1], today=TODAY + 10) == {}
+    assert newest_holders(LEASES[:1], today=TODAY) == {PEERS[0]}
+    assert newest_holders(LEASES[:1], today=TODAY + 10) == set()
 
 
 def test_who_announces_changes_by_the_week() -> None:

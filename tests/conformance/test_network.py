@@ -18,6 +18,7 @@ from node.ports import Network, Stream
 from node.units import Contact, Multiaddr, PeerId
 from simulations.network import Internet
 from tests.patience import PATIENCE_S
+from tests.streams import echo, read_exactly, read_to_end
 
 ECHO = "/cairn/echo/1"
 MakeNetwork = Callable[[], Awaitable[Network]]
@@ -68,30 +69,8 @@ def contact_of(network: Network) -> Contact:
     return Contact(network.peer_id, network.listen_addresses())
 
 
-async def echo(stream: Stream) -> None:
-    while data := await stream.receive_some(65_536):
-        await stream.send_all(data)
-    await stream.close_write()
-
-
 def serve_echo(network: Network, *, streams_max: int = 64, streams_max_per_peer: int = 64) -> None:
     network.serve(ECHO, echo, streams_max=streams_max, streams_max_per_peer=streams_max_per_peer)
-
-
-async def read_to_end(stream: Stream) -> bytes:
-    received = bytearray()
-    while data := await stream.receive_some(65_536):
-        received += data
-    return bytes(received)
-
-
-async def read_exactly(stream: Stream, count: int) -> bytes:
-    received = bytearray()
-    while len(received) < count:
-        data = await stream.receive_some(count - len(received))
-        assert data, "the stream ended early"
-        received += data
-    return bytes(received)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

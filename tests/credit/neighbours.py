@@ -19,21 +19,13 @@ from node.framing import Preamble
 from node.units import DAY_S, GIB, Contact, PeerId
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
-from simulations.machine import InlineOffload
+from simulations.machine import InlineOffload, SeededEntropy
 from simulations.network import Internet, Link
-from tests.chunks.put_swarm import SeededEntropy
+from tests.clocks import HandClock
 from tests.credit.actors import DAY, NETWORK, Actor
 
 T = TypeVar("T")
 POLICY = Policy.of(GIB, newcomer_credits=100, local_line=0)
-
-
-@dataclass
-class HandClock:
-    time_s: int = DAY * DAY_S + 60
-
-    def now_s(self) -> int:
-        return self.time_s
 
 
 @dataclass(eq=False)
@@ -91,7 +83,7 @@ class Street:
 
     link: Link = field(default_factory=Link)
     seed: int = 1
-    clock: HandClock = field(default_factory=HandClock)
+    clock: HandClock = field(default_factory=lambda: HandClock(DAY * DAY_S + 60))
 
     def __post_init__(self) -> None:
         self.internet = Internet(random.Random(self.seed), link=self.link)

@@ -18,20 +18,19 @@ from node.chunks.admission import Asker, Paid, Wanted
 from node.credit.admission import UNLIMITED, Ledger, Policy, Standing
 from node.credit.ledger_store import LedgerView
 from node.credit.service import CreditService
-from node.credit.units import BILLED_EXTRA_BYTES
 from node.crypto.keystore import NodeKeys
 from node.errors import CreditError, CryptoError, ProtocolError
 from node.framing import Preamble
-from node.records.charge import Charge
+from node.records.charge import BILLED_EXTRA_BYTES, Charge
 from node.records.lease import Lease, granted_nonce
 from node.records.offer import DeviceCert
 from node.records.repair import RepairGrant
 from node.units import DAY_S, GIB, MIB, AccountId, Contact, LeaseId, Multiaddr
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
-from simulations.machine import InlineOffload
+from simulations.machine import InlineOffload, SeededEntropy
 from simulations.network import Internet
-from tests.chunks.put_swarm import SeededEntropy
+from tests.clocks import HandClock
 from tests.conftest import FULL
 from tests.credit.actors import CREDIT, DAY, NETWORK, Actor, charge_of, lease_of, release_of
 
@@ -39,14 +38,6 @@ T = TypeVar("T")
 POLICY = Policy.of(GIB, newcomer_credits=100, local_line=0)
 CAP = POLICY.account_cap // CREDIT
 DONOR = Actor(0)
-
-
-@dataclass
-class HandClock:
-    time_s: int = DAY * DAY_S + 60
-
-    def now_s(self) -> int:
-        return self.time_s
 
 
 def keys_of(actor: Actor) -> NodeKeys:
@@ -63,7 +54,7 @@ class Place:
     """A donor's disk and the internet around it."""
 
     disk: FakeDisk = field(default_factory=FakeDisk)
-    clock: HandClock = field(default_factory=HandClock)
+    clock: HandClock = field(default_factory=lambda: HandClock(DAY * DAY_S + 60))
     kept: set[LeaseId] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import combinations, permutations
 
@@ -56,18 +57,35 @@ def test_filters_out_of_bounds_are_refused(bits: bytes) -> None:
 
 def test_cycles_of_three_and_four_are_found() -> None:
     owe_asker = BloomFilter.of([MIDDLE.account, FOURTH.account], SALT)
-    donor_owes = {MIDDLE.account: 5, STRANGER.account: 9, ASKER.account: 3}
+    donor_owes = {MIDDLE.account: 5 * CREDIT, STRANGER.account: 9 * CREDIT, ASKER.account: 3 * CREDIT}
     found = three_cycles(DONOR.account, donor_owes, ASKER.account, owe_asker)
-    assert found == [Cycle((ASKER.account, DONOR.account, MIDDLE.account), 5)]
-    second_owes = {FOURTH.account: 20, DONOR.account: 4, ASKER.account: 1}
+    assert found == [Cycle((ASKER.account, DONOR.account, MIDDLE.account), 5 * CREDIT)]
+    second_owes = {FOURTH.account: 20 * CREDIT, DONOR.account: 4 * CREDIT, ASKER.account: CREDIT}
     longer = four_cycles(
         DONOR.account, donor_owes, STRANGER.account, second_owes, ASKER.account, owe_asker
     )  # fmt: skip
-    assert longer == [Cycle((ASKER.account, DONOR.account, STRANGER.account, FOURTH.account), 9)]
+    assert longer == [Cycle((ASKER.account, DONOR.account, STRANGER.account, FOURTH.account), 9 * CREDIT)]
     assert not four_cycles(DONOR.account, {}, STRANGER.account, second_owes, ASKER.account, owe_asker)
-    many = {AccountId(number.to_bytes(32, "big")): number + 1 for number in range(100)}
+    many = {AccountId(number.to_bytes(32, "big")): (number + 1) * CREDIT for number in range(100)}
     best = three_cycles(DONOR.account, many, ASKER.account, BloomFilter.of(list(many), SALT))
-    assert [cycle.amount for cycle in best] == list(range(100, 100 - limits.CLEAR_CANDIDATES_MAX, -1))
+    most = range(100, 100 - limits.CLEAR_CANDIDATES_MAX, -1)
+    assert [cycle.amount for cycle in best] == [credits * CREDIT for credits in most]
+
+
+def test_less_than_a_credit_is_neither_looked_for_nor_signed() -> None:
+    least = limits.CLEAR_MICROS_MIN
+    owe_asker = BloomFilter.of([MIDDLE.account, FOURTH.account], SALT)
+    debts = {MIDDLE.account: least - 1}
+    assert not three_cycles(DONOR.account, debts, ASKER.account, owe_asker)
+    assert not four_cycles(
+        DONOR.account, debts, MIDDLE.account, {FOURTH.account: CREDIT}, ASKER.account, owe_asker
+    )  # fmt: skip
+    book = ClearBook(DONOR.account)
+    for amount, is_signed in ((least - 1, False), (least, True)):
+        clear = unsigned_clear(CYCLE, amount, number=amount)
+        book.add(clear)
+        with nullcontext() if is_signed else pytest.raises(CreditError, match="at least"):
+            book.check_sign(clear, debt=9 * CREDIT, cap=9 * CREDIT, period=PERIOD)
 
 
 def book_with(me: Actor, clear: Clear) -> ClearBook:
@@ -96,7 +114,6 @@ def test_the_states_of_a_clear() -> None:
     book.add(signed_clear(CYCLE, 4 * CREDIT))  # late, and after the donor gave it up
     assert book.state(record_id, period=clear.end_period + 9) is ClearState.COMPLETE
     assert book.reserved(MIDDLE.account, ASKER.account) == 0
-    assert book.broke_word() == {DONOR.account}
     assert [each.record_id() for each in book.complete()] == [record_id]
 
 

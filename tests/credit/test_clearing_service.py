@@ -10,12 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node import limits
 from node.chunks.admission import Asker, Wanted
 from node.credit.clearing import ClearState, Cycle
 from node.credit.cycle_finder import Found
 from node.credit.ledger_store import LedgerView
-from node.credit.units import BILLED_EXTRA_BYTES
 from node.errors import UnreachableError
+from node.records.charge import BILLED_EXTRA_BYTES
 from node.records.offer import PRICE_MICROCREDITS, Offer
 from node.units import DAY_S, MIB, Contact
 from tests.credit.actors import CREDIT, DAY, NETWORK, served, signed_clear
@@ -99,20 +100,31 @@ async def test_a_refused_newcomer_clears_through_a_cycle_and_stores(
 async def test_only_what_is_missing_is_cleared(autojump_clock: MockClock) -> None:
     async with ring(3) as members:
         asker, donor, middle = members
-        have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
-        assert have == 50
-        assert (await asker.service.balance(middle.actor.account)).balance == DEBT - 30
+        have = await asker.service.wallet.make_room(
+            donor.contact, offer_of(donor), need=50 * CREDIT, have=20 * CREDIT
+        )
+        assert have == 50 * CREDIT
+        assert (await asker.service.balance(middle.actor.account)).balance == DEBT - 30 * CREDIT
+
+
+async def test_less_than_a_clear_may_be_of_is_paid_with_the_least(autojump_clock: MockClock) -> None:
+    async with ring(4) as members:
+        asker, donor = members[:2]
+        have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=5, have=0)
+        assert have == limits.CLEAR_MICROS_MIN
+        await settle(members)
+        assert nets(members)[0][1] == limits.CLEAR_MICROS_MIN
 
 
 async def test_a_donor_that_denies_its_debt_is_not_paid_ahead_again(autojump_clock: MockClock) -> None:
     async with ring(3) as members:
         asker, donor, _ = members
         make_room = asker.service.wallet.make_room
-        assert await make_room(donor.contact, offer_of(donor), need=50, have=0) == 50
-        assert await make_room(donor.contact, offer_of(donor), need=50, have=0) == 0
-        assert await make_room(donor.contact, offer_of(donor), need=60, have=0) == 10
+        assert await make_room(donor.contact, offer_of(donor), need=50 * CREDIT, have=0) == 50 * CREDIT
+        assert await make_room(donor.contact, offer_of(donor), need=50 * CREDIT, have=0) == 0
+        assert await make_room(donor.contact, offer_of(donor), need=60 * CREDIT, have=0) == 10 * CREDIT
         await settle(members)
-        assert nets(members)[0][1] == 60
+        assert nets(members)[0][1] == 60 * CREDIT
 
 
 async def test_without_a_debtor_nothing_is_asked(autojump_clock: MockClock) -> None:
@@ -120,7 +132,10 @@ async def test_without_a_debtor_nothing_is_asked(autojump_clock: MockClock) -> N
     one, other = street.neighbours(2)
     nowhere = Contact(other.actor.peer_id)
     async with one.living():  # the other one is not even there
-        assert await one.service.wallet.make_room(nowhere, offer_of(other), need=9, have=4) == 4
+        assert (
+            await one.service.wallet.make_room(nowhere, offer_of(other), need=9 * CREDIT, have=4 * CREDIT)
+            == 4 * CREDIT
+        )
 
 
 async def test_a_member_that_is_gone_makes_the_clear_void(autojump_clock: MockClock) -> None:
@@ -134,16 +149,20 @@ async def test_a_member_that_is_gone_makes_the_clear_void(autojump_clock: MockCl
                 await creditor.service.sync(debtor.contact)
                 creditor.add(debtor, served(creditor.actor, debtor.actor, DAY, 3 * MIB))
                 await creditor.service.sync(debtor.contact)
-        have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
-        assert have == 20
+        have = await asker.service.wallet.make_room(
+            donor.contact, offer_of(donor), need=50 * CREDIT, have=20 * CREDIT
+        )
+        assert have == 20 * CREDIT
         book = donor.service.clearing.book
-        assert book.reserved(donor.actor.account, middle.actor.account) == 30
+        assert book.reserved(donor.actor.account, middle.actor.account) == 30 * CREDIT
         assert book.open_total(period=DAY // 30) == 0  # the asker has told that it gave up
         standing = donor.service.ledger.store.read(lambda view: view.account(middle.actor.account)).standing
-        assert standing.reserved == 30
+        assert standing.reserved == 30 * CREDIT
         async with middle.living():
-            have = await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
-            assert have == 50
+            have = await asker.service.wallet.make_room(
+                donor.contact, offer_of(donor), need=50 * CREDIT, have=20 * CREDIT
+            )
+            assert have == 50 * CREDIT
 
 
 async def test_what_is_signed_away_is_neither_spent_nor_cleared_again(autojump_clock: MockClock) -> None:
@@ -157,25 +176,25 @@ async def test_what_is_signed_away_is_neither_spent_nor_cleared_again(autojump_c
             await middle.service.sync(donor.contact)
             who = Asker(middle.actor.peer_id, middle.service.wallet.cert())
         room = await donor.service.admission.room(who)
-        clear = signed_clear([asker.actor, donor.actor, middle.actor], 30)
+        clear = signed_clear([asker.actor, donor.actor, middle.actor], 30 * CREDIT)
         unsigned = replace(clear, signatures=(b"",) * 4)
         donor.service.clearing.kept.sign(unsigned, day=DAY)
-        assert await donor.service.admission.room(who) == room - 30
-        assert donor.service.clearing.finder.creditors() == {middle.actor.account: DEBT - 30}
+        assert await donor.service.admission.room(who) == room - 30 * CREDIT
+        assert donor.service.clearing.finder.creditors() == {middle.actor.account: DEBT - 30 * CREDIT}
     donor.crash()
     async with donor.living():
         clearing = donor.service.clearing
-        assert await donor.service.admission.room(who) == room - 30
-        assert clearing.finder.creditors() == {middle.actor.account: DEBT - 30}
+        assert await donor.service.admission.room(who) == room - 30 * CREDIT
+        assert clearing.finder.creditors() == {middle.actor.account: DEBT - 30 * CREDIT}
         street.clock.time_s += 90 * DAY_S  # it lapses, and counts all the same
         assert clearing.book.state(clear.record_id(), period=DAY // 30 + 3) is ClearState.LAPSED
-        assert clearing.finder.creditors() == {middle.actor.account: DEBT - 30}
+        assert clearing.finder.creditors() == {middle.actor.account: DEBT - 30 * CREDIT}
         assert (
             len(clearing.kept.sign(clear, day=DAY + 90).signers()) == 3
         )  # late: now it is cleared, and nothing reserved
-        assert clearing.finder.creditors()[middle.actor.account] == DEBT - 30
+        assert clearing.finder.creditors()[middle.actor.account] == DEBT - 30 * CREDIT
         row = donor.service.ledger.store.read(lambda view: view.account(middle.actor.account))
-        assert (row.standing.owes, row.standing.reserved) == (30 - DEBT, 0)
+        assert (row.standing.owes, row.standing.reserved) == (30 * CREDIT - DEBT, 0)
 
 
 async def test_whoever_owes_nothing_declines(autojump_clock: MockClock) -> None:
@@ -188,8 +207,10 @@ async def test_whoever_owes_nothing_declines(autojump_clock: MockClock) -> None:
         before = nets(members)
         assert not await clearing.clear(found, DEBT + 1)
         one, two, three = found.cycle.accounts
-        backwards = Found(Cycle((one, three, two), 5), (found.peers[0], found.peers[2], found.peers[1]))
-        assert not await clearing.clear(backwards, 5)
+        backwards = Found(
+            Cycle((one, three, two), 5 * CREDIT), (found.peers[0], found.peers[2], found.peers[1])
+        )
+        assert not await clearing.clear(backwards, 5 * CREDIT)
         await settle(members)
         assert nets(members) == before
         assert await clearing.clear(found, DEBT)
@@ -223,17 +244,19 @@ async def test_an_initiator_that_dies_loses_nothing_that_was_complete(
 
             asked_of.ask = until_it_dies  # type: ignore[method-assign, assignment]
             with pytest.raises(trio.EndOfChannel):
-                await asker.service.wallet.make_room(donor.contact, offer_of(donor), need=50, have=20)
+                await asker.service.wallet.make_room(
+                    donor.contact, offer_of(donor), need=50 * CREDIT, have=20 * CREDIT
+                )
         asker.crash()
         async with asker.living():
             await settle(members)
             everyone = nets(members)
             assert all(everyone[a][b] == -everyone[b][a] for a in range(3) for b in range(3))
             assert [sum(row) for row in everyone] == [DEBT, -DEBT, 0]
-            moved = 30 if crash_at >= 2 else 0
+            moved = 30 * CREDIT if crash_at >= 2 else 0
             assert everyone[0][1] == moved
             assert donor.service.clearing.book.reserved(donor.actor.account, middle.actor.account) == (
-                30 if crash_at == 1 else 0
+                30 * CREDIT if crash_at == 1 else 0
             )
 
 

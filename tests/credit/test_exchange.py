@@ -11,6 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node import limits
+from node.credit.fold import Fold
 from node.credit.pair_ledger import balance
 from node.credit.pair_records import PairRecord, Records
 from node.credit.units import period_of
@@ -328,3 +330,52 @@ async def test_the_file_s_owner_releases_a_third_party_s_lease(autojump_clock: M
         assert set(donor.service.pairing.ids(payer.actor.account, day=street.day)) == set(
             payer.service.pairing.ids(donor.actor.account, day=street.day)
         )
+
+
+def fold_at(end: Neighbour, far: Neighbour) -> Fold | None:
+    ledger = end.service.ledger
+    return ledger.store.read(lambda view: ledger.fold(view, far.actor.account))
+
+
+async def test_an_exchange_closes_what_is_over_on_both_sides(autojump_clock: MockClock) -> None:
+    street = Street()
+    one, other = street.neighbours(2)
+    street.clock.time_s += 50 * DAY_S
+    async with one.living():
+        async with other.living():
+            await one.service.sync(other.contact)
+            for number in range(20):
+                one.add(other, *gave(one, other, number))
+            await one.service.sync(other.contact)
+            assert len(one.service.pairing.ids(other.actor.account, day=street.day)) > 60
+            assert fold_at(one, other) is None
+            street.clock.time_s += 50 * DAY_S
+            before = one.balance_with(other)
+            await one.service.sync(other.contact)
+            for end, far in ((one, other), (other, one)):
+                assert len(end.service.pairing.ids(far.actor.account, day=street.day)) < 6
+                after = end.balance_with(far)
+                assert (after.low, after.high) == (before.low, before.high)
+        other.__post_init__()  # a new disk, the same keys
+        async with other.living():
+            await other.service.sync(one.contact)
+            owed = before.net(one.actor.account)
+            assert other.balance_with(one).net(one.actor.account) == owed
+            assert fold_at(one, other) == fold_at(other, one) is not None
+            await one.service.served(served(one.actor, other.actor, street.day, MIB))
+            await other.service.sync(one.contact)
+            assert other.balance_with(one).net(one.actor.account) == owed + 30 * CREDIT
+
+
+async def test_a_state_of_the_last_number_ends_no_node(autojump_clock: MockClock) -> None:
+    """Whoever uses up the numbers of a period has nothing more signed in it, and takes nobody down."""
+    async with two() as (street, one, other):
+        low, high = sorted((one.actor.account, other.actor.account))
+        last = PairState(NETWORK, low, high, period_of(DAY), limits.PAIR_SEQUENCE_MAX, b"", 1, 0)
+        entry = (PairState.TYPE, last.sign(other.actor.key).encode())
+        one.service.pairing.take(other.actor.account, [entry], day=street.day)
+        street.clock.time_s += 12 * DAY_S
+        one.add(other, *gave(one, other))
+        await one.service.sync(other.contact)
+        assert other.balance_with(one).net(one.actor.account) == 10 * CREDIT
+        assert one.service.pairing.agreed(other.actor.account) is None

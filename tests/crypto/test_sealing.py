@@ -13,7 +13,6 @@ from node.crypto.sealing import (
     SegmentKey,
     Suite,
     owner_key,
-    owner_public_key,
 )
 from node.errors import CryptoError
 
@@ -129,7 +128,7 @@ def test_derived_keys_differ_from_each_other() -> None:
 def test_each_salt_has_an_owner_key_of_its_own() -> None:
     first, second = owner_key(bytes(32), bytes(16)), owner_key(bytes(32), b"\1" + bytes(15))
     assert first.public != second.public
-    assert owner_public_key(bytes(32), bytes(16)) == first.public
+    assert owner_key(bytes(32), bytes(16)).public == first.public
     assert owner_key(b"\1" + bytes(31), bytes(16)).public != first.public
 
 

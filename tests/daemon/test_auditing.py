@@ -254,7 +254,9 @@ async def test_a_connected_donor_that_never_answers_has_failed(
         assert any(reputation.bad for reputation in seen)
         assert not any(reputation.offline for reputation in seen)
         outcomes = {f.outcome for n in (0, 2, 3, 4) for lease in swarm.of(n, 1) for f in lease.findings}
-        assert outcomes == {Outcome.NO_ANSWER}
+        # Whoever came while it still owed others an answer may have been told to come later.
+        assert Outcome.NO_ANSWER in outcomes
+        assert outcomes <= {Outcome.NO_ANSWER, Outcome.UNKNOWN}
 
 
 async def test_nothing_is_asked_twice_in_a_round_after_a_restart(

@@ -22,7 +22,8 @@ from node.daemon.config import build_config
 from node.daemon.memory import DaemonMemory, Donation
 from node.errors import NotEnoughPeersError, NotFoundError, UsageError
 from node.units import DAY_S, MIB, MINUTE_S
-from tests.daemon.worlds import NOW_S, Machine, World, contact_of
+from tests.clocks import START_S
+from tests.daemon.worlds import Machine, World, contact_of
 
 CAP_BYTES = 64 * MIB
 
@@ -88,7 +89,7 @@ async def test_the_days_of_grace_are_a_setting(autojump_clock: MockClock, tmp_pa
         assert await sharer.wait_joined(30)
         report = await sharer.uploader.put(source, PutOptions(code=Code(1, 1), lease_days=1))
         for grace_days, shards in ((1, 1), (2, 0)):
-            world.clock.ahead_s = report.expires_s + grace_days * DAY_S - NOW_S
+            world.clock.ahead_s = report.expires_s + grace_days * DAY_S - START_S
             await trio.sleep(3 * MINUTE_S)
             assert donor.statistics().store.shards == shards
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from contextlib import AsyncExitStack
-from itertools import accumulate
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePath
 
 import pytest
@@ -34,23 +34,16 @@ from node.records.offer import Offer
 from node.system.disk import DiskFiles
 from node.system.lmdb_store import LmdbStore
 from node.units import HOUR_S, MIB, MINUTE_S, Contact, Multiaddr, PeerId
+from simulations.machine import SeededEntropy
 from tests.chunks import store_world
-from tests.chunks.store_world import CountingEntropy
+from tests.clocks import START_S
 from tests.daemon.worlds import Machine, World, contact_of
-from tests.dht.support import START_S, VALIDATORS, multihash_of, peer_id_of
+from tests.dht.support import VALIDATORS, multihash_of, peer_id_of
+from tests.passed import Passed
+from tests.pushing import put_until_refused
 
 CAP_BYTES = 64_000_000
 RATE_BYTES_S = 2 * MIB
-
-
-def worst_ten_seconds(events: list[tuple[float, int]]) -> int:
-    sums = [0, *accumulate(count for _, count in events)]
-    worst = end = 0
-    for start, (at, _) in enumerate(events):
-        while end < len(events) and events[end][0] < at + 10:
-            end += 1
-        worst = max(worst, sums[end] - sums[start])
-    return worst
 
 
 async def test_six_uploaders_push_a_donor_neither_over_its_cap_nor_over_its_rate(
@@ -60,8 +53,7 @@ async def test_six_uploaders_push_a_donor_neither_over_its_cap_nor_over_its_rate
     world, machine = World(), Machine("the donor")
     machine.give(CAP_BYTES)
     allocated: list[int] = []
-    arrived: list[tuple[float, int]] = []
-    refused = 0
+    arrived = Passed()
     async with AsyncExitStack() as stack:
         donor = await stack.enter_async_context(world.node(machine))
         machine.disk.watch = allocated.append
@@ -75,33 +67,21 @@ async def test_six_uploaders_push_a_donor_neither_over_its_cap_nor_over_its_rate
 
         def note(sender: PeerId, receiver: PeerId, data: bytes) -> None:
             if donor.keys.peer_id in (sender, receiver):
-                arrived.append((trio.current_time(), len(data)))
+                arrived.add(trio.current_time(), len(data))
 
         world.internet.on_sent = note
 
-        async def push(person: Node, number: int) -> None:
-            nonlocal refused
-            source = tmp_path / f"file {number}"
-            source.write_bytes(bytes([number]) * 2_000_000)
-            for _ in range(10):
-                try:
-                    await person.uploader.put(source, PutOptions(code=Code(1, 1)))
-                except NodeError:
-                    refused += 1
-
         began = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for number, person in enumerate(people):
-                nursery.start_soon(push, person, number)
+        refused = await put_until_refused(people, tmp_path, times=10)
         took = trio.current_time() - began
         store = donor.statistics().store
     assert max(allocated) <= CAP_BYTES
     assert store.used_bytes > 0.8 * CAP_BYTES
     assert refused
-    assert sum(count for _, count in arrived) > 0.8 * CAP_BYTES
+    assert arrived.total() > 0.8 * CAP_BYTES
     assert took > 0.8 * CAP_BYTES / RATE_BYTES_S
     # Ahead of what the donor takes, each of the twelve streams may have a window on its way.
-    assert worst_ten_seconds(arrived) <= 1.05 * 10 * RATE_BYTES_S + 12 * 256 * 1024
+    assert arrived.worst_span() <= 1.05 * 10 * RATE_BYTES_S + 12 * 256 * 1024
 
 
 def test_a_flood_of_records_pushes_no_small_donor_over_its_cap(tmp_path: Path) -> None:
@@ -111,7 +91,7 @@ def test_a_flood_of_records_pushes_no_small_donor_over_its_cap(tmp_path: Path) -
     index, state = LmdbStore(tmp_path / "index"), LmdbStore(tmp_path / "state")
     for name in ("cairn.log", "cairn.log.1"):
         files.replace(PurePath(name), random.Random(1).randbytes(LOG_BYTES_MAX))
-    store = ShardStore(files, index, CountingEntropy(), cap_bytes=cap_bytes)
+    store = ShardStore(files, index, SeededEntropy("store"), cap_bytes=cap_bytes)
     records = RecordStore(state)
     records.room_bytes = SpaceBudget(cap_bytes).records_room_bytes
     worst = 0
@@ -157,17 +137,25 @@ def test_a_flood_of_records_pushes_no_small_donor_over_its_cap(tmp_path: Path) -
     state.close()
 
 
+@asynccontextmanager
+async def donor_and_sharer(world: World, machine: Machine) -> AsyncIterator[tuple[Node, Node]]:
+    """A donor on `machine`, and a node that has joined through it."""
+    machine.give(CAP_BYTES)
+    async with (
+        world.node(machine) as donor,
+        world.node(Machine("sharer"), listed=[contact_of(donor)]) as sharer,
+    ):
+        assert await sharer.wait_joined(30)
+        yield donor, sharer
+
+
 async def test_a_disk_that_goes_for_an_hour_suspends_and_comes_back_with_all_it_had(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     source = tmp_path / "file"
     source.write_bytes(random.Random(3).randbytes(300_000))
     world, machine = World(), Machine("the donor")
-    machine.give(CAP_BYTES)
-    async with AsyncExitStack() as stack:
-        donor = await stack.enter_async_context(world.node(machine))
-        sharer = await stack.enter_async_context(world.node(Machine("sharer"), listed=[contact_of(donor)]))
-        assert await sharer.wait_joined(30)
+    async with donor_and_sharer(world, machine) as (donor, sharer):
         report = await sharer.uploader.put(source, PutOptions(code=Code(2, 4)))
         machine.disk.is_gone = True
         with pytest.raises(NodeError):
@@ -195,11 +183,7 @@ async def test_a_disk_that_turns_read_only_still_serves_and_takes_nothing(
     source = tmp_path / "file"
     source.write_bytes(random.Random(4).randbytes(300_000))
     world, machine = World(), Machine("the donor")
-    machine.give(CAP_BYTES)
-    async with AsyncExitStack() as stack:
-        donor = await stack.enter_async_context(world.node(machine))
-        sharer = await stack.enter_async_context(world.node(Machine("sharer"), listed=[contact_of(donor)]))
-        assert await sharer.wait_joined(30)
+    async with donor_and_sharer(world, machine) as (donor, sharer):
         report = await sharer.uploader.put(source, PutOptions(code=Code(2, 4)))
         machine.disk.is_read_only = True
         with pytest.raises(NodeError):

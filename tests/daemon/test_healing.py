@@ -17,8 +17,9 @@ from node.chunks.roster import live_leases
 from node.chunks.store.shard_store import AttachmentKind
 from node.errors import StoreError, UsageError
 from node.units import DAY_S
+from tests.clocks import START_S
 from tests.daemon.healing_swarm import comes_true, put, swarm_of
-from tests.daemon.worlds import NOW_S, Machine, contact_of
+from tests.daemon.worlds import Machine, contact_of
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -233,7 +234,7 @@ async def test_a_holder_that_comes_back_leaves_one_copy(autojump_clock: MockCloc
                 node.healing.held.note(await node.healing.healer.survey(view))
         assert await comes_true(lambda: copies() == dict.fromkeys(range(6), 1), 3600)
         holders = [node for node in (*swarm.living(), *back) if node.store.shards_of(segment_id)]
-        today = NOW_S // DAY_S
+        today = START_S // DAY_S
         for node in holders:
             live = live_leases(node.server.rosters.known_leases(segment_id), today=today)
             mine = [lease for lease in live if lease.holder == node.keys.peer_id]

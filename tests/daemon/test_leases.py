@@ -21,8 +21,9 @@ from node.crypto.hashing import cid_text
 from node.daemon.compose import Node
 from node.errors import NotFoundError, UsageError
 from node.units import DAY_S, HOUR_S, MIB, MINUTE_S
+from tests.clocks import START_S
 from tests.daemon.test_recovery import donors, entry, member
-from tests.daemon.worlds import NOW_S, Machine, World, contact_of
+from tests.daemon.worlds import Machine, World, contact_of
 
 CODE = Code(2, 6)
 
@@ -47,8 +48,8 @@ async def call(node: Node, command: str, **request: object) -> tuple[dict[str, o
 @given(st.integers(1, 400), st.integers(-70 * DAY_S, 400 * DAY_S), st.booleans(), st.booleans())
 def test_what_is_due(days: int, left_s: int, renews: bool, is_list: bool) -> None:
 
-    file = replace(entry(1), expires_s=NOW_S + left_s, renews=renews, is_list=is_list)
-    due = is_due(file, lease_days=days, now_s=NOW_S)
+    file = replace(entry(1), expires_s=START_S + left_s, renews=renews, is_list=is_list)
+    due = is_due(file, lease_days=days, now_s=START_S)
     kept = 365 if is_list else days
     assert due == (renews and -60 * DAY_S < left_s <= kept * DAY_S // MARGIN_SHARE)
 

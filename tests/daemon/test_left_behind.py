@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.chunks.repair import surplus
 from node.credit.grants import REUSE_DAYS
+from node.crypto.sealing import owner_key
+from node.crypto.signing import KeyPair
 from node.daemon.compose import Node
-from node.records.lease import Lease
-from node.units import DAY_S, SegmentId
+from node.records.lease import Lease, granted_nonce
+from node.units import DAY_S, LeaseId, SegmentId
 from tests.daemon.healing_swarm import SETTINGS, Swarm, comes_true, put, swarm_of
-from tests.daemon.worlds import contact_of
+from tests.daemon.worlds import Machine, contact_of
 
 # Nothing is repaired by itself.
 CALM = {"repair.threshold": 1.0}
@@ -75,9 +79,11 @@ async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockC
         assert set(donor.store.shards_of(segment_id)) == {index}
 
 
+@pytest.mark.parametrize("had_it_before", [False, True])
 async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
-    autojump_clock: MockClock, tmp_path: Path
+    had_it_before: bool, autojump_clock: MockClock, tmp_path: Path
 ) -> None:
+    """Also where rosters still have an older lease of its holder, who gave the shard up once."""
     path = tmp_path / "file"
     path.write_bytes(bytes(100_000))
     async with swarm_of(12, **CALM) as (swarm, _), AsyncExitStack() as stack:
@@ -106,13 +112,109 @@ async def test_a_copy_whose_lease_later_ones_pushed_out_goes(
         # Of the leases under the grant rosters keep the last two: the first one of them has fallen out.
         returned = await back(swarm, stack, dead[1])
         assert set(returned.store.shards_of(segment_id)) == {index}
+        if had_it_before:
+            (held,) = returned.store.leases(segment_id)
+            lease = Lease.decode(held.lease.data, network=returned.healing.held.network)
+            ended = signed_again(lease, owner_of(watcher, segment_id), returned, days=0, name=b"e")
+            watcher.server.rosters.learn_leases(segment_id, [ended])
         # As co-holders tell it when they have audited the segment.
         returned.server.rosters.learn_leases(segment_id, watcher.server.rosters.known_leases(segment_id))
-        assert returned.keys.peer_id not in {
-            lease.holder for lease in returned.server.rosters.known_leases(segment_id)
-        }
+        known = returned.server.rosters.known_leases(segment_id)
+        assert (returned.keys.peer_id in {lease.holder for lease in known}) == had_it_before
         assert await comes_true(lambda: not returned.store.shards_of(segment_id), LONG_S)
         assert swarm.shards(segment_id) == dict.fromkeys(range(4), 1)
+
+
+def owner_of(node: Node, segment_id: SegmentId) -> KeyPair:
+    """The key of whoever `put` the file "file"."""
+    view = node.healing.held.view(segment_id)
+    assert view is not None
+    account_seed = Machine("sharer of file").keys().account.seed
+    return owner_key(account_seed, view.manifest.owner_salt)
+
+
+def signed_again(lease: Lease, owner: KeyPair, holder: Node, *, days: int, name: bytes) -> Lease:
+    """A lease of the shard of `lease` that the owner and `holder` signed, so many days longer."""
+    unsigned = replace(
+        lease, lease_id=LeaseId(name * 16), holder=holder.keys.peer_id, end_day=lease.end_day + days,
+        nonce=granted_nonce(0, name * 12), owner_signature=b"", holder_signature=b"",
+    )  # fmt: skip
+    return unsigned.sign_as_owner(owner).countersign(holder.keys.identity)
+
+
+async def test_a_copy_that_the_owner_signed_for_goes_where_renewals_of_another_pushed_it_out(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    async with swarm_of(12, **CALM) as (swarm, _), AsyncExitStack() as stack:
+        _, (segment_id,) = await put(swarm, path, Code(2, 4))
+        first = max(swarm.holders(segment_id))
+        (index,) = swarm.donors[first].store.shards_of(segment_id)
+        await swarm.kill(first)
+        await trio.sleep(3 * SETTINGS["repair.dead_after_s"])
+        watcher = swarm.donors[swarm.holders(segment_id)[0]]
+        outcome = await watcher.healing.service.repair_now(segment_id)
+        assert outcome is not None
+        (lease,) = outcome.leases
+        (second,) = (node for node in swarm.donors if node.keys.peer_id == lease.holder)
+        owner = owner_of(watcher, segment_id)
+        renewals = [
+            signed_again(lease, owner, second, days=30, name=b"r"),
+            signed_again(lease, owner, second, days=60, name=b"s"),
+        ]
+        watcher.server.rosters.learn_leases(segment_id, renewals)
+        returned = await back(swarm, stack, first)
+        assert set(returned.store.shards_of(segment_id)) == {index}
+        returned.server.rosters.learn_leases(segment_id, watcher.server.rosters.known_leases(segment_id))
+        known = returned.server.rosters.known_leases(segment_id)
+        assert returned.keys.peer_id not in {each.holder for each in known}
+        # A drain owes it as long as it is here.
+        assert await returned.healing.mover.owed() == 1
+        assert await comes_true(lambda: not returned.store.shards_of(segment_id), LONG_S)
+        assert swarm.shards(segment_id) == dict.fromkeys(range(4), 1)
+
+
+async def test_two_holders_of_a_shard_hear_of_each_other_from_a_third(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Both halves of a partition made the same shard again, and no audit is due for days."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    deaf = {**CALM, "audit.interval_s": 10 * DAY_S}
+    async with swarm_of(12, **deaf) as (swarm, _):
+        _, (segment_id,) = await put(swarm, path, Code(1, 5))
+        # Donor 0 is whom the others join through: it stays.
+        dead, *holders = sorted(swarm.holders(segment_id), key=lambda number: -number)
+        (lost,) = swarm.donors[dead].store.shards_of(segment_id)
+        await swarm.kill(dead)
+        spare = [number for number in range(12) if number != dead and number not in holders]
+        halves = [holders[:2] + spare[:3], holders[2:] + spare[3:]]
+        islands = [[swarm.donors[number].keys.peer_id for number in half] for half in halves]
+        swarm.world.internet.partition(*islands)
+        repairers = [swarm.donors[half[0]] for half in halves]
+        for half in halves:
+            for number in half[:2]:  # as audits would
+                healing = swarm.donors[number].healing
+                view = healing.held.view(segment_id)
+                assert view is not None
+                healing.held.note(await healing.healer.survey(view))
+        await trio.sleep(3 * SETTINGS["repair.dead_after_s"])
+        made: list[Lease] = []
+        for node in repairers:
+            outcome = await node.healing.service.repair_now(segment_id)
+            assert outcome is not None
+            made += [lease for lease in outcome.leases if lease.shard_index == lost]
+        one, other = made
+        swarm.world.internet.heal()
+        # A third one hears of both, say from the owner. The two know of themselves alone.
+        third = repairers[0]
+        third.server.rosters.learn_leases(segment_id, [other])
+        nodes = {node.keys.peer_id: node for node in swarm.living()}
+        assert other not in nodes[one.holder].server.rosters.known_leases(segment_id)
+        assert one not in nodes[other.holder].server.rosters.known_leases(segment_id)
+        assert swarm.shards(segment_id)[lost] == 2
+        assert await comes_true(lambda: swarm.shards(segment_id)[lost] == 1, LONG_S)
 
 
 async def test_a_holder_missed_long_ago_is_looked_at_again(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from node.chunks.put.upload import PutOptions
 from node.chunks.roster import live_leases
 from node.daemon.compose import Node
 from node.units import DAY_S, MIB, SegmentId
+from tests.clocks import START_S
 from tests.daemon.healing_swarm import Swarm, comes_true, swarm_of
-from tests.daemon.worlds import NOW_S, Machine, contact_of
+from tests.daemon.worlds import Machine, contact_of
 
 CODE = Code(2, 6)
 ONE_SHARD_EACH = 6 * MIB
@@ -41,7 +42,7 @@ async def owner_of(
 def live_in_catalogue(owner: Node, report: PutReport) -> Sequence[int]:
     """Shards that the owner's audits go by."""
     (segment,) = owner.catalogue.segments(report.file_hash)
-    return sorted(lease.shard_index for lease in live_leases(segment.leases, today=NOW_S // DAY_S))
+    return sorted(lease.shard_index for lease in live_leases(segment.leases, today=START_S // DAY_S))
 
 
 async def test_one_lost_shard_is_remade_long_before_the_holders_would(

@@ -23,7 +23,8 @@ from node.crypto.passwords import PasswordCost
 from node.daemon.compose import Node
 from node.daemon.config import build_config
 from node.units import DAY_S, HOUR_S, MIB, MINUTE_S, FileHash
-from tests.daemon.worlds import NOW_S, Machine, World, contact_of
+from tests.clocks import START_S
+from tests.daemon.worlds import Machine, World, contact_of
 
 CODE = Code(2, 6)
 CONFIG = build_config({"code.data_shards": 2, "code.total_shards": 6})
@@ -121,7 +122,7 @@ async def test_a_long_list_is_kept_in_parts_that_merge(autojump_clock: MockClock
                     node.catalogue.add(entry(number), [])
                 assert await node.file_list.wait_published(60)
             node.catalogue.remove(entry(7).file_hash)
-            node.catalogue.set_expiry(entry(8).file_hash, NOW_S + 90 * DAY_S)
+            node.catalogue.set_expiry(entry(8).file_hash, START_S + 90 * DAY_S)
             assert await node.file_list.wait_published(60)
             parts = ListStore(node.ports.state).root().parts
             assert 1 <= len(parts) <= 12
@@ -133,7 +134,7 @@ async def test_a_long_list_is_kept_in_parts_that_merge(autojump_clock: MockClock
             assert names(node) == {f"file {number}" for number in range(1500)} - {"file 7"}
             renewed = node.catalogue.get(entry(8).file_hash)
             assert renewed is not None
-            assert renewed.expires_s == NOW_S + 90 * DAY_S
+            assert renewed.expires_s == START_S + 90 * DAY_S
             assert {each.file_hash for each in node.catalogue.entries() if each.is_list} == kept
 
 
@@ -153,13 +154,13 @@ async def test_two_devices_of_one_account_see_each_other_s_changes(
             await put(two, tmp_path, "of two", b"2")
             (dropped,) = [each for each in two.catalogue.files() if each.name == "dropped"]
             two.catalogue.remove(dropped.file_hash)
-            one.catalogue.set_expiry(shared.file_hash, NOW_S + 99 * DAY_S)
+            one.catalogue.set_expiry(shared.file_hash, START_S + 99 * DAY_S)
             assert await one.file_list.wait_published(10)
             assert await two.file_list.wait_published(10)
             await trio.sleep(41 * HOUR_S)
             expected = {"shared", "of one", "of two"}
             assert names(one) == names(two) == expected
-            assert {each.expires_s for each in two.catalogue.files()} >= {NOW_S + 99 * DAY_S}
+            assert {each.expires_s for each in two.catalogue.files()} >= {START_S + 99 * DAY_S}
         async with member(world, restored("third", first), known) as three:
             assert await three.file_list.wait_found(30)
             assert names(three) == expected
@@ -224,7 +225,7 @@ def entry(number: int) -> CatalogueEntry:
         data_shards=2,
         total_shards=6,
         segments=1,
-        created_s=NOW_S,
-        expires_s=NOW_S + 30 * DAY_S,
+        created_s=START_S,
+        expires_s=START_S + 30 * DAY_S,
         owner_salt=bytes(16),
     )

@@ -22,11 +22,12 @@ from node.records.lease import Lease
 from node.records.receipt import AuditReceipt, Outcome
 from node.records.repair import Handover, RepairIntent
 from node.units import DAY_S, SegmentId
+from tests.clocks import START_S
 from tests.daemon.healing_swarm import SETTINGS, Swarm, put, swarm_of
-from tests.daemon.worlds import NOW_S, contact_of
+from tests.daemon.worlds import contact_of
 
 CODE = Code(2, 5)
-TODAY = NOW_S // DAY_S
+TODAY = START_S // DAY_S
 QUIET = {"repair.check_interval_s": 86_400, "repair.dead_after_s": 300}
 
 

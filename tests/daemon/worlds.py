@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
-
-import trio
 
 from node.crypto.keystore import NodeKeys, open_or_create
 from node.crypto.passwords import PasswordCost
@@ -19,33 +16,11 @@ from node.daemon.memory import DaemonMemory, Donation
 from node.units import Contact
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
-from simulations.machine import InlineOffload
+from simulations.machine import InlineOffload, SeededEntropy
 from simulations.network import Internet, Link
+from tests.clocks import VirtualClock
 
-NOW_S = 1_800_000_000
 T = TypeVar("T")
-
-
-class SeededEntropy:
-    """Bytes that differ from call to call and from name to name, never from run to run."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name.encode()
-        self._calls = 0
-
-    def random_bytes(self, count: int) -> bytes:
-        self._calls += 1
-        return hashlib.shake_128(self._name + self._calls.to_bytes(8, "big")).digest(count)
-
-
-@dataclass(eq=False)
-class SharedClock:
-    """A calendar that goes on with virtual time, and that a test may set forward."""
-
-    ahead_s: int = 0
-
-    def now_s(self) -> int:
-        return NOW_S + self.ahead_s + int(trio.current_time())
 
 
 @dataclass(eq=False)
@@ -74,7 +49,7 @@ class World:
     """An internet and a calendar that all nodes share."""
 
     internet: Internet = field(default_factory=lambda: Internet(Random(1), link=Link(latency_s=0.01)))
-    clock: SharedClock = field(default_factory=SharedClock)
+    clock: VirtualClock = field(default_factory=VirtualClock)
 
     @asynccontextmanager
     async def node(

@@ -15,15 +15,14 @@ from node.dht.service import DhtService, DhtSettings
 from node.errors import ProtocolError
 from node.ports import ReadTransaction, WriteTransaction
 from node.units import Contact, Multiaddr, PeerId
-from simulations.machine import InlineOffload
+from simulations.machine import InlineOffload, SeededEntropy
 from simulations.network import Internet, SimulatedNetwork
+from tests.clocks import VirtualClock
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 T = TypeVar("T")
-
-START_S = 1_800_000_000
 
 
 def peer_id_of(seed: int) -> PeerId:
@@ -89,21 +88,6 @@ class _Transaction:
 
     def delete(self, table: str, key: bytes) -> bool:
         return self._tables.get(table, {}).pop(key, None) is not None
-
-
-class VirtualClock:
-    """A calendar that follows trio's clock."""
-
-    def now_s(self) -> int:
-        return START_S + int(trio.current_time())
-
-
-class SeededEntropy:
-    def __init__(self, seed: object) -> None:
-        self._rng = Random(str(seed))
-
-    def random_bytes(self, count: int) -> bytes:
-        return self._rng.randbytes(count)
 
 
 class NumberedValidator:

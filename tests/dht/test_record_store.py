@@ -16,7 +16,8 @@ from node.dht.record_store import RecordStore
 from node.dht.records import ProviderRecord, ValueRecord, ValueRules
 from node.system.lmdb_store import LmdbStore
 from node.units import Contact, Multiaddr, PeerId
-from tests.dht.support import START_S, VALIDATORS, MemoryKeyValue, contact_of, multihash_of, peer_id_of
+from tests.clocks import START_S
+from tests.dht.support import VALIDATORS, MemoryKeyValue, contact_of, multihash_of, peer_id_of
 
 RULES = ValueRules(VALIDATORS)
 KEY = b"/numbered/a"

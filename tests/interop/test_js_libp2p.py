@@ -9,23 +9,17 @@ from node.crypto.identity import peer_id_text
 from node.net import identify
 from node.net.bootstrap import peer_multiaddr
 from node.net.libp2p_network import Libp2pNetwork, open_network
-from node.ports import Stream
 from node.units import Contact, Multiaddr
 from tests.interop.js_peer import JsPeer, js_peer
 from tests.js_process import JsError
 from tests.patience import PATIENCE_S
+from tests.streams import echo, read_exactly, read_to_end
 
 ECHO = "/cairn/echo/1"
 LOOPBACK = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
 LARGE_BYTES = 1_500_000  # several windows of either side
 
 pytestmark = pytest.mark.swarm
-
-
-async def echo(stream: Stream) -> None:
-    while data := await stream.receive_some(65_536):
-        await stream.send_all(data)
-    await stream.close_write()
 
 
 def serve_echo(network: Libp2pNetwork) -> None:
@@ -37,22 +31,6 @@ async def dial_from_js(peer: JsPeer, network: Libp2pNetwork) -> str:
     address = peer_multiaddr(network.listen_addresses()[0], network.peer_id)
     assert await peer.call("dial", address=address) == name
     return name
-
-
-async def read_to_end(stream: Stream) -> bytes:
-    received = bytearray()
-    while data := await stream.receive_some(65_536):
-        received += data
-    return bytes(received)
-
-
-async def read_exactly(stream: Stream, count: int) -> bytes:
-    received = bytearray()
-    while len(received) < count:
-        data = await stream.receive_some(65_536)
-        assert data, "the stream ended early"
-        received += data
-    return bytes(received)
 
 
 async def test_js_dials_pings_and_identifies_us() -> None:

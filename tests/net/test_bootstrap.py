@@ -18,7 +18,8 @@ from node.errors import ConfigError
 from node.net.bootstrap import Bootstrap, load_bootstrap_peers, parse_contact, peer_multiaddr
 from node.units import Contact, Multiaddr
 from simulations.network import Internet, SimulatedNetwork, contacts_of
-from tests.dht.support import MemoryKeyValue, VirtualClock, contact_of, peer_id_of
+from tests.clocks import VirtualClock
+from tests.dht.support import MemoryKeyValue, contact_of, peer_id_of
 
 
 @asynccontextmanager

@@ -24,8 +24,9 @@ from node.units import Contact, Multiaddr
 from tests.dht.support import peer_id_of
 from tests.net import attackers
 from tests.net.test_hostile import Victim, exchange
-from tests.net.victim import ECHO, echo
+from tests.net.victim import ECHO
 from tests.patience import PATIENCE_S
+from tests.streams import echo
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 SERVER = b"server".ljust(32)

@@ -13,14 +13,10 @@ from node.net.loopback import with_loopback
 from node.ports import Stream
 from node.units import Contact, PeerId
 from simulations.network import Internet
+from tests.streams import echo
 
 ME, OTHER = PeerId(b"\x01" * 38), PeerId(b"\x02" * 38)
 BIG = bytes(range(256)) * 4000
-
-
-async def echo(stream: Stream) -> None:
-    while data := await stream.receive_some(1000):
-        await stream.send_all(data)
 
 
 async def read_all(stream: Stream) -> bytes:

@@ -15,33 +15,12 @@ from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.ports import Stream
 from node.units import Contact, PeerId
 from simulations.network import Internet, Link, SimulatedNetwork, contacts_of
+from tests.passed import Passed
+from tests.streams import echo
 
 ME = PeerId(b"\x01" * 38)
 KIB, MIB = 1024, 1024 * 1024
 BULK, ECHO = "/bulk", "/echo"
-
-
-class Meter:
-    """Bytes by time of passing."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[float, int]] = []
-
-    def add(self, byte_count: int) -> None:
-        self.events.append((trio.current_time(), byte_count))
-
-    def total(self) -> int:
-        return sum(count for _, count in self.events)
-
-    def worst_ten_seconds(self) -> int:
-        worst = inside = end = 0
-        for at, count in self.events:
-            while end < len(self.events) and self.events[end][0] < at + 10:
-                inside += self.events[end][1]
-                end += 1
-            worst = max(worst, inside)
-            inside -= count
-        return worst
 
 
 class Around:
@@ -49,14 +28,14 @@ class Around:
 
     def __init__(self, internet: Internet, me: RateLimitedNetwork, others: list[SimulatedNetwork]) -> None:
         self.me, self.others = me, others
-        self.sent, self.arriving = Meter(), Meter()
+        self.sent, self.arriving = Passed(), Passed()
         internet.on_sent = self._note
 
     def _note(self, sender: PeerId, receiver: PeerId, data: bytes) -> None:
         if sender == ME:
-            self.sent.add(len(data))
+            self.sent.add(trio.current_time(), len(data))
         if receiver == ME:
-            self.arriving.add(len(data))
+            self.arriving.add(trio.current_time(), len(data))
 
     def contact(self) -> Contact:
         return Contact(ME, self.me.listen_addresses())
@@ -80,19 +59,14 @@ async def send_forever(stream: Stream) -> None:
         await stream.send_all(bytes(65_000))
 
 
-async def echo(stream: Stream) -> None:
-    while data := await stream.receive_some(4096):
-        await stream.send_all(data)
-
-
 async def push_to(world: Around, other: SimulatedNetwork) -> None:
     await send_forever(await other.open_stream(world.contact(), BULK))
 
 
-def serve_sink(network: RateLimitedNetwork | SimulatedNetwork, meter: Meter) -> None:
+def serve_sink(network: RateLimitedNetwork | SimulatedNetwork, meter: Passed) -> None:
     async def take(stream: Stream) -> None:
         while data := await stream.receive_some(65_536):
-            meter.add(len(data))
+            meter.add(trio.current_time(), len(data))
 
     network.serve(BULK, take, streams_max=64, streams_max_per_peer=64)
 
@@ -101,11 +75,11 @@ def serve_sink(network: RateLimitedNetwork | SimulatedNetwork, meter: Meter) -> 
 async def test_what_leaves_keeps_to_the_upload_rate(autojump_clock: MockClock, rate: int) -> None:
     async with around(Rates(upload=rate)) as world, trio.open_nursery() as nursery:
         for other in world.others:
-            serve_sink(other, Meter())
+            serve_sink(other, Passed())
             (contact,) = contacts_of([other])
             nursery.start_soon(send_forever, await world.me.open_stream(contact, BULK))
         await trio.sleep(60)
-        assert world.sent.worst_ten_seconds() <= 1.05 * 10 * rate
+        assert world.sent.worst_span() <= 1.05 * 10 * rate
         assert world.sent.total() > 0.9 * 60 * rate
         nursery.cancel_scope.cancel()
 
@@ -114,17 +88,17 @@ async def test_what_leaves_keeps_to_the_upload_rate(autojump_clock: MockClock, r
 async def test_what_six_uploaders_push_at_a_donor_keeps_to_its_rate(
     autojump_clock: MockClock, rate: int
 ) -> None:
-    taken = Meter()
+    taken = Passed()
     async with around(Rates(for_others=rate)) as world, trio.open_nursery() as nursery:
         serve_sink(world.me, taken)
         for other in world.others:
             nursery.start_soon(push_to, world, other)
         await trio.sleep(60)
-        assert taken.worst_ten_seconds() <= 1.05 * 10 * rate
+        assert taken.worst_span() <= 1.05 * 10 * rate
         assert taken.total() > 0.95 * 60 * rate
         # On the wire the same, but for the one window that each stream may fill ahead.
         windows = len(world.others) * (256 * KIB + 65_536)
-        assert world.arriving.worst_ten_seconds() <= 1.05 * 10 * rate + windows
+        assert world.arriving.worst_span() <= 1.05 * 10 * rate + windows
         assert world.arriving.total() <= 60 * rate * 1.05 + windows
         nursery.cancel_scope.cancel()
 
@@ -134,13 +108,13 @@ async def test_a_gift_counts_both_directions_together_and_leaves_own_transfers_a
 ) -> None:
     rate = 200 * KIB
     async with around(Rates(for_others=rate), others=4) as world, trio.open_nursery() as nursery:
-        given, own = Meter(), Meter()
+        given, own = Passed(), Passed()
         serve_sink(world.me, given)
 
         async def give(stream: Stream) -> None:
             while True:
                 await stream.send_all(bytes(65_000))
-                given.add(65_000)
+                given.add(trio.current_time(), 65_000)
 
         world.me.serve("/fetch", give, streams_max=9, streams_max_per_peer=9)
         pusher, fetcher, mine, repaired = world.others
@@ -165,10 +139,10 @@ async def test_a_gift_counts_both_directions_together_and_leaves_own_transfers_a
 
 async def test_short_requests_are_answered_while_bulk_fills_the_rate(autojump_clock: MockClock) -> None:
     async with around(Rates(upload=100 * KIB, download=100 * KIB)) as world, trio.open_nursery() as nursery:
-        serve_sink(world.me, Meter())
+        serve_sink(world.me, Passed())
         world.me.serve(ECHO, echo, streams_max=9, streams_max_per_peer=9)
         for other in world.others:
-            serve_sink(other, Meter())
+            serve_sink(other, Passed())
             (contact,) = contacts_of([other])
             nursery.start_soon(push_to, world, other)
             for _ in range(4):
@@ -187,7 +161,7 @@ async def test_a_change_holds_at_once_for_open_streams_and_lifting_it_lets_them_
     autojump_clock: MockClock,
 ) -> None:
     async with around(Rates(), others=1) as world, trio.open_nursery() as nursery:
-        taken = Meter()
+        taken = Passed()
         serve_sink(world.me, taken)
         nursery.start_soon(push_to, world, world.others[0])
 
@@ -261,7 +235,7 @@ async def test_a_sender_that_is_cancelled_while_it_waits_resets_its_stream_alone
     autojump_clock: MockClock,
 ) -> None:
     async with around(Rates(upload=1 * KIB), others=1) as world:
-        taken = Meter()
+        taken = Passed()
         serve_sink(world.others[0], taken)
         (contact,) = contacts_of(world.others)
         one, two = [await world.me.open_stream(contact, BULK) for _ in range(2)]
@@ -277,7 +251,7 @@ async def test_a_sender_that_is_cancelled_while_it_waits_resets_its_stream_alone
 
 async def test_without_a_rate_a_stream_s_own_calls_are_handed_on(autojump_clock: MockClock) -> None:
     async with around(Rates(), others=1) as world:
-        serve_sink(world.others[0], Meter())
+        serve_sink(world.others[0], Passed())
         (contact,) = contacts_of(world.others)
         stream = await world.me.open_stream(contact, BULK)
         sending = stream.send_all(b"x")

@@ -18,7 +18,8 @@ from node.net.rate_limit import RateLimitedNetwork, Rates, with_rate_limits
 from node.net.upgrade import YAMUX
 from node.ports import Network, Stream
 from node.units import Contact
-from tests.net.memory_wire import SPAN_S, Passed, Wire
+from tests.net.memory_wire import Wire
+from tests.passed import SPAN_S, Passed
 
 KIB, MIB = 1024, 1024 * 1024
 PUSH, PULL, ECHO = "/push", "/pull", "/echo"
@@ -100,29 +101,19 @@ def fill(nursery: trio.Nursery, world: Around, *, incoming: bool, dialled_by_me:
                 nursery.start_soon(use, other, world.contact, PUSH if incoming else PULL)
 
 
+@pytest.mark.parametrize("incoming", [True, False])
 @pytest.mark.parametrize("dialled_by_me", [False, True])
 @pytest.mark.parametrize("rate", [16 * KIB, 64 * KIB, 1 * MIB])
-async def test_what_arrives_keeps_to_the_download_rate_from_the_first_byte(
-    autojump_clock: MockClock, rate: int, *, dialled_by_me: bool
+async def test_each_direction_keeps_to_its_rate_from_the_first_byte(
+    autojump_clock: MockClock, rate: int, *, dialled_by_me: bool, incoming: bool
 ) -> None:
-    async with around(Rates(download=rate)) as world, trio.open_nursery() as nursery:
-        fill(nursery, world, incoming=True, dialled_by_me=dialled_by_me)
+    rates = Rates(download=rate) if incoming else Rates(upload=rate)
+    async with around(rates) as world, trio.open_nursery() as nursery:
+        fill(nursery, world, incoming=incoming, dialled_by_me=dialled_by_me)
         await trio.sleep(40)
-        assert world.arrived.worst_span() <= OVER * SPAN_S * rate
-        assert world.arrived.total() > 0.9 * 40 * rate
-        nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("dialled_by_me", [False, True])
-@pytest.mark.parametrize("rate", [16 * KIB, 64 * KIB, 1 * MIB])
-async def test_what_leaves_keeps_to_the_upload_rate_from_the_first_byte(
-    autojump_clock: MockClock, rate: int, *, dialled_by_me: bool
-) -> None:
-    async with around(Rates(upload=rate)) as world, trio.open_nursery() as nursery:
-        fill(nursery, world, incoming=False, dialled_by_me=dialled_by_me)
-        await trio.sleep(40)
-        assert world.left.worst_span() <= OVER * SPAN_S * rate
-        assert world.left.total() > 0.9 * 40 * rate
+        passed = world.arrived if incoming else world.left
+        assert passed.worst_span() <= OVER * SPAN_S * rate
+        assert passed.total() > 0.9 * 40 * rate
         nursery.cancel_scope.cancel()
 
 

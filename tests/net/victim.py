@@ -20,16 +20,11 @@ from node.ports import Stream
 from node.units import Multiaddr
 from tests.patience import PATIENCE_S
 from tests.process_memory import memory, restart_peak
+from tests.streams import echo
 
 ECHO = "/cairn/echo/1"
 DEAF = "/cairn/deaf/1"
 FRAMED = "/cairn/framed/1"
-
-
-async def echo(stream: Stream) -> None:
-    while data := await stream.receive_some(65_536):
-        await stream.send_all(data)
-    await stream.close_write()
 
 
 async def deaf(stream: Stream) -> None:

@@ -155,7 +155,7 @@ def test_the_largest_fits() -> None:
     assert limits.LEASE_BYTES_MAX <= limits.STORED_LEASE_BYTES_MAX
     assert len(lease.owner_signature) <= limits.OWNER_HALF_BYTES_MAX
     roster = limits.TOTAL_SHARDS_MAX * (
-        limits.ROSTER_SIGNED_PER_SHARD_MAX * 440
+        (limits.ROSTER_SIGNED_PER_SHARD_MAX + limits.ROSTER_FURTHER_PER_SHARD_MAX) * 440
         + limits.ROSTER_GRANTED_PER_SHARD_MAX * limits.LEASE_BYTES_MAX
     )
     assert roster <= limits.ROSTER_BYTES_MAX + 16_384 <= limits.LEASES_BODY_BYTES_MAX

@@ -11,7 +11,8 @@ from node.daemon.compose import NETWORK_ID
 from node.records.lease import Lease, granted_nonce
 from node.records.repair import RepairGrant
 from node.units import HOUR_S
-from simulations.checkers import NetsAgree, settle_accounts
+from simulations.afterwards import settle_accounts
+from simulations.checkers import NetsAgree
 from simulations.workload import Actions
 from simulations.world import World
 from tests.simulations.pair_of_hosts import run_with_two

@@ -16,14 +16,9 @@ from node.ports import Stream
 from node.units import Contact
 from simulations.network import WINDOW_BYTES, Internet, Link, SimulatedNetwork, contacts_of
 from tests.dht.support import peer_id_of
+from tests.streams import echo
 
 ECHO = "/cairn/echo/1"
-
-
-async def echo(stream: Stream) -> None:
-    while data := await stream.receive_some(65_536):
-        await stream.send_all(data)
-    await stream.close_write()
 
 
 @asynccontextmanager

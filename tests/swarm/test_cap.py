@@ -8,20 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
-from node.chunks.geometry import Code
-from node.chunks.put.upload import PutOptions
 from node.crypto.keystore import open_or_create
 from node.daemon.compose import Node, NodePorts, open_node
 from node.daemon.config import Config
 from node.daemon.memory import DaemonMemory, Donation
-from node.errors import NodeError
 from node.net.libp2p_network import open_network
 from node.system.clock import SystemClock
 from node.system.disk import DiskFile, DiskFiles
@@ -30,6 +25,7 @@ from node.system.lmdb_store import LmdbStore
 from node.system.offload import ThreadOffload
 from node.units import Contact, Multiaddr
 from tests.patience import PATIENCE_S
+from tests.pushing import put_until_refused
 
 CAP_BYTES = 64_000_000
 UPLOADERS = 6
@@ -81,20 +77,9 @@ async def test_six_uploaders_push_a_real_donor_over_its_cap_at_no_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each wants 16 MB kept: half more than fits."""
-    refused = 0
     homes = [tmp_path / name for name in ("donor", *(f"person {number}" for number in range(UPLOADERS)))]
     for home in homes:
         home.mkdir(mode=0o700)
-
-    async def push(person: Node, number: int) -> None:
-        nonlocal refused
-        source = tmp_path / f"file {number}"
-        source.write_bytes(bytes([number]) * 2_000_000)
-        for _ in range(8):
-            try:
-                await person.uploader.put(source, PutOptions(code=Code(1, 1)))
-            except NodeError:
-                refused += 1
 
     async with AsyncExitStack() as stack:
         donor = await stack.enter_async_context(living(homes[0], gives=CAP_BYTES))
@@ -108,9 +93,7 @@ async def test_six_uploaders_push_a_real_donor_over_its_cap_at_no_write(
         people = [await stack.enter_async_context(living(home, listed=[contact])) for home in homes[1:]]
         for person in people:
             assert await person.wait_joined(PATIENCE_S)
-        async with trio.open_nursery() as nursery:
-            for number, person in enumerate(people):
-                nursery.start_soon(partial(push, person, number))
+        refused = await put_until_refused(people, tmp_path, times=8)
         used_bytes = donor.statistics().store.used_bytes
     assert watcher.looks > 1_000
     assert watcher.most_bytes <= CAP_BYTES

@@ -28,7 +28,7 @@ from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
 from node.errors import NotFoundError
 from node.records.lease import Lease
-from node.units import DAY_S, FileHash, LeaseId, PeerId, SegmentId
+from node.units import DAY_S, FileHash, LeaseId, OwnerKey, PeerId, SegmentId
 
 _PAGE_SEGMENTS: Final = 64
 
@@ -89,10 +89,13 @@ class WorkPlanner:
         """In whose name; None where the file is gone."""
         if work.file_hash is None:
             return Auditor(self._identity)
-        entry = self._catalogue.get(work.file_hash)
-        if entry is None:
-            return None
-        return Auditor(owner_key(self._account_seed, entry.owner_salt), is_owner=True)
+        owner = self._owner(work.file_hash)
+        return None if owner is None else Auditor(owner, is_owner=True)
+
+    def _owner(self, file_hash: FileHash) -> KeyPair | None:
+        """The owner key of a file of this node's; None where the file is gone."""
+        entry = self._catalogue.get(file_hash)
+        return None if entry is None else owner_key(self._account_seed, entry.owner_salt)
 
     # --- planning ---------------------------------------------------------------------------------------
 
@@ -207,7 +210,10 @@ class WorkPlanner:
             return self._rosters.known_leases(segment_id)
         index = next((index for each, index in work.all().values() if each == segment_id), None)
         segment = None if index is None else self._catalogue.segment(work.file_hash, index)
-        return () if segment is None or segment.segment_id != segment_id else merge_leases(segment.leases)
+        owner = self._owner(work.file_hash)
+        if owner is None or segment is None or segment.segment_id != segment_id:
+            return ()
+        return merge_leases(segment.leases, OwnerKey(owner.public))
 
     def learn(self, work: PairWork, segment_id: SegmentId, news: Sequence[Lease]) -> None:
         """Take verified leases into what is known of a segment, if it is still here."""
@@ -216,7 +222,9 @@ class WorkPlanner:
                 self._rosters.learn_leases(segment_id, news)
             return
         index = next(index for each, index in work.all().values() if each == segment_id)
-        self._catalogue.learn_leases(work.file_hash, index, news)
+        owner = self._owner(work.file_hash)
+        if owner is not None:
+            self._catalogue.learn_leases(work.file_hash, index, news, OwnerKey(owner.public))
 
 
 _Add = Callable[[Lease, Duty, FileHash | None, int], None]

@@ -7,7 +7,7 @@ is complete. Source: design.md, sections 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -368,10 +368,3 @@ def _begin(remote: RemoteFile, selection: Selection, target: Path, force: bool) 
     return FileOutput(
         target, identity=identity, length=selection.length, force=force, executable=selection.executable
     )
-
-
-def entries_of(remote: RemoteFile) -> Sequence[tuple[str, int]]:
-    """(path, bytes) of a folder's files, or the one of a single file: what `cairn ls LINK` shows."""
-    if remote.entries is None:
-        return [(remote.name, remote.size_bytes)]
-    return [(entry.path, entry.byte_count) for entry in remote.entries]

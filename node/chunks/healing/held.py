@@ -270,6 +270,7 @@ class HeldSegments:
         """
         evidence = self._evidence.of_segment(view.manifest.segment_id)
         now_s = self._clock.now_s()
+        kept = self.own_leases(view.manifest.segment_id)
         found: list[tuple[Lease, Lease]] = []
         by_shard: dict[int, list[Lease]] = {}
 
@@ -298,7 +299,7 @@ class HeldSegments:
             by_shard.setdefault(lease.shard_index, []).append(lease)
         for shard_index, leases in by_shard.items():
             for mine in leases:
-                if len(leases) < 2 or not self.store_has(mine):
+                if len(leases) < 2 or mine.lease_id not in kept:
                     continue
                 others = {
                     lease.holder: lease
@@ -321,26 +322,26 @@ class HeldSegments:
         """Shards that are here though rosters count this node's leases of them no more, by the one that ends
         last, each with the leases of others that may have it. Blocks on the disk.
 
-        It signed the shard over, and nobody answered when it was to let go; or later leases under the grant
-        have pushed its own out of the roster. Those that the owner signed wait for their end: whoever invents
-        an owner key could push them out.
+        It signed the shard over, and nobody answered when it was to let go; or later leases of the owner's,
+        or under its grant, have pushed this one out of the roster. What somebody else pays for waits for its
+        end: any key could push that out.
         """
         me, segment_id, today = self.keeper.peer_id, view.manifest.segment_id, self._clock.now_s() // DAY_S
-        counted = {lease.shard_index for lease in live_leases(view.leases, today=today) if lease.holder == me}
+        kept = self.own_leases(segment_id)
+        counted = {
+            lease.shard_index for lease in live_leases(view.leases, today=today) if lease.lease_id in kept
+        }
         known = {lease.lease_id for lease in view.leases}
         mine: dict[int, Lease] = {}
-        for held in self.store.leases(segment_id):
-            if held.shard_index in counted or not self.store.has_shard(segment_id, held.shard_index):
+        for lease in kept.values():
+            is_owners = lease.owner_key == view.manifest.owner_key
+            if lease.shard_index in counted or not (is_owners or lease.lease_id in known):
                 continue
-            lease = Lease.decode(held.lease.data, network=self.network)
             other = mine.get(lease.shard_index)
-            if (
-                lease.end_day > today
-                and (lease.is_granted or lease.lease_id in known)
-                and (other is None or lease.end_day > other.end_day)
-            ):
+            if lease.end_day > today and (other is None or lease.end_day > other.end_day):
                 mine[lease.shard_index] = lease
-        begun = begun_leases(view.leases, today=today)  # no handover may name a lease of later
+        # No handover may name a lease of later; and this node's own that it no longer has are no copies.
+        begun = [lease for lease in begun_leases(view.leases, today=today) if lease.holder != me]
         return {
             lease: [
                 each
@@ -348,6 +349,15 @@ class HeldSegments:
                 if each.shard_index == lease.shard_index and each.owner_key == lease.owner_key
             ]
             for lease in mine.values()
+        }
+
+    def own_leases(self, segment_id: SegmentId) -> dict[LeaseId, Lease]:
+        """This node's leases of the shards of a segment that are here, whether rosters know them or not.
+        Blocks on the disk."""
+        return {
+            held.lease.lease_id: Lease.decode(held.lease.data, network=self.network)
+            for held in self.store.leases(segment_id)
+            if self.store.has_shard(segment_id, held.shard_index)
         }
 
     def store_has(self, lease: Lease) -> bool:

@@ -135,11 +135,14 @@ class Mover:
     def _own(self, segment_id: SegmentId) -> dict[int, Lease]:
         """This node's own live lease of each shard that is here, the one that ends last."""
         today = self._clock.now_s() // DAY_S
+        kept = self._held.own_leases(segment_id)
+        # Rosters may have no more room for a lease of this node's: it is owed all the same.
+        known = {lease.lease_id: lease for lease in self._held.rosters.known_leases(segment_id)}
         own: dict[int, Lease] = {}
-        for lease in live_leases(self._held.rosters.known_leases(segment_id), today=today):
-            if self._held.store_has(lease):
-                known = own.get(lease.shard_index)
-                if known is None or lease.end_day > known.end_day:
+        for lease in live_leases((kept | known).values(), today=today):
+            if lease.lease_id in kept:
+                other = own.get(lease.shard_index)
+                if other is None or lease.end_day > other.end_day:
                     own[lease.shard_index] = lease
         return own
 

@@ -207,7 +207,7 @@ class FileRepairer:
         new = {lease.holder for lease in leases}
 
         def learn() -> None:
-            self._catalogue.learn_leases(file_hash, index, leases)
+            self._catalogue.learn_leases(file_hash, index, leases, file.manifest.owner_key)
             if index == 0:  # those are asked for the file's manifest
                 known = {contact.peer_id for contact in self._catalogue.holders(file_hash)}
                 reach = [self._healer.contact(peer_id) for peer_id in sorted(new - known)]
@@ -230,7 +230,7 @@ class FileRepairer:
                 peer_id for peer_id in dict.fromkeys(each.holder for each in moved) if peer_id not in peers
             ]
             await self._ask_rosters(file, segment, others, found, wanted=ROSTERS_WANTED - answered)
-        return merge_leases(found)
+        return merge_leases(found, file.manifest.owner_key)
 
     async def _ask_rosters(
         self,

@@ -16,7 +16,7 @@ import trio
 
 from node import limits
 from node.chunks import messages, placement
-from node.chunks.admission import Payer, manifest_bytes_max
+from node.chunks.admission import Payer
 from node.chunks.client import HolderClient, HolderSession
 from node.chunks.geometry import SegmentGeometry
 from node.chunks.get.locate import ShardPlace
@@ -32,6 +32,7 @@ from node.chunks.scores import Scoreboard
 from node.crypto.signing import KeyPair
 from node.errors import RefusedError, RemoteError, UnreachableError
 from node.ports import Clock, Directory, Entropy, Network
+from node.records.charge import manifest_bytes_max
 from node.records.lease import LEASE_ID_BYTES, LEASE_NONCE_BYTES, Lease
 from node.records.offer import PRICE_MICROCREDITS
 from node.records.repair import RepairGrant

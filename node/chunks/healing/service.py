@@ -20,6 +20,7 @@ from node import limits
 from node.chunks import repair
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.client import RepairClient
+from node.chunks.healing.doubles import Doubles, doubled
 from node.chunks.healing.healer import Healer, RepairOutcome, SegmentView, Survey
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.intents import Intents
@@ -83,6 +84,7 @@ class HealingService:
         mover: Mover,
         budget: RepairBudget,
         pulse: Pulse,
+        doubles: Doubles,
     ) -> None:
         self._mover = mover
         self._surplus: set[SegmentId] = set()
@@ -97,6 +99,7 @@ class HealingService:
         self._offload = offload
         self._budget = budget
         self._pulse = pulse
+        self._doubles = doubles
         self._pending: dict[SegmentId, float] = {}
         self._cursor = b""
         self._lock = trio.Lock()
@@ -122,7 +125,7 @@ class HealingService:
             page = await self._offload.run(
                 partial(self._held.store.segments, self._cursor, limit=PAGE_SEGMENTS)
             )
-            ranks = await self._offload.run(partial(self._due, page))
+            ranks = await self._offload.run(partial(self._due, page, trio.current_time()))
             await self._offload.run(self._held.save)
             for segment_id in page:
                 if segment_id not in ranks:
@@ -138,7 +141,7 @@ class HealingService:
         await self._pulse.beat()
         return len(self._pending)
 
-    def _due(self, page: list[SegmentId]) -> dict[SegmentId, int]:
+    def _due(self, page: list[SegmentId], now: float) -> dict[SegmentId, int]:
         """Segments of a page that are due, each with this node's rank. Blocks on the disk."""
         ranks: dict[SegmentId, int] = {}
         for segment_id in page:
@@ -147,11 +150,15 @@ class HealingService:
             view = self._held.view(segment_id, whole=False)
             if view is None:
                 continue
-            copies = list(self._held.copies(view).values())
+            by_lease = self._held.copies(view)
+            copies = list(by_lease.values())
             for copy in copies:
                 self._pulse.know(copy.holder, is_silent=copy.silent_since_s is not None)
             if (rank := self._rank(view, copies)) is not None:
                 ranks[segment_id] = rank
+            twice = doubled(by_lease, self._healer.me)
+            wait_s = self._order(view, copies) * self._settings.stagger_s if twice else 0
+            self._doubles.note(segment_id, twice, due_at=now + wait_s)
             if len(self._surplus) < SURPLUS_PER_CHECK and (
                 self._held.surplus(view) or self._held.left_behind(view)
             ):
@@ -164,6 +171,7 @@ class HealingService:
         for segment_id in sorted(surplus):
             count = await self._mover.give_surplus(segment_id)
             self.statistics.surplus_released += count
+        await self._doubles.tell_due(trio.current_time())
         await self._mover.spread()
 
     def _rank_now(self, view: SegmentView) -> int | None:
@@ -177,9 +185,12 @@ class HealingService:
         # Evidence of everybody's death says that this node was cut off: its own look decides then, too.
         if not lost or len(lost) < self._trigger(view):
             return None
-        live = repair.eligible(copies)
-        me = self._healer.me
-        order = repair.order(view.manifest.segment_id, {*live, me}, day=now_s // DAY_S)
+        return self._order(view, copies)
+
+    def _order(self, view: SegmentView, copies: Sequence[repair.Copy]) -> int:
+        """This node's place among the segment's live holders today."""
+        me, live = self._healer.me, repair.eligible(copies)
+        order = repair.order(view.manifest.segment_id, {*live, me}, day=self._clock.now_s() // DAY_S)
         return order.index(me)
 
     def _is_open(self, view: SegmentView) -> bool:

@@ -343,13 +343,3 @@ def names(files: Files) -> Sequence[JournalName]:
 def _frame(record: Record) -> bytes:
     body = wire.encode(TABLE.encode(record))
     return len(body).to_bytes(4, "big") + blake3_256(body)[:8] + body
-
-
-def holding(records: Sequence[PutState]) -> dict[int, PutState]:
-    """The closed put by shard index."""
-    return {
-        shard_index: put
-        for put in records
-        if put.leases and not put.dropped
-        for shard_index in put.shard_indexes
-    }

@@ -10,20 +10,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from node import limits
-from node.chunks.admission import manifest_bytes_max
 from node.chunks.catalogue import CatalogueSegment
 from node.chunks.geometry import Code, FileGeometry, SegmentGeometry
 from node.chunks.manifest import SegmentManifest
 from node.chunks.placement import is_weak
 from node.chunks.put import journal as records
 from node.chunks.put.journal import Journal
+from node.records.charge import BILLED_EXTRA_BYTES, manifest_bytes_max
 from node.records.lease import Lease
 from node.records.offer import PRICE_MICROCREDITS
-from node.units import Contact, PeerId, SegmentId
-
-MICROCREDITS_DIVISOR = 1024 * 1024
-BILLED_EXTRA_BYTES = 4 * 1024
-"""A lease is billed for its shard, the manifest and this (credit.md)."""
+from node.units import MIB, Contact, PeerId, SegmentId
 
 
 @dataclass(slots=True)
@@ -73,7 +69,7 @@ class PutSummary:
 def lease_price(byte_count: int, days: int, rate_microcredits: int) -> int:
     """Micro-credits of a lease: bytes as billed, times days, times the rate a MiB and day; rounded up."""
     billed = (byte_count + BILLED_EXTRA_BYTES) * days * rate_microcredits
-    return -(-billed // MICROCREDITS_DIVISOR)
+    return -(-billed // MIB)
 
 
 def segment_price(segment: SegmentGeometry, days: int) -> int:

@@ -15,12 +15,13 @@ import trio
 
 from node import limits
 from node.chunks import messages
-from node.chunks.admission import Admission, Asker, Wanted, manifest_bytes_max
+from node.chunks.admission import Admission, Asker, Wanted
 from node.chunks.geometry import BLOCK_BYTES, Code
 from node.chunks.store.incoming_put import IncomingPut
 from node.chunks.store.shard_store import ShardStore
 from node.errors import NodeError, ProtocolError, StoreFullError, UsageError
 from node.ports import Buffer, Offload
+from node.records.charge import manifest_bytes_max
 from node.units import PeerId
 
 

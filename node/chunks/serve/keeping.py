@@ -295,7 +295,7 @@ class Keeper:
         def keep() -> None:
             self._commit(incoming, manifest, leases)
             self._rosters.keep_verified_grant(manifest.segment_id, grant)
-            self._rosters.merge_verified(manifest.segment_id, [*roster, *leases])
+            self._rosters.merge_verified(manifest, [*roster, *leases])
 
         if self._admission is None:
             await self._offload.run(keep)

@@ -37,14 +37,17 @@ class Rosters:
 
     def known_leases(self, segment_id: SegmentId) -> tuple[Lease, ...]:
         """The leases of a segment that are kept here or were heard of."""
+        try:
+            heard = self._decode(self._store.roster(segment_id))
+        except CorruptBlockError:
+            heard = []  # what has rotted is as good as never heard: the next exchange brings it back
+        encoded = self._store.promised_manifest(segment_id)
+        if encoded is None:
+            return tuple(heard)  # its last shard has just gone
         own = [
             Lease.decode(held.lease.data, network=self._network) for held in self._store.leases(segment_id)
         ]
-        try:
-            heard = self._store.roster(segment_id)
-        except CorruptBlockError:
-            heard = None  # what has rotted is as good as never heard: the next exchange brings it back
-        return merge_leases([*self._decode(heard), *own])
+        return merge_leases([*heard, *own], SegmentManifest.decode(encoded).owner_key)
 
     def packed(self, segment_id: SegmentId) -> bytes:
         """All leases known of a segment that is held, as a body. Raises `RefusalError`."""
@@ -59,10 +62,12 @@ class Rosters:
         manifest = self.manifest(segment_id)
         for lease in news:
             check_lease(lease, manifest)
-        return self.merge_verified(segment_id, news)
+        return self.merge_verified(manifest, news)
 
-    def merge_verified(self, segment_id: SegmentId, leases: Sequence[Lease], *, moves: bool = False) -> int:
-        """Take leases that were checked into the roster; how many are known then.
+    def merge_verified(
+        self, manifest: SegmentManifest, leases: Sequence[Lease], *, moves: bool = False
+    ) -> int:
+        """Take leases that were checked into the roster of a segment; how many are known then.
 
         `moves`: this node asked for them, as they say who has what goes from here; a full store takes them.
         """
@@ -70,11 +75,11 @@ class Rosters:
 
         def union(old: bytes | None) -> bytes:
             nonlocal count
-            merged = merge_leases([*self._decode(old), *leases])
+            merged = merge_leases([*self._decode(old), *leases], manifest.owner_key)
             count = len(merged)
             return tagged.pack_records([lease.encode() for lease in merged])
 
-        self._store.merge_roster(segment_id, union, moves=moves)
+        self._store.merge_roster(manifest.segment_id, union, moves=moves)
         return count
 
     def _decode(self, data: bytes | None) -> list[Lease]:

@@ -10,15 +10,16 @@ from node.crypto.identity import peer_id_of
 from node.crypto.signing import KeyPair
 from simulations.disk import FakeDisk
 from simulations.key_value import FakeKeyValue
+from simulations.machine import SeededEntropy
 from tests.chunks.sample_segment import sample_segment
-from tests.chunks.swarm import NETWORK, SeededEntropy
+from tests.chunks.swarm import NETWORK
 
 ME = KeyPair.from_seed(b"m" * 32)
 OTHER = KeyPair.from_seed(b"o" * 32)
 
 
 def test_news_of_a_segment_that_has_left_this_node_is_passed_over() -> None:
-    store = ShardStore(FakeDisk(), FakeKeyValue(), SeededEntropy(), cap_bytes=1 << 26)
+    store = ShardStore(FakeDisk(), FakeKeyValue(), SeededEntropy("store"), cap_bytes=1 << 26)
     rosters = Rosters(store, NETWORK)
     planner = WorkPlanner(
         store=store,

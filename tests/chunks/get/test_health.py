@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -23,19 +22,10 @@ STRIPE = CODE.stripe_plaintext_bytes
 
 
 @pytest.fixture
-def autojump_clock() -> MockClock:
-    """Virtual time that jumps as soon as everybody waits."""
-    return MockClock(autojump_threshold=0)
-
-
-@pytest.fixture
-async def swarm(autojump_clock: MockClock) -> AsyncIterator[Swarm]:
+async def swarm(swarm: Swarm) -> Swarm:
     """Six donors."""
-    async with trio.open_nursery() as nursery:
-        swarm = Swarm(nursery, wire=Wire(latency_s=0.005))
-        await swarm.add_holders(6)
-        yield swarm
-        nursery.cancel_scope.cancel()
+    await swarm.add_holders(6)
+    return swarm
 
 
 def states(segment: SegmentHealth) -> dict[int, str]:

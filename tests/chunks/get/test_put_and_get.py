@@ -16,26 +16,13 @@ from node.chunks.put.upload import PutOptions
 from node.chunks.scores import Scoreboard
 from node.crypto.links import parse_link
 from node.units import DAY_S
-from simulations.machine import InlineOffload
-from tests.chunks.put_swarm import (
-    BoardDirectory,
-    Putter,
-    SeededEntropy,
-    Swarm,
-    VirtualClock,
-    swarm_of,
-    write_file,
-)
+from simulations.machine import InlineOffload, SeededEntropy
+from tests.chunks.put_swarm import BoardDirectory, Putter, Swarm, swarm_of, write_file
+from tests.clocks import VirtualClock
 from tests.conftest import FULL
 
 STRIPE = Code(10, 30).stripe_plaintext_bytes
 SIZES = [0, 1, 3000, STRIPE, 3_000_000]
-
-
-@pytest.fixture
-def autojump_clock() -> MockClock:
-    """Virtual time that jumps as soon as everybody waits."""
-    return MockClock(autojump_threshold=0)
 
 
 async def get(swarm: Swarm, link: str, output: Path) -> Path:

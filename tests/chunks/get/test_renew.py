@@ -23,12 +23,6 @@ CODE = Code(2, 6)
 
 
 @pytest.fixture
-def autojump_clock() -> MockClock:
-    """Virtual time that jumps as soon as everybody waits."""
-    return MockClock(autojump_threshold=0)
-
-
-@pytest.fixture
 async def swarm(autojump_clock: MockClock) -> AsyncIterator[Swarm]:
     """Three donors, which keep two shards of a segment each."""
     async with trio.open_nursery() as nursery:

@@ -41,12 +41,6 @@ FILES = {
 
 
 @pytest.fixture
-def autojump_clock() -> MockClock:
-    """Virtual time that jumps as soon as everybody waits."""
-    return MockClock(autojump_threshold=0)
-
-
-@pytest.fixture
 async def swarm(autojump_clock: MockClock) -> AsyncIterator[Swarm]:
     """Four donors."""
     async with trio.open_nursery() as nursery:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from node.chunks.healing.budget import RepairBudget
 from node.chunks.healing.journal import SILENCE_KEPT_S, HealingJournal
 from node.units import DAY_S, LeaseId, PeerId, SegmentId
 from simulations.key_value import FakeKeyValue
+from tests.clocks import HandClock
 
 NOW_S = 1_800_000_000
 SEGMENTS = [SegmentId(bytes([n]) * 32) for n in range(3)]
 LEASES = [LeaseId(bytes([n]) * 16) for n in range(4)]
 
 
-@dataclass
-class SteppedClock:
-    time_s: int = NOW_S
-
-    def now_s(self) -> int:
-        return self.time_s
-
-
 def test_a_restart_gives_no_traffic_back_and_a_new_day_does() -> None:
-    state, clock = FakeKeyValue(), SteppedClock()
+    state, clock = FakeKeyValue(), HandClock()
     budget = RepairBudget(1_000, clock, HealingJournal(state))
     budget.spend(400)
     budget.spend(500)

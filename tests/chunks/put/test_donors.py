@@ -11,7 +11,8 @@ from node.chunks.client import HolderClient
 from node.chunks.put.donors import DonorPool
 from node.chunks.scores import Scoreboard
 from node.units import Contact
-from tests.chunks.put_swarm import PREAMBLE, BoardDirectory, Swarm, VirtualClock, node_keys, swarm_of
+from tests.chunks.put_swarm import PREAMBLE, BoardDirectory, Swarm, node_keys, swarm_of
+from tests.clocks import VirtualClock
 
 
 class CountingDirectory(BoardDirectory):

@@ -18,7 +18,8 @@ from node.crypto.sealing import owner_key
 from node.records.placement_hint import PlacementHint
 from node.units import SegmentId
 from tests.chunks.put.test_upload import SMALL
-from tests.chunks.put_swarm import BoardDirectory, Putter, Swarm, VirtualClock, swarm_of, write_file
+from tests.chunks.put_swarm import BoardDirectory, Putter, Swarm, swarm_of, write_file
+from tests.clocks import VirtualClock
 
 
 def known_at(swarm: Swarm, segment_id: SegmentId) -> list[int]:

@@ -12,26 +12,8 @@ from node.chunks.roster import ANNOUNCERS, WEEK_S
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.crypto.hashing import multihash
 from simulations.machine import InlineOffload
-from tests.chunks.put_swarm import (
-    BoardDirectory,
-    Donor,
-    Putter,
-    Swarm,
-    VirtualClock,
-    swarm_of,
-    write_file,
-)
-
-
-class LaterClock(VirtualClock):
-    """The swarm's calendar, some weeks on."""
-
-    def __init__(self, weeks: int) -> None:
-        super().__init__()
-        self._ahead_s = weeks * WEEK_S
-
-    def now_s(self) -> int:
-        return super().now_s() + self._ahead_s
+from tests.chunks.put_swarm import BoardDirectory, Donor, Putter, Swarm, swarm_of, write_file
+from tests.clocks import VirtualClock
 
 
 def turns_of(swarm: Swarm, donor: Donor, *, weeks: int) -> AnnouncingTurns:
@@ -40,7 +22,7 @@ def turns_of(swarm: Swarm, donor: Donor, *, weeks: int) -> AnnouncingTurns:
         rosters=donor.server.rosters,
         directory=BoardDirectory(swarm.board, donor.peer_id),
         peer_id=donor.peer_id,
-        clock=LaterClock(weeks),
+        clock=VirtualClock(weeks * WEEK_S),
         offload=InlineOffload(),
     )
 
@@ -70,5 +52,5 @@ async def test_nothing_is_announced_after_the_last_lease(autojump_clock: MockClo
             await uploader.put(write_file(tmp_path, 1000), PutOptions(code=Code(2, 4)))
         for donor in swarm.donors:
             assert await turns_of(swarm, donor, weeks=1).change() == 2
-            donor.store.expire(LaterClock(52).now_s())
+            donor.store.expire(VirtualClock(52 * WEEK_S).now_s())
             assert await turns_of(swarm, donor, weeks=52).change() == 0

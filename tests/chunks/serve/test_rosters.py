@@ -18,7 +18,7 @@ from node.records.lease import Lease
 from node.units import PeerId, SegmentId
 from tests.chunks.put_swarm import Donor
 from tests.chunks.sample_segment import SampleSegment, sample_segment
-from tests.chunks.serve.test_server import one_donor
+from tests.chunks.serve.one_donor import one_donor
 
 OTHER = KeyPair.from_seed(b"o" * 32)
 OTHER_ID = peer_id_of(OTHER.public)
