@@ -61,9 +61,15 @@ def test_replacing_keeps_every_limit(code: Code, donors: list[Donor], data: st.D
     assert len(shards) == len(set(shards))
     assert set(shards) <= lost
     assert not failed & chosen.keys()
-    present = {d.peer_id for d in donors if d.free_bytes >= COST and d.peer_id not in failed} | kept.keys()
+    usable = {d.peer_id for d in donors if d.free_bytes >= COST and d.peer_id not in failed}
     for peer_id, indexes in chosen.items():
-        assert len(indexes) + kept.get(peer_id, 0) <= max(shards_per_holder_max(code, len(present)), 1)
+        assert len(indexes) + kept.get(peer_id, 0) <= max(shards_per_holder_max(code, len(usable)), 1)
+    # Over the limit for all that are present only where those below it are full.
+    each_max = max(shards_per_holder_max(code, len(usable | kept.keys())), 1)
+    load = {peer_id: len(chosen.get(peer_id, ())) + kept.get(peer_id, 0) for peer_id in usable}
+    room = {d.peer_id: d.free_bytes // COST for d in donors}
+    if any(load[peer_id] > each_max for peer_id in chosen):
+        assert all(load[p] >= each_max or len(chosen.get(p, ())) == room[p] for p in usable)
 
 
 @given(codes, st.lists(st.integers(1, 10), min_size=1, max_size=9))

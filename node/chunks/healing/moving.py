@@ -358,7 +358,7 @@ class Mover:
             except (RemoteError, ProtocolError, CryptoError) as error:
                 _logger.info("whoever refused a shard does not say what it has: %s", error)
                 continue
-            merge = partial(self._held.rosters.merge_verified, segment_id, leases, moves=True)
+            merge = partial(self._held.rosters.merge_verified, view.manifest, leases, moves=True)
             await self._offload.run(merge)
         now = await self._offload.run(partial(self._held.view, segment_id))
         if now is None:
