@@ -366,7 +366,8 @@ def test_tables_of_the_home() -> None:
     state = {code_of(row[0])[0] for row in table("formats/home.md", ["table", "key"]) if row[0]}
     dht = {value for value in vars(record_store).values() if isinstance(value, str) and value[:4] == "dht_"}
     assert state == dht | {
-        catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE, score_store.TABLE,
+        catalogue.FILES_TABLE, catalogue.SEGMENTS_TABLE, catalogue.HOLDERS_TABLE,
+        catalogue.REMOVALS_TABLE, score_store.TABLE,
         memory._TABLE, bootstrap._TABLE, catalogue.VERSIONS_TABLE, catalogue.CARRIERS_TABLE,
         list_store.META_TABLE, losses.TABLE, reputation_store.TABLE,
         evidence_rows.RECEIPTS_TABLE, evidence_rows.ROWS_TABLE, evidence_rows.TIMES_TABLE,

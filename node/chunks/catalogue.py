@@ -31,6 +31,8 @@ CARRIERS_TABLE: Final = "list_carriers"
 """Carrier, file hash -> empty."""
 CHANGED: Final = bytes(32)
 """The carrier of a row that the network does not have yet."""
+REMOVALS_TABLE: Final = "file_removals"
+"""File hash -> until when holders that were away may come back with its shards."""
 _ROW_BYTES_MAX: Final = 16 * 1024
 _SEGMENT_ROW_BYTES_MAX: Final = limits.LEASES_BODY_BYTES_MAX
 _PAGE_ROWS: Final = 1_000
@@ -152,6 +154,41 @@ class Catalogue:
         with self._key_values.view() as view:
             row = view.get(SEGMENTS_TABLE, _segment_key(file_hash, index))
         return None if row is None else self._segment(index, row)
+
+    def begin_removal(self, file_hash: FileHash, until_s: int) -> None:
+        """Note that a file is to go, durably, as holders that are away have not heard of it; it is renewed no
+        more.
+
+        Files that are not in the catalogue, or not any more, may be noted as well.
+        """
+
+        def change(transaction: WriteTransaction) -> bool:
+            transaction.put(REMOVALS_TABLE, file_hash, wire.encode([until_s]))
+            row = transaction.get(FILES_TABLE, file_hash)
+            entry = None if row is None else decode_entry(file_hash, row)
+            if entry is None or not entry.renews:
+                return False
+            transaction.put(FILES_TABLE, file_hash, encode_entry(replace(entry, renews=False)))
+            if not entry.is_list:
+                note_change(transaction, file_hash, until_s=0)
+            return True
+
+        if self._key_values.update(change):
+            self._say_changed()
+
+    def end_removal(self, file_hash: FileHash) -> None:
+        """It is gone everywhere, or is to stay after all."""
+        if file_hash in self.removals():
+            self._key_values.update(lambda transaction: transaction.delete(REMOVALS_TABLE, file_hash))
+
+    def removals(self) -> dict[FileHash, int]:
+        """Files that are to go, each with the time until which holders may have something of it."""
+        with self._key_values.view() as view:
+            return {
+                FileHash(key): wire.expect_int(until_s, low=0, high=_TIME_MAX)
+                for key, row in view.scan(REMOVALS_TABLE)
+                for until_s in wire.expect_list(wire.decode(row, size_max=_ROW_BYTES_MAX), count=1)
+            }
 
     def learn_leases(
         self, file_hash: FileHash, index: int, news: Sequence[Lease], owner_key: OwnerKey

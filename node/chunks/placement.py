@@ -120,7 +120,8 @@ def replace(
 
     `kept` counts what each present holder of the segment has; `failed` are those to keep away from. New
     donors come first, of these such in subnets that have few holders (as far as `donors` say in which the
-    present ones are), then present holders within the limit for as many donors as are left.
+    present ones are), then present holders within the limit for as many donors as are left, and where that
+    leaves shards without a place, for as many as have room.
     """
     cost = shard_bytes + SHARD_OVERHEAD_BYTES
     usable = [d for d in rank(donors) if d.peer_id not in failed and d.free_bytes >= cost]
@@ -128,6 +129,7 @@ def replace(
         return {}
     present = {donor.peer_id for donor in usable} | kept.keys()
     each_max = shards_per_holder_max(code, len(present))
+    most = shards_per_holder_max(code, len(usable))
     load = {donor.peer_id: kept.get(donor.peer_id, 0) for donor in usable}
     room = {donor.peer_id: donor.free_bytes // cost for donor in usable}
     order = {donor.peer_id: position for position, donor in enumerate(usable)}
@@ -142,6 +144,8 @@ def replace(
     chosen: dict[PeerId, list[int]] = {}
     for shard_index in sorted(shards):
         free = [peer for peer in order if load[peer] < each_max and room[peer] > 0]
+        if not free:  # the others are full: better two shards at one holder than one nowhere
+            free = [peer for peer in order if load[peer] < most and room[peer] > 0]
         if not free:
             break
         holder = min(free, key=lambda peer: (load[peer], is_crowded(peer), order[peer]))

@@ -8,7 +8,6 @@ handlers by name, and those of the commands that keep files and shards where the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -97,6 +96,7 @@ async def renew(node: Node, request: Json, events: Events) -> Json:
         report = await node.renewer.renew(each, duration_s=days * DAY_S)
         leases += report.leases
         unreachable += report.unreachable_holders
+        await node.removals.end(each)
         if not report.is_own and report.leases:
             await events.note(
                 "this file is another account's: its new leases are yours to pay for and to end"
@@ -136,17 +136,22 @@ async def rm(node: Node, request: Json, events: Events) -> Json:
             continue
         leases += report.leases
         unreachable += report.unreachable_holders
+    now_s = node.ports.clock.now_s()
     if lost:
-        await events.note(_lost_note(max(entry.expires_s for entry in lost), node.ports.clock.now_s()))
+        await events.note(_lost_note(max(entry.expires_s for entry in lost), now_s))
     if unreachable:
-        for each in names:
-            await node.ports.offload.run(partial(_renew_no_more, node, each))
         await events.note(
-            f"{format_count(unreachable, 'holder')} did not answer: repeat `cairn rm` later, or let their "
-            "leases run out; nothing renews them"
+            f"{format_count(unreachable, 'holder')} did not answer: this node goes on asking, and takes the "
+            "file off your list once all have let go; nothing renews it"
         )
-    else:
-        for each in names:
+    for each in names:
+        entry = node.catalogue.get(each)
+        until_s = now_s + node.config.lease.days * DAY_S if entry is None else entry.expires_s
+        if unreachable or (entry in lost and until_s > now_s):
+            await node.removals.begin(each, until_s)
+        else:
+            await node.removals.end(each)
+        if not unreachable:
             await node.ports.offload.run(partial(node.catalogue.remove, each))
     await node.file_list.wait_published(LIST_WAIT_S)
     return {"hash": cid_text(file_hash), "leases": leases}
@@ -168,15 +173,9 @@ def _lost_note(expires_s: int, now_s: int) -> str:
         return "nobody has this file any more, and its leases have run out: it is off your list"
     day = datetime.fromtimestamp(expires_s, tz=UTC).date()
     return (
-        f"no peer that answers has this file: it is off your list, and holders that are away let go of it by "
-        f"themselves after {day}"
+        f"no peer that answers has this file: it is off your list, and this node ends its leases if holders "
+        f"come back before {day}"
     )
-
-
-def _renew_no_more(node: Node, file_hash: FileHash) -> None:
-    entry = node.catalogue.get(file_hash)
-    if entry is not None and entry.renews:
-        node.catalogue.add(replace(entry, renews=False), [])
 
 
 def _with_index(node: Node, file_hash: FileHash) -> tuple[FileHash, ...]:

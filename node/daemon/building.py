@@ -11,6 +11,7 @@ from node.chunks.geometry import Code
 from node.chunks.lease_keeper import LeaseKeeper
 from node.chunks.list_keeper import ListKeeper
 from node.chunks.list_store import ListStore
+from node.chunks.removals import Removals
 from node.chunks.serve.announcing import AnnouncingTurns
 from node.chunks.serve.rosters import Rosters
 from node.chunks.serve.server import ShardServer
@@ -100,6 +101,17 @@ def build_lease_keeper(parts: Parts, transfers: Transfers) -> LeaseKeeper:
         offload=parts.offload,
         lease_days=parts.config.lease.days,
         wait_joined=parts.dht.wait_joined,
+    )
+
+
+def build_removals(parts: Parts, transfers: Transfers) -> Removals:
+    """What goes on removing files at holders that were away."""
+    return Removals(
+        catalogue=parts.catalogue,
+        renewer=transfers.renewer,
+        clock=parts.clock,
+        offload=parts.offload,
+        interval_s=parts.config.repair.check_interval_s,
     )
 
 

@@ -25,6 +25,7 @@ from node.chunks.get.renew import Renewer
 from node.chunks.lease_keeper import LeaseKeeper
 from node.chunks.list_keeper import ListKeeper
 from node.chunks.put.upload import Uploader
+from node.chunks.removals import Removals
 from node.chunks.score_store import load_scores, save_scores
 from node.chunks.scores import Scoreboard
 from node.chunks.serve.server import ServerStatistics, ShardServer
@@ -40,6 +41,7 @@ from node.daemon.building import (
     build_file_list,
     build_housekeeping,
     build_lease_keeper,
+    build_removals,
     build_shard_server,
     credit_policy,
 )
@@ -116,6 +118,7 @@ class Node:
     renewer: Renewer
     file_list: ListKeeper
     leases: LeaseKeeper
+    removals: Removals
     scores: Scoreboard
     credit: CreditService
     evidence: Evidence
@@ -216,6 +219,7 @@ async def open_node(
             nursery.start_soon(node.housekeeping.run)
             nursery.start_soon(node.file_list.run)
             nursery.start_soon(node.leases.run)
+            nursery.start_soon(node.removals.run)
             node.server.keeper.on_released = node.housekeeping.note_released
             node.housekeeping.on_outage = node.healing.was_away
             node.healing.evictor.on_freed = node.housekeeping.note_released
@@ -331,6 +335,7 @@ async def _build(
         renewer=transfers.renewer,
         file_list=build_file_list(parts, transfers),
         leases=build_lease_keeper(parts, transfers),
+        removals=build_removals(parts, transfers),
         scores=parts.scores,
         credit=credit,
         evidence=parts.evidence,

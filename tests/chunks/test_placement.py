@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from node.chunks.geometry import Code
 from node.chunks.placement import (
     SHARD_OVERHEAD_BYTES,
+    Assignment,
     Donor,
     assign,
     is_weak,
@@ -60,9 +61,15 @@ def test_replacing_keeps_every_limit(code: Code, donors: list[Donor], data: st.D
     assert len(shards) == len(set(shards))
     assert set(shards) <= lost
     assert not failed & chosen.keys()
-    present = {d.peer_id for d in donors if d.free_bytes >= COST and d.peer_id not in failed} | kept.keys()
+    usable = {d.peer_id for d in donors if d.free_bytes >= COST and d.peer_id not in failed}
     for peer_id, indexes in chosen.items():
-        assert len(indexes) + kept.get(peer_id, 0) <= max(shards_per_holder_max(code, len(present)), 1)
+        assert len(indexes) + kept.get(peer_id, 0) <= max(shards_per_holder_max(code, len(usable)), 1)
+    # Over the limit for all that are present only where those below it are full.
+    each_max = max(shards_per_holder_max(code, len(usable | kept.keys())), 1)
+    load = {peer_id: len(chosen.get(peer_id, ())) + kept.get(peer_id, 0) for peer_id in usable}
+    room = {d.peer_id: d.free_bytes // COST for d in donors}
+    if any(load[peer_id] > each_max for peer_id in chosen):
+        assert all(load[p] >= each_max or len(chosen.get(p, ())) == room[p] for p in usable)
 
 
 @given(codes, st.lists(st.integers(1, 10), min_size=1, max_size=9))
@@ -119,6 +126,22 @@ def test_what_is_replaced_crowds_no_subnet_where_others_exist() -> None:
     # One of the crowded subnet joins the holder that is there; only then, for want of others, one more.
     assert used.count("a") == 2
     assert len(used) - used.count("a") == 6
+
+
+def test_who_has_room_takes_a_second_shard_where_the_others_are_full() -> None:
+    code = Code(2, 6)
+    holders = [donor(number) for number in range(5)]
+    full = [donor(number, room=0) for number in range(4)]
+    newcomer = donor(6)
+    kept = {each.peer_id: 1 for each in (*holders, newcomer)}
+
+    def places(donors: list[Donor]) -> Assignment:
+        return replace(code, donors, [5], shard_bytes=SHARD, kept=kept, failed=())
+
+    assert places([*full, holders[4], newcomer]) in ({holders[4].peer_id: (5,)}, {newcomer.peer_id: (5,)})
+    assert places(full) == {}
+    fresh = donor(7)
+    assert places([*full, holders[4], newcomer, fresh]) == {fresh.peer_id: (5,)}
 
 
 @pytest.mark.parametrize(("code", "expected"), [(Code(10, 30), 24), (Code(1, 1), 1), (Code(2, 5), 5)])

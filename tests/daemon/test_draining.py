@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.control.api import control_handlers
 from node.control.server import Events
+from node.daemon.compose import Node
 from node.daemon.memory import Donation
-from node.units import DAY_S
+from node.units import DAY_S, SegmentId
 from tests.daemon.healing_swarm import CAP_BYTES, put, swarm_of
 
 
@@ -69,3 +71,51 @@ async def test_co_holders_that_are_not_connected_are_looked_up(
             if len(swarm.donors[number].server.rosters.known_leases(segment)) == 6
         ]
         assert len(told) >= 2, "the new holder, and one that was looked up"
+
+
+async def test_a_drain_that_was_cut_short_after_a_donor_signed_ends(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with swarm_of(2) as (swarm, nursery):
+        leaver, other = swarm.donors
+        await other.set_donation(Donation(0))
+        (tmp_path / "file").write_bytes(bytes(100_000))
+        _, (segment,) = await put(swarm, tmp_path / "file", Code(2, 5))
+        await other.set_donation(Donation(CAP_BYTES))
+        calls, events = control_handlers(leaver), Events(send)
+        with trio.CancelScope() as cut:
+            nursery.start_soon(_cut_once_it_is_there, other, segment, cut)
+            await calls["drain"]({}, events)
+        # Its answer did not arrive, and nobody else takes anything.
+        assert cut.cancelled_caught
+        assert (
+            sorted(leaver.store.shards_of(segment)) == sorted(other.store.shards_of(segment)) == [*range(5)]
+        )
+        result = await calls["drain"]({}, events)
+        assert result["remaining"] == 0
+        assert list(leaver.store.shards_of(segment)) == []
+        assert swarm.shards(segment) == dict.fromkeys(range(5), 1)
+
+
+async def test_co_holders_that_keep_nothing_any_more_need_not_confirm(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with swarm_of(4, **{"repair.threshold": 1.0}) as (swarm, _):
+        *holders, newcomer = swarm.donors
+        await newcomer.set_donation(Donation(0))
+        (tmp_path / "file").write_bytes(bytes(100_000))
+        _, (segment,) = await put(swarm, tmp_path / "file", Code(1, 3))
+        leaver, *others = holders
+        for node in others:
+            for held in node.store.leases(segment):
+                node.store.end_lease(held.lease.lease_id)
+        await newcomer.set_donation(Donation(CAP_BYTES))
+        result = await control_handlers(leaver)["drain"]({}, Events(send))
+        assert result == {"moved": 1, "remaining": 0}
+        assert swarm.holders(segment) == [3]
+
+
+async def _cut_once_it_is_there(taker: Node, segment: SegmentId, cut: trio.CancelScope) -> None:
+    while not taker.store.shards_of(segment):  # noqa: ASYNC110 - no event for it
+        await trio.sleep(0.001)
+    cut.cancel()

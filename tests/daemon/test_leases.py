@@ -116,7 +116,7 @@ async def test_a_file_that_nobody_has_comes_off_the_list(autojump_clock: MockClo
                 await call(owner, "rm", link=cid_text(report.file_hash))
 
 
-async def test_what_is_removed_while_a_holder_is_away_is_not_renewed(
+async def test_what_is_removed_while_a_holder_is_away_goes_once_it_is_back(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     world = World()
@@ -134,6 +134,62 @@ async def test_what_is_removed_while_a_holder_is_away_is_not_renewed(
         assert any("did not answer" in note for note in notes)
         (listed,) = owner.catalogue.files()
         assert not listed.renews
+        await trio.sleep(2 * HOUR_S)
+        assert owner.catalogue.files() != []
+        async with world.node(machine, listed=[contact_of(known[0])]) as away:
+            await away.wait_joined(30)
+            # What is left of it suffices to make the rest again, which nobody wants.
+            await trio.sleep(3 * HOUR_S)
+            assert owner.catalogue.files() == []
+            assert owner.catalogue.removals() == {}
+            assert [each.statistics().store.leases for each in (away, *known)] == [0, 0, 0]
+
+
+async def test_what_nobody_had_when_it_was_removed_is_remembered_for_whoever_returns_with_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    world = World()
+    source = tmp_path / "file"
+    source.write_bytes(bytes(10_000))
+    sharer, machine = Machine("owner"), Machine("away")
+    machine.give(64 * MIB)
+    async with donors(world, 2) as known:
+        async with member(world, sharer, known) as owner:
+            for each in known:
+                each.store.set_cap(0)
+            async with world.node(machine, listed=[contact_of(known[0])]) as away:
+                await away.wait_joined(30)
+                report = await owner.uploader.put(source, PutOptions(code=CODE, renews=True))
+                assert away.statistics().store.shards == 6
+            result, notes = await call(owner, "rm", link=cid_text(report.file_hash))
+            assert result["leases"] == 0
+            assert any("off your list" in note for note in notes)
+            assert owner.catalogue.files() == []
+        async with (
+            member(world, sharer, known) as owner,
+            world.node(machine, listed=[contact_of(known[0])]) as away,
+        ):
+            await away.wait_joined(30)
+            owner.join_through([contact_of(away)])  # else it looks for the address of before
+            assert list(owner.catalogue.removals()) == [report.file_hash]
+            await trio.sleep(3 * HOUR_S)
+            assert away.statistics().store.leases == 0
+            assert owner.catalogue.removals() == {}
+
+
+async def test_a_file_that_is_renewed_is_not_removed_after_all(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    world = World()
+    source = tmp_path / "file"
+    source.write_bytes(bytes(10_000))
+    async with donors(world, 2) as known, member(world, Machine("owner"), known) as owner:
+        report = await owner.uploader.put(source, PutOptions(code=CODE, renews=True))
+        await owner.removals.begin(report.file_hash, owner.ports.clock.now_s() + 30 * DAY_S)
+        await call(owner, "renew", link=cid_text(report.file_hash), duration_s=60 * DAY_S)
+        await trio.sleep(3 * HOUR_S)
+        assert len(owner.catalogue.files()) == 1
+        assert sum(each.statistics().store.shards for each in known) == 6
 
 
 async def test_whoever_pays_keeps_another_account_s_file(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from node.chunks import repair
+from node.chunks import messages, repair
 from node.chunks.healing.healer import Healer, SegmentView, Survey
 from node.chunks.healing.held import HeldSegments
 from node.chunks.healing.messages import Case
@@ -23,9 +23,9 @@ from node.chunks.healing.prober import Prober, Seen
 from node.chunks.healing.rebuild import Rebuilder, Taker, Traffic
 from node.chunks.holders import Holders
 from node.chunks.put.donors import DonorPool
-from node.chunks.roster import live_leases
+from node.chunks.roster import check_lease, live_leases
 from node.crypto.signing import KeyPair
-from node.errors import NodeError, RemoteError
+from node.errors import CryptoError, NodeError, ProtocolError, RefusedError, RemoteError
 from node.ports import Buffer, Clock, Offload
 from node.records.lease import Lease
 from node.records.repair import Handover
@@ -328,12 +328,14 @@ class Mover:
         except NodeError as error:
             _logger.warning("a shard can't be handed over: %s", error)
             return 0
+        refused = [taker for taker in takers if isinstance(taker.failure, RefusedError)]
         for taker in takers:
             if taker.failure is not None:
                 _logger.info("a shard was not taken over: %s", taker.failure)
+        given = await self._given_before(view, refused) if refused else 0
         new = [lease for taker in takers for lease in taker.leases]
         if not new:
-            return 0
+            return given
         moved = {lease.shard_index for lease in new}
         rest = [
             lease
@@ -341,7 +343,27 @@ class Mover:
             if lease.holder != self._healer.me or lease.shard_index not in moved
         ]
         await self._healer.tell(view, [*rest, *new], new=new)
-        return await self._let_go(view, rest, new)
+        return given + await self._let_go(view, rest, new)
+
+    async def _given_before(self, view: SegmentView, refused: Iterable[Taker]) -> int:
+        """Let go of what those who refuse have already: a run cut short did not hear that they signed."""
+        segment_id = view.manifest.segment_id
+        for taker in refused:
+            try:
+                async with self._holders.session(taker.contact) as session:
+                    encoded = await session.roster(segment_id)
+                leases = [Lease.decode(data, network=self._held.network) for data in encoded]
+                for lease in leases:
+                    check_lease(lease, view.manifest)
+            except (RemoteError, ProtocolError, CryptoError) as error:
+                _logger.info("whoever refused a shard does not say what it has: %s", error)
+                continue
+            merge = partial(self._held.rosters.merge_verified, view.manifest, leases, moves=True)
+            await self._offload.run(merge)
+        now = await self._offload.run(partial(self._held.view, segment_id))
+        if now is None:
+            return 0
+        return await self._release(now, await self._offload.run(partial(self._held.left_behind, now)))
 
     def _taker(self, view: SegmentView, leases: Sequence[Lease], peer_id: PeerId, donors: DonorPool) -> Taker:
         asked = []
@@ -385,11 +407,17 @@ class Mover:
     async def _make_known(
         self, segment_id: SegmentId, peers: Iterable[PeerId], news: Collection[bytes]
     ) -> set[bytes] | None:
-        """Ask and tell co-holders about these encoded leases until they know them all; what they know, None
-        if none answers. Who is connected comes first: others have to be looked up."""
+        """Ask and tell co-holders about these encoded leases until they know them all; what they know.
+
+        None if none answers; all of it where none of them keeps anything of the segment any more. Who is
+        connected comes first: others have to be looked up.
+        """
         known: set[bytes] | None = None
+        asked = gone = 0
         near_first = sorted(peers, key=lambda peer_id: not self._holders.client.is_near(peer_id))
-        for peer_id in near_first[:CONFIRMING_PEERS]:
+        for peer_id in near_first:
+            if asked == CONFIRMING_PEERS:
+                break
             try:
                 async with self._holders.session(self._prober.contact(peer_id)) as session:
                     known = (known or set()) | set(await session.roster(segment_id))
@@ -397,11 +425,14 @@ class Mover:
                         await session.merge_roster(segment_id, sorted(news))
                         known |= set(await session.roster(segment_id))
             except RemoteError as error:
+                if isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING:
+                    gone += 1  # it keeps nothing of the segment any more: no reader finds it by that
+                    continue
                 _logger.info("a co-holder does not say what it knows: %s", error)
-                continue
-            if known.issuperset(news):
+            asked += 1
+            if known is not None and known.issuperset(news):
                 break
-        return known
+        return set(news) if near_first and gone == len(near_first) else known
 
 
 async def _each(segment_ids: AsyncIterator[SegmentId], act: Callable[[SegmentId], Awaitable[None]]) -> None:

@@ -156,7 +156,8 @@ class OwnerWatch:
         now_s = self._clock.now_s()
         page = list(islice(self._catalogue.entries(self._cursor), FILES_PER_ROUND))
         self._cursor = page[-1].file_hash + b"\0" if len(page) == FILES_PER_ROUND else b""
-        return [entry for entry in page if entry.expires_s > now_s]
+        removed = self._catalogue.removals()
+        return [entry for entry in page if entry.expires_s > now_s and entry.file_hash not in removed]
 
     # --- one file -----------------------------------------------------------------------------------------
 
@@ -318,7 +319,8 @@ class OwnerWatch:
         for file_hash, index in list(islice(self._waiting, LOOKS_PER_ROUND)):
             self._waiting.move_to_end((file_hash, index))
             entry = await self._offload.run(partial(self._catalogue.get, file_hash))
-            if entry is None or entry.expires_s <= self._clock.now_s():
+            removed = await self._offload.run(self._catalogue.removals)
+            if entry is None or entry.expires_s <= self._clock.now_s() or file_hash in removed:
                 self._waiting.pop((file_hash, index), None)
                 continue
             try:
