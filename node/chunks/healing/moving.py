@@ -29,7 +29,7 @@ from node.errors import CryptoError, NodeError, ProtocolError, RefusedError, Rem
 from node.ports import Buffer, Clock, Offload
 from node.records.lease import Lease
 from node.records.repair import Handover
-from node.units import DAY_S, PeerId, SegmentId
+from node.units import DAY_S, LeaseId, PeerId, SegmentId
 
 PAGE_SEGMENTS: Final = 64
 CONFIRMING_PEERS: Final = 4
@@ -388,14 +388,13 @@ class Mover:
         takers = {lease.holder for lease in new}
         others = [peer for peer in dict.fromkeys(lease.holder for lease in rest) if peer not in takers]
         others = [peer for peer in others if peer != self._healer.me]
-        wanted = {lease.encode() for lease in new}
-        known = await self._make_known(segment_id, others, wanted)
+        known = await self._make_known(segment_id, others, new)
         if known is None:
             if others:
                 return 0  # nobody answers: they would never hear of it
-            known = wanted  # the new holders are all there are
+            known = {lease.lease_id for lease in new}  # the new holders are all there are
         for lease in new:
-            if lease.encode() in known:
+            if lease.lease_id in known:
                 gone = await self._offload.run(
                     partial(self._held.keeper.let_go, segment_id, lease.shard_index)
                 )
@@ -405,14 +404,16 @@ class Mover:
         return count
 
     async def _make_known(
-        self, segment_id: SegmentId, peers: Iterable[PeerId], news: Collection[bytes]
-    ) -> set[bytes] | None:
-        """Ask and tell co-holders about these encoded leases until they know them all; what they know.
+        self, segment_id: SegmentId, peers: Iterable[PeerId], new: Sequence[Lease]
+    ) -> set[LeaseId] | None:
+        """Ask and tell co-holders about these leases until they know them all; the leases that they know.
 
-        None if none answers; all of it where none of them keeps anything of the segment any more. Who is
-        connected comes first: others have to be looked up.
+        None if none answers; all of `new` where none of them keeps anything of the segment any more. A
+        co-holder may know a lease with another handover than this node's, which excels it: who has the shard
+        is known all the same. Who is connected comes first: others have to be looked up.
         """
-        known: set[bytes] | None = None
+        news, wanted = {lease.encode() for lease in new}, {lease.lease_id for lease in new}
+        known: set[LeaseId] | None = None
         asked = gone = 0
         near_first = sorted(peers, key=lambda peer_id: not self._holders.client.is_near(peer_id))
         for peer_id in near_first:
@@ -420,19 +421,21 @@ class Mover:
                 break
             try:
                 async with self._holders.session(self._prober.contact(peer_id)) as session:
-                    known = (known or set()) | set(await session.roster(segment_id))
-                    if not known.issuperset(news):  # `tell` reaches those that are connected
+                    roster = set(await session.roster(segment_id))
+                    if not roster.issuperset(news):  # `tell` reaches those that are connected
                         await session.merge_roster(segment_id, sorted(news))
-                        known |= set(await session.roster(segment_id))
-            except RemoteError as error:
+                        roster = set(await session.roster(segment_id))
+                leases = [Lease.decode(data, network=self._held.network) for data in roster]
+                known = (known or set()) | {lease.lease_id for lease in leases}
+            except (RemoteError, ProtocolError) as error:
                 if isinstance(error, RefusedError) and error.code == messages.REFUSED_MISSING:
                     gone += 1  # it keeps nothing of the segment any more: no reader finds it by that
                     continue
                 _logger.info("a co-holder does not say what it knows: %s", error)
             asked += 1
-            if known is not None and known.issuperset(news):
+            if known is not None and known.issuperset(wanted):
                 break
-        return set(news) if near_first and gone == len(near_first) else known
+        return wanted if near_first and gone == len(near_first) else known
 
 
 async def _each(segment_ids: AsyncIterator[SegmentId], act: Callable[[SegmentId], Awaitable[None]]) -> None:
