@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from node.chunks.geometry import Code
 from node.chunks.repair import surplus
+from node.chunks.roster import merge_leases
 from node.credit.grants import REUSE_DAYS
 from node.crypto.sealing import owner_key
 from node.crypto.signing import KeyPair
@@ -60,6 +61,37 @@ async def test_what_was_handed_over_while_nobody_could_confirm_it_goes_later(
         assert await comes_true(lambda: not donor.store.shards_of(segment_id), LONG_S)
         assert swarm.shards(segment_id) == {index: 1}
         assert all(node.store.shards_of(segment_id) for node in returned)
+
+
+async def test_a_copy_goes_where_the_lease_of_the_other_carries_somebody_elses_handover(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """A lease carries one handover, and of two of one day the larger stays: the other is told in vain."""
+    deaf = {**CALM, "audit.interval_s": 10 * DAY_S}
+    async with swarm_of(5, **deaf) as (swarm, _), AsyncExitStack() as stack:
+        segment_id, index, giver, away = await signed_over(swarm, tmp_path)
+        donor, former = swarm.donors[giver], swarm.donors[away[0]]
+        known = donor.server.rosters.known_leases(segment_id)
+        (told,) = (lease for lease in known if lease.half is not None and lease.half.handover is not None)
+        assert told.half is not None
+        own = told.half.handover
+        assert own is not None
+        # The giver had signed it over to somebody else before, who has given it up as well.
+        before = replace(own, successor=former.keys.peer_id, signature=b"").sign(donor.keys.identity)
+        rivals = []
+        for name in (b"\0", b"\xff"):
+            signed = signed_again(told, owner_of(donor, segment_id), former, days=0, name=name)
+            over = replace(own, lease_id=signed.lease_id, holder=former.keys.peer_id, signature=b"")
+            rival = told.with_handover(over.sign(former.keys.identity))
+            rivals.append((rival.encode(), rival, signed.with_handover(before)))
+        _, rival, earlier = max(rivals)
+        assert merge_leases([told, rival], told.owner_key) == (rival,)
+        returned = [await back(swarm, stack, number) for number in away]
+        for node in returned:
+            node.server.rosters.learn_leases(segment_id, [rival, earlier])
+        assert told in donor.server.rosters.known_leases(segment_id)
+        assert await comes_true(lambda: not donor.store.shards_of(segment_id), LONG_S)
+        assert swarm.shards(segment_id) == {index: 1}
 
 
 async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockClock, tmp_path: Path) -> None:
