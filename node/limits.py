@@ -135,6 +135,7 @@ DHT_VERIFY_PARALLEL: Final = 8  # peers tried at once: a flood of names makes no
 DHT_LEFT_ALONE_S: Final = 300.0  # seconds until a peer that did not answer is tried again unasked
 ABSENT_PEERS_MAX: Final = 4_096  # peers remembered as not found when they were looked up
 DHT_LEFT_ALONE_PEERS_MAX: Final = 4_096  # peers remembered as not answering
+DHT_MOVED_PEERS_MAX: Final = 4_096  # peers remembered as asked where they listen, by the place they came from
 DHT_MAINTENANCE_S: Final = 60.0  # seconds between looks at what is due
 DHT_NEIGHBOURHOOD_FIRST_S: Final = 15.0  # seconds to the second lookup of the own key, doubling from there
 DHT_NEIGHBOURHOOD_S: Final = 3_600.0  # seconds between lookups of the own key in the long run

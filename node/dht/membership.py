@@ -2,9 +2,9 @@
 4.
 
 A peer enters the table only after it has answered a request that this node opened to it. What makes this
-node try: somebody named it as a way in, it asked this node something, a connection to it came up, or it was
-in the table before a restart. How many wait and how many are tried at once is bounded; who does not serve
-the protocol is left alone for a while.
+node try: somebody named it as a way in, it asked this node something, a connection to it came up (from a
+place that is news, if it is in the table), or it was in the table before a restart. How many wait and how
+many are tried at once is bounded; who does not serve the protocol is left alone for a while.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from node.dht.finder import Finder
 from node.dht.routing_table import RoutingTable
 from node.errors import RefusedError, RemoteError
 from node.ports import Network
-from node.subnets import subnet_of
+from node.subnets import IpAddress, ip_of, subnet_of
 from node.units import Contact, Multiaddr, PeerId
 
 
@@ -38,6 +38,7 @@ class Membership:
         self._queue, self._queued = trio.open_memory_channel[Contact](limits.DHT_VERIFY_QUEUE_MAX)
         self._waiting: set[PeerId] = set()  # in the queue, or being tried
         self._left_alone: OrderedDict[PeerId, float] = OrderedDict()  # until when
+        self._found_at: OrderedDict[PeerId, IpAddress] = OrderedDict()  # who was asked where it listens now
         self._first_came = trio.Event()
         self._neighbourhood_due_s = float("-inf")
         self._neighbourhood_pause_s = limits.DHT_NEIGHBOURHOOD_FIRST_S
@@ -54,8 +55,24 @@ class Membership:
         elif self._left_alone.get(peer_id, 0.0) > trio.current_time():
             return
         entry = self._table.entry(peer_id)
-        if entry is None or entry.failures:
+        if entry is None or entry.failures or self._has_moved(entry.contact):
             self._enqueue(contact)
+
+    def _has_moved(self, known: Contact) -> bool:
+        """Whether a peer is connected from where nobody has said that it is; of each such place once.
+
+        Else this node would go on naming a peer that came back at another address where it was before: it
+        counts as seen whenever it asks.
+        """
+        observed = self._network.observed_address(known.peer_id)
+        ip = None if observed is None else ip_of(observed)
+        if ip is None or ip == self._found_at.get(known.peer_id) or ip in map(ip_of, known.addresses):
+            return False
+        self._found_at[known.peer_id] = ip
+        self._found_at.move_to_end(known.peer_id)
+        if len(self._found_at) > limits.DHT_MOVED_PEERS_MAX:
+            self._found_at.popitem(last=False)
+        return True
 
     def on_answer(self, contact: Contact) -> None:
         """A peer answered a request: it is a node."""

@@ -170,7 +170,6 @@ async def test_what_nobody_had_when_it_was_removed_is_remembered_for_whoever_ret
             world.node(machine, listed=[contact_of(known[0])]) as away,
         ):
             await away.wait_joined(30)
-            owner.join_through([contact_of(away)])  # else it looks for the address of before
             assert list(owner.catalogue.removals()) == [report.file_hash]
             await trio.sleep(3 * HOUR_S)
             assert away.statistics().store.leases == 0

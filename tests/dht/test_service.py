@@ -260,6 +260,22 @@ async def test_peers_are_found_by_id_and_forgotten_when_dead(autojump_clock: tri
         assert all(sought.network.peer_id not in _told(node) for node in swarm.nodes if node is not sought)
 
 
+async def test_a_peer_that_came_back_at_another_address_is_named_where_it_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A home's address changes; whoever has the peer in its table hears of it as soon as it is back."""
+    async with open_swarm(12) as swarm:
+        await swarm.nodes[7].stop()
+        again = await swarm.add(1_007, via=swarm.nodes[0], address=Multiaddr("/ip4/10.9.9.9/tcp/4001"))
+        assert again.contact.addresses != swarm.nodes[7].contact.addresses
+        await trio.sleep(limits.DHT_LEFT_ALONE_S)
+        for node in (swarm.nodes[1], swarm.nodes[4]):
+            assert await node.dht.find_peer(again.network.peer_id) == again.contact
+        # By whoever never heard of it before, too, so they don't name the old one to others.
+        stranger = await swarm.add(5_000, via=swarm.nodes[0])
+        assert await stranger.dht.find_peer(again.network.peer_id) == again.contact
+
+
 async def test_a_sample_reaches_everyone_and_never_this_node(autojump_clock: trio.testing.MockClock) -> None:
     async with open_swarm(26) as swarm:
         node = swarm.nodes[8]
