@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -92,6 +93,35 @@ async def test_a_copy_goes_where_the_lease_of_the_other_carries_somebody_elses_h
         assert told in donor.server.rosters.known_leases(segment_id)
         assert await comes_true(lambda: not donor.store.shards_of(segment_id), LONG_S)
         assert swarm.shards(segment_id) == {index: 1}
+
+
+async def test_a_copy_stays_where_the_other_one_goes_meanwhile(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two holders may each have seen the other's copy, and each be about to give its own up."""
+    async with swarm_of(5, **CALM) as (swarm, _), AsyncExitStack() as stack:
+        segment_id, index, giver, away = await signed_over(swarm, tmp_path)
+        donor = swarm.donors[giver]
+        (taker,) = (number for number in swarm.holders(segment_id) if number != giver)
+        mover, asked = donor.healing.mover, 0
+        make_known = mover._make_known
+
+        async def goes_meanwhile(*words: Any) -> Any:
+            nonlocal asked
+            known = await make_known(*words)
+            if known is not None and asked == 0:
+                asked += 1
+                for held in swarm.donors[taker].store.leases(segment_id):
+                    swarm.donors[taker].store.end_lease(held.lease.lease_id)
+            return known
+
+        monkeypatch.setattr(mover, "_make_known", goes_meanwhile)
+        for number in away:
+            await back(swarm, stack, number)
+        assert await comes_true(lambda: asked == 1, LONG_S)
+        checks = donor.healing.service.statistics.checks
+        assert await comes_true(lambda: donor.healing.service.statistics.checks > checks + 4, LONG_S)
+        assert set(donor.store.shards_of(segment_id)) == {index}
 
 
 async def test_what_is_only_here_stays_whatever_was_signed(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ SEGMENTS_AT_ONCE: Final = 4
 DRAIN_ROUNDS_IDLE_MAX: Final = 3
 """Rounds over what is left that move nothing, then a drain gives up for now."""
 DRAIN_PAUSE_S: Final = 5.0
+YIELD_S: Final = 60.0
+"""Before the last look of whoever goes though by the order it would stay, as rosters count its lease no more:
+the other one may not have heard of that, and be about to go as well."""
 
 _logger = logging.getLogger(__name__)
 
@@ -268,7 +271,13 @@ class Mover:
         names = {lease.lease_id for lease in (*gone, *gone.values())}
         rest = [lease for lease in self._healer.live(view) if lease.lease_id not in names]
         await self._healer.tell(view, [*rest, *told], new=told)
-        return await self._let_go(view, rest, told)
+        if not all(self._goes_by_order(each) for each in told):
+            await trio.sleep(YIELD_S)
+        return await self._let_go(view, rest, told, looks_again=True)
+
+    def _goes_by_order(self, other: Lease) -> bool:
+        """Whether the other holder of a shard would keep it, as both know of both."""
+        return self._healer.me in repair.surplus(other.shard_index, [self._healer.me, other.holder])
 
     async def _let_know(self, going: Lease, stays: Lease) -> None:
         """Whoever was away while its shard was remade has not heard of that."""
@@ -382,9 +391,14 @@ class Mover:
         case = Case(tuple(asked), tuple(lease.lease_id for lease in leases), view.leases)
         return Taker(donors.contact(peer_id), case)
 
-    async def _let_go(self, view: SegmentView, rest: Sequence[Lease], new: Sequence[Lease]) -> int:
-        """End this node's leases of shards whose new lease somebody else knows, too."""
-        segment_id, count = view.manifest.segment_id, 0
+    async def _let_go(
+        self, view: SegmentView, rest: Sequence[Lease], new: Sequence[Lease], *, looks_again: bool = False
+    ) -> int:
+        """End this node's leases of shards whose new lease somebody else knows, too.
+
+        `looks_again`: the holder of that lease may have let go meanwhile, in favour of this one.
+        """
+        segment_id = view.manifest.segment_id
         takers = {lease.holder for lease in new}
         others = [peer for peer in dict.fromkeys(lease.holder for lease in rest) if peer not in takers]
         others = [peer for peer in others if peer != self._healer.me]
@@ -393,15 +407,15 @@ class Mover:
             if others:
                 return 0  # nobody answers: they would never hear of it
             known = {lease.lease_id for lease in new}  # the new holders are all there are
-        for lease in new:
-            if lease.lease_id in known:
-                gone = await self._offload.run(
-                    partial(self._held.keeper.let_go, segment_id, lease.shard_index)
-                )
-                await self._held.keeper.stop_announcing(gone)
-                count += 1
-        self.moved += count
-        return count
+        sure = [lease for lease in new if lease.lease_id in known]
+        if looks_again:
+            seen = await self._prober.probe(view.manifest, sure)
+            sure = [lease for lease in sure if seen[lease] is Seen.PROVED]
+        for lease in sure:
+            gone = await self._offload.run(partial(self._held.keeper.let_go, segment_id, lease.shard_index))
+            await self._held.keeper.stop_announcing(gone)
+        self.moved += len(sure)
+        return len(sure)
 
     async def _make_known(
         self, segment_id: SegmentId, peers: Iterable[PeerId], new: Sequence[Lease]
