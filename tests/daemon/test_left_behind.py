@@ -95,6 +95,33 @@ async def test_a_copy_goes_where_the_lease_of_the_other_carries_somebody_elses_h
         assert swarm.shards(segment_id) == {index: 1}
 
 
+async def test_whoever_is_counted_no_more_asks_where_its_shard_has_gone(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Whoever took the shard over died, and it was remade: those that rosters count heard of that."""
+    deaf = {**CALM, "audit.interval_s": 10 * DAY_S}
+    async with swarm_of(6, **deaf) as (swarm, _), AsyncExitStack() as stack:
+        segment_id, index, giver, away = await signed_over(swarm, tmp_path)
+        donor = swarm.donors[giver]
+        (taker,) = (number for number in swarm.holders(segment_id) if number != giver)
+        told = [lease for lease in donor.server.rosters.known_leases(segment_id) if lease.half is not None]
+        donor.healing.leaving.set(True)  # it offers no room: the shard is made again elsewhere
+        await swarm.kill(taker)
+        returned = [await back(swarm, stack, number) for number in away]
+        for node in returned:
+            node.server.rosters.learn_leases(segment_id, told)
+            view = node.healing.held.view(segment_id)
+            assert view is not None
+            node.healing.held.note(await node.healing.healer.survey(view))
+        await trio.sleep(3 * SETTINGS["repair.dead_after_s"])
+        swarm.world.clock.ahead_s += (REUSE_DAYS + 1) * DAY_S  # until it may be replaced again
+        outcome = await returned[0].healing.service.repair_now(segment_id)
+        assert outcome is not None
+        assert [lease.shard_index for lease in outcome.leases] == [index]
+        assert outcome.leases[0] not in donor.server.rosters.known_leases(segment_id)
+        assert await comes_true(lambda: not donor.store.shards_of(segment_id), LONG_S)
+
+
 async def test_a_copy_stays_where_the_other_one_goes_meanwhile(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

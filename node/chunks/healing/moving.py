@@ -29,7 +29,7 @@ from node.errors import CryptoError, NodeError, ProtocolError, RefusedError, Rem
 from node.ports import Buffer, Clock, Offload
 from node.records.lease import Lease
 from node.records.repair import Handover
-from node.units import DAY_S, LeaseId, PeerId, SegmentId
+from node.units import DAY_S, Contact, LeaseId, PeerId, SegmentId
 
 PAGE_SEGMENTS: Final = 64
 CONFIRMING_PEERS: Final = 4
@@ -251,8 +251,15 @@ class Mover:
             # Of each shard the lease that ends last is named: its sisters follow from that.
             last = {going.shard_index: (going, stays) for going, stays in mine}
             surplus = {going: [stays] for going, stays in last.values()}
-            surplus |= await self._offload.run(partial(self._held.left_behind, view))
-            return await self._release(view, surplus)
+            behind = await self._offload.run(partial(self._held.left_behind, view))
+            count = await self._release(view, surplus | behind)
+            if behind and not count:
+                # Nobody tells news to a holder that rosters count no more: it asks, for the next time.
+                others = {lease.holder for lease in view.leases} - {self._healer.me}
+                near_first = sorted(others, key=lambda peer: (not self._holders.client.is_near(peer), peer))
+                for peer_id in near_first[:CONFIRMING_PEERS]:
+                    await self._hear(view, self._prober.contact(peer_id))
+            return count
 
     async def _release(self, view: SegmentView, surplus: Mapping[Lease, Sequence[Lease]]) -> int:
         """Let go of own leases, each with those of others that may have its shard, where one is seen to."""
@@ -354,22 +361,25 @@ class Mover:
         await self._healer.tell(view, [*rest, *new], new=new)
         return given + await self._let_go(view, rest, new)
 
-    async def _given_before(self, view: SegmentView, refused: Iterable[Taker]) -> int:
-        """Let go of what those who refuse have already: a run cut short did not hear that they signed."""
-        segment_id = view.manifest.segment_id
-        for taker in refused:
-            try:
-                async with self._holders.session(taker.contact) as session:
-                    encoded = await session.roster(segment_id)
-                leases = [Lease.decode(data, network=self._held.network) for data in encoded]
-                for lease in leases:
-                    check_lease(lease, view.manifest)
-            except (RemoteError, ProtocolError, CryptoError) as error:
-                _logger.info("whoever refused a shard does not say what it has: %s", error)
-                continue
+    async def _hear(self, view: SegmentView, contact: Contact) -> None:
+        """Take in what another holder knows of who has what."""
+        try:
+            async with self._holders.session(contact) as session:
+                encoded = await session.roster(view.manifest.segment_id)
+            leases = [Lease.decode(data, network=self._held.network) for data in encoded]
+            for lease in leases:
+                check_lease(lease, view.manifest)
+        except (RemoteError, ProtocolError, CryptoError) as error:
+            _logger.info("another holder does not say what it knows: %s", error)
+        else:
             merge = partial(self._held.rosters.merge_verified, view.manifest, leases, moves=True)
             await self._offload.run(merge)
-        now = await self._offload.run(partial(self._held.view, segment_id))
+
+    async def _given_before(self, view: SegmentView, refused: Iterable[Taker]) -> int:
+        """Let go of what those who refuse have already: a run cut short did not hear that they signed."""
+        for taker in refused:
+            await self._hear(view, taker.contact)
+        now = await self._offload.run(partial(self._held.view, view.manifest.segment_id))
         if now is None:
             return 0
         return await self._release(now, await self._offload.run(partial(self._held.left_behind, now)))
